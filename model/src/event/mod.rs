@@ -1,0 +1,3 @@
+//! Events: what happened, in the past tense. A run's log is made of [`run::RunEvent`]s and of nothing else.
+
+pub mod run;

@@ -1,0 +1,25 @@
+//! The nouns that every part of Otto shares: ids, names, the plan, the events of a run, and what travels between roles.
+//!
+//! **Invariant:** no IO, no clock, no randomness: a value of this crate is data, and reading one validates it.
+
+pub mod digest;
+pub mod id;
+pub mod name;
+pub mod time;
+
+pub mod context;
+pub mod diagnostic;
+pub mod manifest;
+pub mod outcome;
+pub mod plan;
+pub mod planning;
+pub mod trigger;
+
+pub mod event;
+pub mod protocol;
+
+pub use digest::Digest;
+pub use id::{AttemptId, AuctionId, RunId, StageId, TriggerId};
+pub use name::{AgentName, ProjectName};
+pub use outcome::{RunOutcome, StageOutcome};
+pub use time::Timestamp;

@@ -1,0 +1,5 @@
+//! What roles say to each other. All of it is soft: it may be lost, doubled or late, and is sent again from the log.
+
+pub mod agent;
+pub mod auction;
+pub mod log;

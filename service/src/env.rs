@@ -1,0 +1,43 @@
+//! Every environment variable that Otto reads, in one place.
+
+/// Where Otto keeps what it installs and, unless told otherwise, its data. Default: `$XDG_DATA_HOME/otto`, else `~/.local/share/otto`.
+pub const HOME: &str = "OTTO_HOME";
+/// Which log lines are written, in the syntax of `tracing-subscriber`'s `EnvFilter`. Default: `info`.
+pub const LOG: &str = "OTTO_LOG";
+/// `text` or `json`. Default: `text`.
+pub const LOG_FORMAT: &str = "OTTO_LOG_FORMAT";
+
+/// The addresses of nats-server, separated by commas, such as `nats://127.0.0.1:4222`.
+pub const BUS_URLS: &str = "OTTO_BUS_URLS";
+/// The file that holds the seed of the process's nkey.
+pub const BUS_SEED_FILE: &str = "OTTO_BUS_SEED_FILE";
+/// Where the depot is reached, such as `http://127.0.0.1:7481`.
+pub const DEPOT_URL: &str = "OTTO_DEPOT_URL";
+/// The address on which a role listens for HTTP, such as `127.0.0.1:7480`.
+pub const LISTEN: &str = "OTTO_LISTEN";
+/// The folder in which a role keeps its data.
+pub const DATA: &str = "OTTO_DATA";
+/// Where the orchestrator's API is reached, such as `http://127.0.0.1:7480`.
+pub const API_URL: &str = "OTTO_API_URL";
+/// The file that holds the API's token.
+pub const API_TOKEN_FILE: &str = "OTTO_API_TOKEN_FILE";
+/// The file that holds the seed with which the orchestrator signs the depot's tokens.
+pub const DEPOT_SIGNING_SEED_FILE: &str = "OTTO_DEPOT_SIGNING_SEED_FILE";
+/// The file that holds the public key against which the depot checks its tokens.
+pub const DEPOT_VERIFYING_KEY_FILE: &str = "OTTO_DEPOT_VERIFYING_KEY_FILE";
+/// The file that holds a role's own token for the depot.
+pub const DEPOT_TOKEN_FILE: &str = "OTTO_DEPOT_TOKEN_FILE";
+/// The folder of the projects' configuration, one `*.yml` each.
+pub const PROJECTS: &str = "OTTO_PROJECTS";
+/// The agent's name.
+pub const AGENT_NAME: &str = "OTTO_AGENT_NAME";
+/// How many stages the agent runs at once.
+pub const AGENT_SLOTS: &str = "OTTO_AGENT_SLOTS";
+/// `stdin`: the process ends when its standard input closes, which it does when `otto up` is gone, however it went. Unset: it does not look.
+pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
+/// The configuration file of nats-server.
+pub const NATS_CONFIG: &str = "OTTO_NATS_CONFIG";
+/// The nats-server program. Default: the one on PATH, or the one that is installed into [`HOME`].
+pub const NATS_SERVER: &str = "OTTO_NATS_SERVER";
+/// Where nats-server tells how it is, such as `http://127.0.0.1:7484`.
+pub const NATS_MONITOR_URL: &str = "OTTO_NATS_MONITOR_URL";
