@@ -1,0 +1,125 @@
+//! A run's log: how a record is written after its predecessor, and how a whole log is read back and checked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eventbus::StoredRecord;
+use model::{
+    Digest, RunId, Timestamp,
+    event::run::{Planned, RECORD_SCHEMA, RunEvent, RunRecord},
+};
+use serde::Deserialize;
+
+use crate::{
+    core::{Illegal, Position, Run, Shape, decide::before},
+    runs::Appended,
+};
+
+/// The end of a log: what the next record names as its predecessor. The default is a log without a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The last record's sequence; 0 if there is none.
+    pub(crate) sequence: u64,
+    /// The digest of the last record's bytes.
+    pub(crate) digest: Option<Digest>,
+}
+
+/// Why a log must not be run upon.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The bytes are no record.
+    #[error("the record of {run} at sequence {sequence} does not read as one")]
+    Malformed {
+        /// The run.
+        run: RunId,
+        /// The record.
+        sequence: u64,
+        /// What serde says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A newer Otto wrote it.
+    #[error("the record of {run} at sequence {sequence} has schema {schema}, and this Otto reads up to {RECORD_SCHEMA}: update it")]
+    TooNew {
+        /// The run.
+        run: RunId,
+        /// The record.
+        sequence: u64,
+        /// What it says.
+        schema: u32,
+    },
+    /// The chain of hashes is broken: records were lost, changed or exchanged.
+    #[error("the log of {run} is damaged before sequence {sequence}: the record names {named:?} as its predecessor, which is {actual:?}")]
+    Broken {
+        /// The run.
+        run: RunId,
+        /// The record.
+        sequence: u64,
+        /// The digest it names.
+        named: Option<Digest>,
+        /// The digest of what stands before it.
+        actual: Option<Digest>,
+    },
+    /// The first event is not the acceptance of this very run.
+    #[error("the log of {0} does not begin with its acceptance")]
+    NoBeginning(RunId),
+    /// An event cannot follow.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+}
+
+/// The bytes of the record that follows `tail`.
+pub(crate) fn encode(tail: Tail, actor: &str, at: Timestamp, events: Vec<RunEvent>) -> (RunRecord, Bytes) {
+    let record = RunRecord { schema: RECORD_SCHEMA, previous: tail.digest, actor: actor.to_owned(), at, events };
+    let bytes = serde_json::to_vec(&record).expect("a record has text keys only");
+    (record, Bytes::from(bytes))
+}
+
+/// Reads a record and checks that it follows `tail`.
+pub(crate) fn decode(tail: Tail, stored: &StoredRecord) -> Result<(RunRecord, Tail), LogError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema: u32,
+    }
+    let (run, sequence) = (&stored.run, stored.sequence);
+    let malformed = |source| LogError::Malformed { run: run.clone(), sequence, source };
+    let Versioned { schema } = serde_json::from_slice(&stored.bytes).map_err(malformed)?;
+    if schema > RECORD_SCHEMA {
+        return Err(LogError::TooNew { run: run.clone(), sequence, schema });
+    }
+    let record: RunRecord = serde_json::from_slice(&stored.bytes).map_err(malformed)?;
+    if record.previous != tail.digest {
+        return Err(LogError::Broken { run: run.clone(), sequence, named: record.previous, actual: tail.digest });
+    }
+    Ok((record, Tail { sequence, digest: Some(Digest::of(&stored.bytes)) }))
+}
+
+/// What a run's first record accepted.
+pub(crate) fn planned_by(run: &RunId, first: &RunRecord) -> Result<Planned, LogError> {
+    match first.events.first() {
+        Some(RunEvent::RunAccepted { trigger, planned }) if trigger.run() == *run => Ok(planned.clone()),
+        _ => Err(LogError::NoBeginning(run.clone())),
+    }
+}
+
+/// A run as its log has it.
+pub(crate) fn replay(run: &RunId, shape: Arc<Shape>, records: &[Arc<Appended>]) -> Result<Run, LogError> {
+    let no_beginning = || LogError::NoBeginning(run.clone());
+    let first = records.first().ok_or_else(no_beginning)?;
+    let Some(RunEvent::RunAccepted { trigger, planned }) = first.record.events.first() else { return Err(no_beginning()) };
+    let mut state = before(trigger, planned.clone(), shape, position(first));
+    for (at, appended) in records.iter().enumerate() {
+        let accepted = usize::from(at == 0);
+        apply(&mut state, appended, accepted)?;
+    }
+    Ok(state)
+}
+
+/// Folds the events of a record into the state, but for the first `skipped`.
+pub(crate) fn apply(run: &mut Run, appended: &Appended, skipped: usize) -> Result<(), Illegal> {
+    appended.record.events.iter().skip(skipped).try_for_each(|event| run.apply(position(appended), event))
+}
+
+fn position(appended: &Appended) -> Position {
+    Position { sequence: appended.sequence, at: appended.record.at }
+}

@@ -1,0 +1,232 @@
+//! One run that is not over: its state, the inputs that wait for it, and what was said for it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use model::{
+    StageOutcome,
+    protocol::{
+        agent::{RESEND_MS, Report},
+        auction::{OFFER_VALID_MS, Proposal, Reservation},
+    },
+};
+use tokio::time::Instant;
+
+use super::log::Tail;
+use crate::core::{AttemptEnd, Effect, Input, Run, decide::Proposals, effects, shape::Index};
+
+/// How long what nobody waits for (a stage has begun, its output is stored) waits for company in its record.
+pub(crate) const LAZY: Duration = Duration::from_millis(100);
+/// Inputs that one record takes together.
+pub(crate) const INPUTS_MAX: usize = 64;
+/// Before an append is tried again that the bus did not take.
+pub(crate) const APPEND_PAUSE: Duration = Duration::from_millis(500);
+/// How long an ended run waits in memory for the outputs of its stages.
+const LINGER: Duration = Duration::from_secs(60);
+/// Before an auction that found nobody is held again, if no slot became free in the meantime.
+const AUCTION_PAUSE: Duration = Duration::from_secs(1);
+/// Before offers for a stage that cannot start yet are asked for again.
+const AHEAD_PAUSE: Duration = Duration::from_secs(5);
+/// How much earlier than its agent the orchestrator holds an offer to be over: its way back takes time.
+const OFFER_MARGIN: Duration = Duration::from_millis(300);
+/// How long the winner has to say that it began. By then, by its own clock, its offer is over, and it never will.
+pub(crate) const TAKE_UP: Duration = Duration::from_millis(OFFER_VALID_MS + 500);
+
+/// A run, and all that is soft about it.
+#[derive(Debug)]
+pub(crate) struct OpenRun {
+    pub(crate) run: Run,
+    pub(crate) tail: Tail,
+    /// A record is on its way to the log, or the log is being read again.
+    pub(crate) busy: bool,
+    /// What is known is not the log's end: it is replaced by what is read.
+    pub(crate) reloading: bool,
+    pub(crate) proposals: Proposals,
+    inputs: VecDeque<Input>,
+    waiting_since: Option<Instant>,
+    urgent: bool,
+    retry_at: Option<Instant>,
+    stale_at: BTreeMap<Index, Instant>,
+    said: BTreeMap<Effect, Said>,
+    rounds: BTreeMap<Index, u32>,
+    ended_since: Option<Instant>,
+}
+
+/// When an effect was said.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    first: Instant,
+    last: Instant,
+}
+
+impl OpenRun {
+    pub(crate) fn new(run: Run, tail: Tail) -> Self {
+        Self {
+            run,
+            tail,
+            busy: false,
+            reloading: false,
+            proposals: Proposals::new(),
+            inputs: VecDeque::new(),
+            waiting_since: None,
+            urgent: false,
+            retry_at: None,
+            stale_at: BTreeMap::new(),
+            said: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            ended_since: None,
+        }
+    }
+
+    /// Puts an input behind those that wait.
+    pub(crate) fn push(&mut self, input: Input, now: Instant) {
+        self.urgent |= !is_lazy(&input);
+        self.waiting_since.get_or_insert(now);
+        self.inputs.push_back(input);
+    }
+
+    /// The inputs that are to be decided now: all, as soon as one cannot wait.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Vec<Input>> {
+        let waited = self.waiting_since.is_some_and(|since| now >= since + LAZY);
+        if self.busy || self.retry_at.is_some_and(|at| now < at) || !(self.urgent || waited) {
+            return None;
+        }
+        let inputs: Vec<Input> = self.inputs.drain(..self.inputs.len().min(INPUTS_MAX)).collect();
+        if self.inputs.is_empty() {
+            self.waiting_since = None;
+            self.urgent = false;
+        }
+        self.retry_at = None;
+        let stale = self.stale_at.extract_if(.., |_, at| now >= *at);
+        for (at, _) in stale {
+            self.proposals.remove(&at);
+        }
+        Some(inputs)
+    }
+
+    /// Puts inputs back that could not be decided, to be tried again after a pause.
+    pub(crate) fn put_back(&mut self, inputs: Vec<Input>, now: Instant, pause: Duration) {
+        self.retry_at = Some(now + pause);
+        self.waiting_since.get_or_insert(now);
+        self.urgent |= inputs.iter().any(|input| !is_lazy(input));
+        for input in inputs.into_iter().rev() {
+            self.inputs.push_front(input);
+        }
+    }
+
+    /// Takes a proposal; `true` if its stage waits for one.
+    pub(crate) fn propose(&mut self, proposal: Proposal, now: Instant) -> bool {
+        let Some(at) = self.run.shape.find(&proposal.attempt.stage) else { return false };
+        let reserved = proposal.offers.iter().any(|ranked| ranked.offer.reservation == Reservation::Slot);
+        if reserved {
+            self.stale_at.insert(at, now + Duration::from_millis(OFFER_VALID_MS) - OFFER_MARGIN);
+        } else {
+            self.stale_at.remove(&at);
+        }
+        let found = !proposal.offers.is_empty();
+        self.proposals.insert(at, proposal);
+        if found {
+            self.push(Input::Proposed(at), now);
+        }
+        matches!(self.run.stages[at].status, crate::core::Status::Ready { .. }) && !found
+    }
+
+    /// What is to be said now: what is new, and what was not answered in time. What has no cause any more is forgotten.
+    pub(crate) fn unsaid(&mut self, now: Instant) -> Vec<(Effect, u32)> {
+        let standing = effects(&self.run);
+        self.said.retain(|effect, _| standing.contains(effect));
+        let mut unsaid = Vec::new();
+        for effect in standing {
+            let pause = pause_of(&effect);
+            let said = self.said.get(&effect).copied();
+            if said.is_some_and(|said| now < said.last + pause) {
+                continue;
+            }
+            let first = said.map_or(now, |said| said.first);
+            self.said.insert(effect.clone(), Said { first, last: now });
+            let round = match effect {
+                Effect::Auction { at, .. } => self.next_round(at),
+                Effect::Assign { .. } | Effect::Cancel { .. } => 0,
+            };
+            unsaid.push((effect, round));
+        }
+        unsaid
+    }
+
+    /// The auction of the stage at `at`, to be held again at once; `None` if the stage waits for none.
+    pub(crate) fn auction_again(&mut self, at: Index, now: Instant) -> Option<(Effect, u32)> {
+        let (effect, said) = self
+            .said
+            .iter_mut()
+            .find(|(effect, _)| matches!(effect, Effect::Auction { at: stage, after, .. } if *stage == at && after.is_empty()))?;
+        said.last = now;
+        let effect = effect.clone();
+        let round = self.next_round(at);
+        Some((effect, round))
+    }
+
+    /// Leases whose award was said long ago and not taken up.
+    pub(crate) fn not_taken_up(&self, now: Instant) -> Vec<Input> {
+        let late = self.said.iter().filter(|(_, said)| now >= said.first + TAKE_UP);
+        late.filter_map(|(effect, _)| match effect {
+            Effect::Assign { lease, .. } if !self.speaks_of(lease) => Some(Input::NotTakenUp(lease.clone())),
+            Effect::Assign { .. } | Effect::Auction { .. } | Effect::Cancel { .. } => None,
+        })
+        .collect()
+    }
+
+    /// The bus was away: nobody could answer, so the waiting begins anew.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        for said in self.said.values_mut() {
+            said.first = now;
+        }
+    }
+
+    /// Whether an input about this lease waits.
+    fn speaks_of(&self, lease: &model::protocol::agent::Lease) -> bool {
+        self.inputs.iter().any(|input| match input {
+            Input::Report { report, .. } => report.lease == *lease,
+            Input::LeaseLapsed(other) | Input::NotTakenUp(other) => other == lease,
+            Input::Proposed(_) | Input::Cancel { .. } => false,
+        })
+    }
+
+    /// Whether the run can leave memory: it has ended, its outputs are stored or late, and nothing is under way.
+    pub(crate) fn is_done(&mut self, now: Instant) -> bool {
+        if self.run.ended.is_none() || self.busy || !self.inputs.is_empty() {
+            return false;
+        }
+        let since = *self.ended_since.get_or_insert(now);
+        let stored = self.run.stages.iter().flat_map(|stage| &stage.attempts).all(|attempt| match &attempt.end {
+            Some(AttemptEnd::Finished { outcome: StageOutcome::Success | StageOutcome::Failure | StageOutcome::Aborted, .. }) => {
+                attempt.log.is_some()
+            }
+            Some(AttemptEnd::Declined { .. } | AttemptEnd::Lost { .. }) | None => true,
+        });
+        stored || now >= since + LINGER
+    }
+
+    fn next_round(&mut self, at: Index) -> u32 {
+        let round = self.rounds.entry(at).or_default();
+        *round += 1;
+        *round
+    }
+}
+
+/// Whether nobody waits for what follows from the input.
+fn is_lazy(input: &Input) -> bool {
+    match input {
+        Input::Report { report, .. } => matches!(report.report, Report::Started { .. } | Report::LogStored { .. }),
+        Input::Proposed(_) | Input::Cancel { .. } | Input::LeaseLapsed(_) | Input::NotTakenUp(_) => false,
+    }
+}
+
+fn pause_of(effect: &Effect) -> Duration {
+    match effect {
+        Effect::Auction { after, .. } if after.is_empty() => AUCTION_PAUSE,
+        Effect::Auction { .. } => AHEAD_PAUSE,
+        Effect::Assign { .. } | Effect::Cancel { .. } => Duration::from_millis(RESEND_MS),
+    }
+}

@@ -1,0 +1,58 @@
+//! Soft messages on their way out. They leave in the order in which they were put in; what finds the box full is dropped, because
+//! whatever caused it stands and says it again.
+
+use eventbus::{Bus, Subject};
+use model::protocol::{agent::AgentCommand, auction::AuctionRequest};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// Messages that wait for the bus: some seconds' worth of a busy orchestrator.
+const OUTBOX_MESSAGES_MAX: usize = 16 * 1024;
+
+/// A soft message.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// To an agent.
+    Command(Subject, AgentCommand),
+    /// To the auctioneer.
+    Auction(AuctionRequest),
+}
+
+/// Takes letters without waiting.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox(mpsc::Sender<Letter>);
+
+/// The other end: what [`post`] empties.
+pub(crate) type Letters = mpsc::Receiver<Letter>;
+
+impl Outbox {
+    pub(crate) fn new() -> (Self, Letters) {
+        let (sender, letters) = mpsc::channel(OUTBOX_MESSAGES_MAX);
+        (Self(sender), letters)
+    }
+
+    pub(crate) fn send(&self, letter: Letter) {
+        if let Err(error) = self.0.try_send(letter) {
+            debug!(%error, "a soft message was dropped");
+        }
+    }
+}
+
+/// Publishes letters until `token` is cancelled.
+pub(crate) async fn post(bus: Bus, mut letters: Letters, token: CancellationToken) {
+    loop {
+        let letter = tokio::select! {
+            () = token.cancelled() => return,
+            letter = letters.recv() => letter,
+        };
+        let Some(letter) = letter else { return };
+        let sent = match letter {
+            Letter::Command(subject, command) => bus.publish(&subject, &command).await,
+            Letter::Auction(request) => bus.publish(&Subject::for_auction(), &request).await,
+        };
+        if let Err(error) = sent {
+            debug!(%error, "a soft message was not sent");
+        }
+    }
+}

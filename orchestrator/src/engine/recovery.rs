@@ -1,0 +1,235 @@
+//! Back from the log: all of it at the start, one run's after a conflict or when somebody speaks of a run that has left memory.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use eventbus::{Bus, BusError, StoredRecord};
+use model::{
+    AgentName, RunId,
+    event::run::RunEvent,
+    protocol::agent::{AgentCommand, AgentReport},
+};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::{
+    APPEND_PAUSE, Done, Engine,
+    intake::appended,
+    log::{self, LogError, Tail},
+    open::OpenRun,
+    plans::{PlanningError, Plans},
+};
+use crate::{
+    core::{
+        Input, Run,
+        decide::{Proposals, decide},
+    },
+    runs::{Appended, ENDED_RUNS_MAX},
+};
+
+/// A run as it was read from its log.
+pub(super) struct Loaded {
+    run: Run,
+    records: Vec<Arc<Appended>>,
+    tail: Tail,
+}
+
+/// What reading one run's log came to.
+pub(super) enum Reloaded {
+    /// Here it is.
+    Run(Box<Loaded>),
+    /// There is no such run.
+    Missing,
+    /// It must not be run upon.
+    Damaged(LogError),
+    /// The bus or the depot is away.
+    Later(LaterReason),
+}
+
+/// Why a log could not be read now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaterReason {
+    #[error("the log cannot be read now")]
+    Bus(#[from] BusError),
+    #[error("the plan cannot be read now")]
+    Plan(#[from] PlanningError),
+}
+
+/// The records of one run as they come.
+#[derive(Default)]
+struct Reading {
+    records: Vec<Arc<Appended>>,
+    tail: Tail,
+}
+
+impl Reading {
+    fn take(&mut self, stored: &StoredRecord) -> Result<(), LogError> {
+        let (record, tail) = log::decode(self.tail, stored)?;
+        self.records.push(appended(&stored.run, stored.sequence, record));
+        self.tail = tail;
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut events = self.records.iter().flat_map(|record| &record.record.events);
+        events.any(|event| matches!(event, RunEvent::RunFinished { .. }))
+    }
+
+    async fn finish(self, run: &RunId, plans: &Plans) -> Reloaded {
+        let Some(first) = self.records.first() else { return Reloaded::Missing };
+        let planned = match log::planned_by(run, &first.record) {
+            Ok(planned) => planned,
+            Err(error) => return Reloaded::Damaged(error),
+        };
+        let shape = match plans.shape(&planned).await {
+            Ok(shape) => shape,
+            Err(error) => return Reloaded::Later(error.into()),
+        };
+        match log::replay(run, shape, &self.records) {
+            Ok(state) => Reloaded::Run(Box::new(Loaded { run: state, records: self.records, tail: self.tail })),
+            Err(error) => Reloaded::Damaged(error),
+        }
+    }
+}
+
+impl Engine {
+    /// Reads every run's log. Runs that have not ended go on; a log that is damaged is named and left alone.
+    pub(super) async fn recover(&mut self) -> Result<(), BusError> {
+        let mut stored = self.bus.run_logs().await?;
+        let mut readings: BTreeMap<RunId, Reading> = BTreeMap::new();
+        let mut ended: VecDeque<RunId> = VecDeque::new();
+        while let Some(record) = stored.recv().await {
+            let record = record?;
+            let run = record.run.clone();
+            if self.damaged.contains(&run) {
+                continue;
+            }
+            let reading = readings.entry(run.clone()).or_default();
+            let had_ended = reading.has_ended();
+            if let Err(error) = reading.take(&record) {
+                self.set_aside(&run, &error);
+                readings.remove(&run);
+                continue;
+            }
+            if !had_ended && reading.has_ended() {
+                ended.push_back(run);
+            }
+            if ended.len() > ENDED_RUNS_MAX
+                && let Some(oldest) = ended.pop_front()
+            {
+                readings.remove(&oldest);
+            }
+        }
+        let count = readings.len();
+        for (run, reading) in readings {
+            let outcome = reading.finish(&run, &self.plans).await;
+            self.reloaded(&run, None, outcome);
+        }
+        info!(runs = count, open = self.open.len(), damaged = self.damaged.len(), "the logs are read");
+        Ok(())
+    }
+
+    fn set_aside(&mut self, run: &RunId, damage: &LogError) {
+        error!(%run, error = service::supervisor::chain(damage), "the run's log is damaged, and the run is set aside");
+        self.open.remove(run);
+        self.damaged.insert(run.clone());
+    }
+
+    /// Reads one run's log again, once at a time.
+    pub(super) fn reload(&mut self, run: RunId, asker: Option<Asker>) {
+        if self.reloading.insert(run.clone()) {
+            self.read_after(Duration::ZERO, run, asker);
+        }
+    }
+
+    fn read_after(&self, pause: Duration, run: RunId, asker: Option<Asker>) {
+        let (bus, plans) = (self.bus.clone(), self.plans.clone());
+        self.work.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let outcome = read(&run, &bus, &plans).await;
+            Done::Reloaded { run, asker, outcome }
+        }));
+    }
+
+    pub(super) fn reloaded(&mut self, run: &RunId, asker: Option<Asker>, outcome: Reloaded) {
+        if let Reloaded::Later(reason) = &outcome {
+            warn!(%run, error = service::supervisor::chain(reason), "reading the run's log again");
+            self.read_after(APPEND_PAUSE, run.clone(), asker);
+            return;
+        }
+        self.reloading.remove(run);
+        match outcome {
+            Reloaded::Run(loaded) => self.put_in(run, *loaded),
+            Reloaded::Damaged(damage) => self.set_aside(run, &damage),
+            Reloaded::Missing | Reloaded::Later(_) => {
+                if let Some(Asker { agent, report }) = asker {
+                    // No such run: nobody waits for the report, and the agent can forget it.
+                    self.command(&agent, AgentCommand::Acknowledge { lease: report.lease, report: report.report.kind() });
+                }
+            }
+        }
+    }
+
+    fn put_in(&mut self, id: &RunId, loaded: Loaded) {
+        let now = Instant::now();
+        if self.open.get(id).is_some_and(|open| !open.reloading) {
+            return;
+        }
+        self.leases.follow(&loaded.run, now);
+        self.runs.load(loaded.run.clone(), loaded.records);
+        if let Some(open) = self.open.get_mut(id) {
+            open.run = loaded.run;
+            open.tail = loaded.tail;
+            open.busy = false;
+            open.reloading = false;
+        } else {
+            let mut open = OpenRun::new(loaded.run, loaded.tail);
+            if open.is_done(now) {
+                return;
+            }
+            self.open.insert(id.clone(), open);
+        }
+        self.speak(id);
+        self.advance(id);
+    }
+
+    /// An agent speaks of a run that is not open. If its word changes anything, the run is opened, and the agent's next word counts.
+    pub(super) fn reopen(&mut self, run: &RunId, agent: &AgentName, report: &AgentReport) {
+        let asker = Asker { agent: agent.clone(), report: report.clone() };
+        let Some(snapshot) = self.runs.get(run) else {
+            // Not in memory: an old run, or none of ours. Its log decides.
+            self.reload(run.clone(), Some(asker));
+            return;
+        };
+        let input = Input::Report { agent: asker.agent.clone(), report: asker.report.clone() };
+        let decision = decide(&snapshot.run, &Proposals::new(), &[input], snapshot.run.accepted_at);
+        if decision.events.is_empty() {
+            self.answer(decision.answers);
+        } else {
+            self.reload(run.clone(), Some(asker));
+        }
+    }
+}
+
+/// The agent whose report made a log be read.
+pub(super) struct Asker {
+    agent: AgentName,
+    report: AgentReport,
+}
+
+async fn read(run: &RunId, bus: &Bus, plans: &Plans) -> Reloaded {
+    let stored = match bus.run_log(run).await {
+        Ok(stored) => stored,
+        Err(error) => return Reloaded::Later(error.into()),
+    };
+    let mut reading = Reading::default();
+    for record in &stored {
+        if let Err(error) = reading.take(record) {
+            return Reloaded::Damaged(error);
+        }
+    }
+    reading.finish(run, plans).await
+}

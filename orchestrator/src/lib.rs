@@ -1,0 +1,11 @@
+//! The orchestrator: the state machine of runs, the only writer of their logs, and the HTTP API.
+//!
+//! **Invariant:** it executes nothing and holds no secret.
+
+pub mod core;
+pub mod engine;
+pub mod handle;
+pub mod logs;
+pub mod runs;
+
+pub use handle::{CommandError, Orchestrator};

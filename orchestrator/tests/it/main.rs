@@ -1,0 +1,3 @@
+//! The orchestrator from outside.
+
+mod engine;
