@@ -39,5 +39,5 @@ pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
 pub const NATS_CONFIG: &str = "OTTO_NATS_CONFIG";
 /// The nats-server program. Default: the one on PATH, or the one that is installed into [`HOME`].
 pub const NATS_SERVER: &str = "OTTO_NATS_SERVER";
-/// Where nats-server tells how it is, such as `http://127.0.0.1:7484`.
-pub const NATS_MONITOR_URL: &str = "OTTO_NATS_MONITOR_URL";
+/// The address at which nats-server tells how it is, such as `127.0.0.1:7484`.
+pub const NATS_MONITOR: &str = "OTTO_NATS_MONITOR";

@@ -72,6 +72,16 @@ impl Settings {
         }
     }
 
+    /// The text of `name` as it stands in the environment.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Reports a value that reads well by itself and is wrong for another reason. The value is not shown: it may come from a secret's file.
+    pub fn reject(&mut self, name: &str, why: &dyn fmt::Display) {
+        self.wrong.push(format!("{name}: {why}"));
+    }
+
     /// Everything that was wrong so far. Call it when all settings are read; afterwards every `required` value is there.
     pub fn check(self) -> Result<(), WrongSettings> {
         if self.wrong.is_empty() { Ok(()) } else { Err(WrongSettings(self.wrong)) }

@@ -22,9 +22,9 @@ use tokio::{
 /// How long a program may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long one step of an install may take: a wheel of a hundred megabytes over a slow line.
-const STEP_DEADLINE: Duration = Duration::from_secs(600);
+const STEP_DEADLINE: Duration = Duration::from_mins(10);
 /// How long another process's install is waited for: two steps, and some.
-const LOCK_DEADLINE: Duration = Duration::from_secs(1500);
+const LOCK_DEADLINE: Duration = Duration::from_mins(25);
 /// Between two looks at the lock of another process's install, which takes seconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Lines of a failed step's output that an error shows.

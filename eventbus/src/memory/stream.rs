@@ -1,0 +1,57 @@
+//! A durable stream as JetStream has it: one counter for all subjects, and a store that names the subject's last sequence.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::refused;
+use crate::{BusError, Subject, bus::Stored};
+
+/// The most bytes of payload that one stream keeps: it lives in memory, and what a process of its own runs is small.
+const STREAM_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// Message `n` is at index `n - 1`, as nothing is ever deleted.
+    messages: Vec<(Subject, Bytes)>,
+    /// The sequences of each subject, oldest first.
+    subjects: BTreeMap<Subject, Vec<u64>>,
+    bytes: usize,
+}
+
+impl Stream {
+    pub(super) fn store(&mut self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+        if self.subjects.get(subject).and_then(|sequences| sequences.last()).copied().unwrap_or(0) != last {
+            return Ok(Stored::WrongLastSequence);
+        }
+        let bytes = self.bytes.saturating_add(payload.len());
+        if bytes > STREAM_BYTES_MAX {
+            return Err(refused(format!("store to {subject}"), "the stream is full"));
+        }
+        self.bytes = bytes;
+        self.messages.push((subject.clone(), payload));
+        let sequence = self.messages.len() as u64;
+        self.subjects.entry(subject.clone()).or_default().push(sequence);
+        Ok(Stored::At(sequence))
+    }
+
+    pub(super) fn last(&self, subject: &Subject) -> Option<(u64, Bytes)> {
+        let sequence = *self.subjects.get(subject)?.last()?;
+        Some((sequence, self.at(sequence).1.clone()))
+    }
+
+    /// The message at this sequence, which must have been given by this stream.
+    pub(super) fn at(&self, sequence: u64) -> &(Subject, Bytes) {
+        let index = usize::try_from(sequence - 1).expect("a sequence that was given is an index");
+        &self.messages[index]
+    }
+
+    pub(super) fn of_subject(&self, subject: &Subject) -> Vec<(u64, Bytes)> {
+        let sequences = self.subjects.get(subject).map_or(&[][..], Vec::as_slice);
+        sequences.iter().map(|sequence| (*sequence, self.at(*sequence).1.clone())).collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<(u64, Subject, Bytes)> {
+        (1..).zip(&self.messages).map(|(sequence, (subject, bytes))| (sequence, subject.clone(), bytes.clone())).collect()
+    }
+}

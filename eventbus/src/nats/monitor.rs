@@ -1,0 +1,56 @@
+//! What nats-server says of itself on its monitoring address: one GET over loopback, for which no HTTP client is needed.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long the server may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// The most bytes of an answer that are read; it has a few kilobytes.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The part of `/varz` that matters here.
+#[derive(Debug, Deserialize)]
+pub(super) struct Varz {
+    pub(super) server_id: String,
+    pub(super) version: String,
+    #[serde(default)]
+    pub(super) jetstream: VarzJetStream,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct VarzJetStream {
+    #[serde(default)]
+    pub(super) config: VarzJetStreamConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct VarzJetStreamConfig {
+    /// Left out where it is false.
+    #[serde(default)]
+    pub(super) sync_always: bool,
+}
+
+pub(super) async fn varz(monitor: SocketAddr) -> io::Result<Varz> {
+    let answer = timeout(ANSWER_DEADLINE, get(monitor, "/varz")).await??;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+    let status = head.split_whitespace().nth(1).unwrap_or("none");
+    if status != "200" {
+        return Err(io::Error::other(format!("the answer has status {status}")));
+    }
+    Ok(serde_json::from_str(body)?)
+}
+
+/// With HTTP/1.0 the server sends the body in one piece and closes the connection after it.
+async fn get(monitor: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(monitor).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {monitor}\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
+    Ok(answer)
+}

@@ -1,0 +1,255 @@
+//! The streams and the consumer as they must be, and the check that the server keeps what it acknowledges.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy, pull},
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+};
+use service::tool::Version;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::{
+    connection::{Connection, NatsOptions},
+    monitor::{self, Varz},
+    permissions::TRIGGER_CONSUMER,
+    server::VERSION_MIN,
+};
+use crate::{BusError, bus::TRIGGER_ACK_WAIT, subject::Stream};
+
+/// Triggers of some 4 KiB, 100,000 of them; their larger bodies lie in the depot. When it is full, no trigger is accepted any more.
+const TRIGGERS_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// How long a trigger is remembered: a delivery that comes again within this time is known. Its run stays in the run log.
+const TRIGGERS_AGE_MAX: Duration = Duration::from_hours(30 * 24);
+/// A million stages of some 4 KiB each. When it is full, nothing is decided any more until old runs were moved away.
+const RUNS_BYTES_MAX: i64 = 4 * 1024 * 1024 * 1024;
+/// What the server may use of the disk: both streams full, and what it keeps beside them.
+pub(super) const STORE_BYTES_MAX: i64 = RUNS_BYTES_MAX + 2 * TRIGGERS_BYTES_MAX;
+/// Triggers in work at once, over all orchestrators. Each is a plan being made.
+const TRIGGERS_IN_WORK_MAX: i64 = 256;
+/// A server that has just started may not have its streams yet.
+const READY_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two looks at a server that has just started.
+const READY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the bus cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The server is older than what was tried.
+    #[error("nats-server {version} is too old: {VERSION_MIN} or newer is needed")]
+    TooOld {
+        /// What the server says.
+        version: String,
+    },
+    /// The server acknowledges what is not on the disk yet.
+    #[error(
+        "nats-server acknowledges messages before they are on the disk: set `sync_interval: always` in the jetstream section of its configuration"
+    )]
+    NotSynced,
+    /// The monitoring address is another server's.
+    #[error("{monitor} is the monitoring address of another nats-server than the one that is connected to")]
+    OtherServer {
+        /// The address.
+        monitor: SocketAddr,
+    },
+    /// The monitoring address does not answer.
+    #[error("nats-server does not answer on its monitoring address {monitor}")]
+    Monitor {
+        /// The address.
+        monitor: SocketAddr,
+        /// What hinders.
+        source: io::Error,
+    },
+    /// A stream or consumer differs from what it must be, and the server does not let it be mended.
+    #[error("{what} is not as it must be, and cannot be mended")]
+    Drift {
+        /// Which.
+        what: String,
+        /// What the server says.
+        source: async_nats::Error,
+    },
+    /// A stream or consumer cannot be looked at or made.
+    #[error("{what} cannot be set up")]
+    Call {
+        /// Which.
+        what: String,
+        /// What the server says.
+        source: async_nats::Error,
+    },
+    /// There is no connection.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+impl SetupError {
+    /// Whether the same may succeed later without anybody's doing.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Monitor { .. } | Self::Call { .. } | Self::Bus(BusError::Unavailable { .. }) => true,
+            Self::TooOld { .. } | Self::NotSynced | Self::OtherServer { .. } | Self::Drift { .. } | Self::Bus(_) => false,
+        }
+    }
+}
+
+/// Keeps the streams and the server as they must be.
+#[derive(Debug)]
+pub struct Setup {
+    connection: Connection,
+    monitor: SocketAddr,
+}
+
+impl Setup {
+    /// Connects as the eventbus service. `monitor` is where the server tells how it is.
+    pub async fn connect(options: &NatsOptions, monitor: SocketAddr) -> Result<Self, SetupError> {
+        Ok(Self { connection: Connection::open(options).await?, monitor })
+    }
+
+    /// Sets up a server that may just have started: what is passing is tried again, for ten seconds.
+    pub async fn begin(&self) -> Result<(), SetupError> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            match self.check().await {
+                Err(error) if error.is_passing() && Instant::now() < deadline => sleep(READY_PAUSE).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Looks once at everything; makes what is missing and mends what differs.
+    pub async fn check(&self) -> Result<(), SetupError> {
+        let varz = monitor::varz(self.monitor).await.map_err(|source| SetupError::Monitor { monitor: self.monitor, source })?;
+        self.judge(&varz)?;
+        for stream in Stream::ALL {
+            self.stream(stream).await?;
+        }
+        self.consumer().await
+    }
+
+    fn judge(&self, varz: &Varz) -> Result<(), SetupError> {
+        if varz.server_id != self.connection.client.server_info().server_id {
+            return Err(SetupError::OtherServer { monitor: self.monitor });
+        }
+        if Version::find_in(&varz.version).is_none_or(|version| version < VERSION_MIN) {
+            return Err(SetupError::TooOld { version: varz.version.clone() });
+        }
+        if varz.jetstream.config.sync_always { Ok(()) } else { Err(SetupError::NotSynced) }
+    }
+
+    async fn stream(&self, stream: Stream) -> Result<(), SetupError> {
+        let what = || format!("stream {}", stream.name());
+        let jetstream = &self.connection.jetstream;
+        let found = match jetstream.get_stream(stream.name()).await {
+            Ok(found) => found.cached_info().config.clone(),
+            Err(error) => {
+                let missing =
+                    matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND);
+                if !missing {
+                    return Err(SetupError::Call { what: what(), source: error.into() });
+                }
+                info!(stream = stream.name(), "stream is made");
+                let wanted = as_it_must_be(stream, Config { name: stream.name().to_owned(), ..Config::default() });
+                jetstream.create_stream(&wanted).await.map_err(|error| SetupError::Call { what: what(), source: error.into() })?;
+                return Ok(());
+            }
+        };
+        let wanted = as_it_must_be(stream, found.clone());
+        if found == wanted {
+            return Ok(());
+        }
+        warn!(stream = stream.name(), ?found, "stream differs from what it must be, and is mended");
+        jetstream.update_stream(&wanted).await.map(drop).map_err(|error| match error.kind() {
+            CreateStreamErrorKind::JetStream(_) => SetupError::Drift { what: what(), source: error.into() },
+            CreateStreamErrorKind::EmptyStreamName
+            | CreateStreamErrorKind::InvalidStreamName
+            | CreateStreamErrorKind::DomainAndExternalSet
+            | CreateStreamErrorKind::JetStreamUnavailable
+            | CreateStreamErrorKind::TimedOut
+            | CreateStreamErrorKind::Response
+            | CreateStreamErrorKind::NotFound
+            | CreateStreamErrorKind::ResponseParse => SetupError::Call { what: what(), source: error.into() },
+        })
+    }
+
+    async fn consumer(&self) -> Result<(), SetupError> {
+        let what = || format!("consumer {TRIGGER_CONSUMER} of stream {}", Stream::Triggers.name());
+        let jetstream = &self.connection.jetstream;
+        let wanted = trigger_consumer();
+        let found: Result<PullConsumer, _> = jetstream.get_consumer_from_stream(TRIGGER_CONSUMER, Stream::Triggers.name()).await;
+        if let Ok(found) = found {
+            if is_as_wanted(&found.cached_info().config, &wanted) {
+                return Ok(());
+            }
+            warn!(consumer = TRIGGER_CONSUMER, found = ?found.cached_info().config, "consumer differs from what it must be, and is mended");
+        } else {
+            info!(consumer = TRIGGER_CONSUMER, "consumer is made");
+        }
+        let made = jetstream.create_consumer_on_stream(wanted, Stream::Triggers.name()).await;
+        made.map(drop).map_err(|error| SetupError::Call { what: what(), source: error.into() })
+    }
+}
+
+/// `config` with everything that matters set; what the server adds for itself stays.
+fn as_it_must_be(stream: Stream, config: Config) -> Config {
+    let (bytes_max, age_max) = match stream {
+        Stream::Triggers => (TRIGGERS_BYTES_MAX, TRIGGERS_AGE_MAX),
+        Stream::Runs => (RUNS_BYTES_MAX, Duration::ZERO),
+    };
+    Config {
+        subjects: crate::subject::CHANNELS
+            .iter()
+            .filter(|channel| channel.stream == Some(stream))
+            .map(|channel| channel.pattern_for("*"))
+            .collect(),
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        // What was accepted is never dropped for what comes later.
+        discard: DiscardPolicy::New,
+        max_bytes: bytes_max,
+        max_age: age_max,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        num_replicas: config.num_replicas.max(1),
+        no_ack: false,
+        sealed: false,
+        deny_delete: true,
+        deny_purge: true,
+        allow_rollup: false,
+        allow_direct: true,
+        republish: None,
+        mirror: None,
+        sources: None,
+        subject_transform: None,
+        ..config
+    }
+}
+
+fn trigger_consumer() -> pull::Config {
+    pull::Config {
+        durable_name: Some(TRIGGER_CONSUMER.to_owned()),
+        name: Some(TRIGGER_CONSUMER.to_owned()),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: TRIGGER_ACK_WAIT,
+        // An accepted trigger is delivered until it is done.
+        max_deliver: -1,
+        max_ack_pending: TRIGGERS_IN_WORK_MAX,
+        replay_policy: ReplayPolicy::Instant,
+        ..pull::Config::default()
+    }
+}
+
+fn is_as_wanted(found: &jetstream::consumer::Config, wanted: &pull::Config) -> bool {
+    found.ack_wait == wanted.ack_wait
+        && found.max_deliver == wanted.max_deliver
+        && found.max_ack_pending == wanted.max_ack_pending
+        && found.ack_policy == wanted.ack_policy
+        && found.deliver_policy == wanted.deliver_policy
+        && found.filter_subject.is_empty()
+        && found.filter_subjects.is_empty()
+        && found.backoff.is_empty()
+        && !found.headers_only
+}

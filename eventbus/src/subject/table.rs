@@ -1,0 +1,184 @@
+//! The table: one row for each kind of message. The server's permissions are generated from it, and so is what is published about the bus.
+
+use std::fmt;
+
+/// Stands in a [`Channel::pattern`] for the name of the agent that may speak or listen there.
+pub const AGENT: &str = "{agent}";
+
+/// A service with a key of its own on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Sets up the streams and watches the server.
+    Eventbus,
+    /// Stores triggers.
+    Forge,
+    /// Answers with plans.
+    Parser,
+    /// Decides, and is the only writer of run logs.
+    Orchestrator,
+    /// Proposes who gets a stage.
+    Auctioneer,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Eventbus, Self::Forge, Self::Parser, Self::Orchestrator, Self::Auctioneer];
+
+    /// The name, as in `otto serve NAME`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eventbus => "eventbus",
+            Self::Forge => "forge",
+            Self::Parser => "parser",
+            Self::Orchestrator => "orchestrator",
+            Self::Auctioneer => "auctioneer",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Who speaks or listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Party {
+    /// One service.
+    Service(Role),
+    /// Every agent, for itself.
+    Agents,
+}
+
+/// A durable stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// Accepted triggers.
+    Triggers,
+    /// The logs of all runs.
+    Runs,
+}
+
+impl Stream {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Triggers, Self::Runs];
+
+    /// The stream's name on the server.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Triggers => "TRIGGERS",
+            Self::Runs => "RUNS",
+        }
+    }
+}
+
+/// One kind of message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// A short name, unique in the table.
+    pub kind: &'static str,
+    /// Its subjects, in NATS's syntax, with [`AGENT`] where an agent's name stands.
+    pub pattern: &'static str,
+    /// The type of the payload, in `model`.
+    pub payload: &'static str,
+    /// The type of the answer, where the message is a question.
+    pub answer: Option<&'static str>,
+    /// Where it is kept; `None` is soft.
+    pub stream: Option<Stream>,
+    /// Who may say it.
+    pub publishers: &'static [Party],
+    /// Who may hear it; of a durable channel, who may read the stream.
+    pub subscribers: &'static [Party],
+}
+
+impl Channel {
+    /// The pattern, with `agent` (a name, or `*` for all) where [`AGENT`] stands.
+    pub fn pattern_for(&self, agent: &str) -> String {
+        self.pattern.replace(AGENT, agent)
+    }
+}
+
+const FORGE: Party = Party::Service(Role::Forge);
+const PARSER: Party = Party::Service(Role::Parser);
+const ORCHESTRATOR: Party = Party::Service(Role::Orchestrator);
+const AUCTIONEER: Party = Party::Service(Role::Auctioneer);
+const AGENTS: Party = Party::Agents;
+
+const SOFT: Channel = Channel { kind: "", pattern: "", payload: "", answer: None, stream: None, publishers: &[], subscribers: &[] };
+
+/// What an agent says to the services.
+const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'static str, subscribers: &'static [Party]) -> Channel {
+    Channel { kind, pattern, payload, publishers: &[AGENTS], subscribers, ..SOFT }
+}
+
+/// Every kind of message.
+pub const CHANNELS: [Channel; 14] = [
+    Channel {
+        kind: "trigger",
+        pattern: "triggers.*",
+        payload: "trigger::Trigger",
+        stream: Some(Stream::Triggers),
+        // The orchestrator stores the triggers of its HTTP API.
+        publishers: &[FORGE, ORCHESTRATOR],
+        subscribers: &[ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "run",
+        pattern: "runs.*",
+        payload: "event::run::RunRecord",
+        stream: Some(Stream::Runs),
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "plan",
+        pattern: "parser.plan",
+        payload: "planning::PlanRequest",
+        answer: Some("planning::PlanReply"),
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[PARSER],
+        ..SOFT
+    },
+    Channel {
+        kind: "for_auction",
+        pattern: "tasks.for_auction",
+        payload: "protocol::auction::AuctionRequest",
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[AUCTIONEER],
+        ..SOFT
+    },
+    Channel {
+        kind: "auction",
+        pattern: "tasks.auction.*",
+        payload: "protocol::auction::Announcement",
+        publishers: &[AUCTIONEER],
+        subscribers: &[AGENTS],
+        ..SOFT
+    },
+    Channel {
+        kind: "proposed",
+        pattern: "tasks.proposed",
+        payload: "protocol::auction::Proposal",
+        publishers: &[AUCTIONEER],
+        subscribers: &[ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "inbox",
+        pattern: "inbox.{agent}",
+        payload: "protocol::agent::AgentCommand",
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[AGENTS],
+        ..SOFT
+    },
+    from_agents("bid", "tasks.bids.{agent}.*", "protocol::auction::Bid", &[AUCTIONEER]),
+    from_agents("declined", "tasks.declined.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
+    from_agents("started", "tasks.started.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
+    from_agents("finished", "tasks.finished.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
+    from_agents("stored", "tasks.stored.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
+    from_agents("status", "agents.{agent}", "protocol::agent::AgentStatus", &[AUCTIONEER, ORCHESTRATOR]),
+    from_agents("log", "logs.{agent}.*.*", "protocol::log::LogChunk", &[ORCHESTRATOR]),
+];

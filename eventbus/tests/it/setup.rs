@@ -1,0 +1,111 @@
+//! The server is refused, or set up and kept as it must be.
+
+use async_nats::{ConnectOptions, jetstream};
+use eventbus::{
+    nats::{Identity, Keys, setup::SetupError},
+    role::{self, EventbusOptions},
+    subject::Role,
+};
+use service::{Supervisor, supervisor::Ended};
+use testkit::{NatsServer, TEST_DEADLINE};
+use tokio::time::timeout;
+
+use crate::buses::{agent, bytes, run, trigger};
+
+/// What the eventbus service could do without its own code.
+async fn bare_hands(server: &NatsServer) -> jetstream::Context {
+    let options = server.options(Identity::Service(Role::Eventbus));
+    let connect = ConnectOptions::with_nkey(options.seed).custom_inbox_prefix(options.identity.inbox_prefix()).connect(options.urls);
+    jetstream::new(connect.await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_role_sets_a_fresh_server_up_and_ends_in_order() {
+    let server = NatsServer::start_bare(|config| config).await;
+    let orchestrator = server.bus(Role::Orchestrator).await;
+    let supervisor = Supervisor::new();
+    let options = EventbusOptions { nats: server.options(Identity::Service(Role::Eventbus)), monitor: server.monitor() };
+    let (run, record) = (run("1"), bytes("a"));
+    // Who comes before the streams are there waits for them.
+    let (set_up, appended) = tokio::join!(role::run(options, &supervisor), orchestrator.append(&run, 0, record));
+    set_up.unwrap();
+    assert_eq!(appended.unwrap(), 1);
+    assert_eq!(supervisor.shut_down().await, Ended::InOrder);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_was_deleted_is_made_again_and_found_again() {
+    // Nobody may delete it; an operator can.
+    let allowed = "\"$JS.API.STREAM.CREATE.RUNS\"";
+    let more = format!("{allowed}, \"$JS.API.CONSUMER.DELETE.TRIGGERS.orchestrator\"");
+    let server = NatsServer::start_bare(|config| config.replace(allowed, &more)).await;
+    server.set_up().await;
+    let (orchestrator, forge) = (server.bus(Role::Orchestrator).await, server.bus(Role::Forge).await);
+    let mut triggers = orchestrator.triggers().await.unwrap();
+    forge.store_trigger(&trigger("1")).await.unwrap();
+    timeout(TEST_DEADLINE, triggers.next()).await.unwrap().unwrap().done().await.unwrap();
+
+    bare_hands(&server).await.delete_consumer_from_stream("orchestrator", "TRIGGERS").await.unwrap();
+    server.setup().await.check().await.unwrap();
+    forge.store_trigger(&trigger("2")).await.unwrap();
+    // The new consumer begins with the oldest trigger that is remembered.
+    for delivery in ["1", "2"] {
+        let next = timeout(TEST_DEADLINE, triggers.next()).await.unwrap().unwrap();
+        assert_eq!(next.trigger.as_ref().unwrap().id, trigger(delivery).id);
+        next.done().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_acknowledges_before_the_disk_is_refused() {
+    let server = NatsServer::start_bare(|config| config.replace("\"always\"", "\"2m\"")).await;
+    let refused = server.setup().await.begin().await;
+    assert!(matches!(refused, Err(SetupError::NotSynced)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_monitor_of_another_server_is_refused() {
+    let (one, other) = (NatsServer::start_bare(|config| config).await, NatsServer::start_bare(|config| config).await);
+    let options = one.options(Identity::Service(Role::Eventbus));
+    let setup = eventbus::nats::setup::Setup::connect(&options, other.monitor()).await.unwrap();
+    assert!(matches!(setup.begin().await, Err(SetupError::OtherServer { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_changed_is_mended() {
+    let server = NatsServer::start().await;
+    let jetstream = bare_hands(&server).await;
+    let as_it_was = jetstream.get_stream("RUNS").await.unwrap().cached_info().config.clone();
+    assert!(as_it_was.deny_delete && as_it_was.deny_purge && as_it_was.discard == jetstream::stream::DiscardPolicy::New);
+
+    let changed = jetstream::stream::Config { max_bytes: 1024, max_messages: 5, ..as_it_was.clone() };
+    jetstream.update_stream(&changed).await.unwrap();
+    server.setup().await.check().await.unwrap();
+    assert_eq!(jetstream.get_stream("RUNS").await.unwrap().cached_info().config, as_it_was);
+    server.setup().await.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_is_refused_at_once() {
+    let server = NatsServer::start().await;
+    let mut options = server.options(Identity::Service(Role::Forge));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let strangers = Keys::open(elsewhere.path()).unwrap();
+    options.seed = std::fs::read_to_string(strangers.service_seed_file(Role::Forge)).unwrap();
+    let refused = eventbus::nats::connect(&options).await;
+    assert!(matches!(refused, Err(eventbus::BusError::Refused { .. })), "{refused:?}");
+}
+
+#[test]
+fn seeds_are_for_their_owners_eyes_and_stay_the_same() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut keys = Keys::open(folder.path()).unwrap();
+    keys.enrol(&agent("a1")).unwrap();
+    let files = Role::ALL.map(|role| keys.service_seed_file(role)).into_iter().chain([keys.agent_seed_file(&agent("a1"))]);
+    for file in files {
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+    let again = Keys::open(folder.path()).unwrap();
+    assert_eq!((again.services(), again.agents()), (keys.services(), keys.agents()));
+}

@@ -1,0 +1,196 @@
+//! A nats-server of a test's own: free ports on loopback, its own keys and folder, killed when the test ends.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use eventbus::{
+    Bus,
+    nats::{
+        Identity, Keys, NatsOptions, connect,
+        server::{self, ServerConfig},
+        setup::Setup,
+    },
+    subject::Role,
+};
+use model::AgentName;
+use tempfile::TempDir;
+
+use crate::wait_for;
+
+/// How often a start is tried again because another process took a port in between.
+const STARTS_MAX: usize = 5;
+/// How long a start may take.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+/// The last bytes of the server's log that a failed start shows.
+const LOG_TAIL_BYTES: usize = 2_000;
+
+/// Where tests keep what they install: in cargo's target folder, so that it is installed once.
+pub fn otto_home() -> PathBuf {
+    let program = std::env::current_exe().expect("a test runs from a file");
+    // Cargo marks its target folder with this file (bford.info/cachedir).
+    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    target.map_or_else(|| std::env::temp_dir().join("otto-test-home"), |target| target.join("otto-home"))
+}
+
+/// A running nats-server. Dropping it kills it.
+#[derive(Debug)]
+pub struct NatsServer {
+    program: PathBuf,
+    folder: TempDir,
+    listen: SocketAddr,
+    monitor: SocketAddr,
+    keys: Keys,
+    process: Option<Child>,
+}
+
+impl NatsServer {
+    /// Starts one with the streams set up, and keys for the agents `a1`, `a2` and `a3`.
+    pub async fn start() -> Self {
+        let server = Self::start_bare(|config| config).await;
+        server.set_up().await;
+        server
+    }
+
+    /// Starts one that is not set up, with its configuration changed by `change`.
+    pub async fn start_bare(change: impl Fn(String) -> String) -> Self {
+        let program = server::find_or_install(&otto_home(), &|_line| {}).await.expect("nats-server is there or can be installed");
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut keys = Keys::open(&folder.path().join("keys")).expect("keys can be made");
+        for agent in ["a1", "a2", "a3"] {
+            keys.enrol(&agent.parse().expect("the name is one")).expect("a key can be made");
+        }
+        let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Self { program, folder, listen: unset, monitor: unset, keys, process: None };
+        for _ in 0..STARTS_MAX {
+            (server.listen, server.monitor) = free_addresses();
+            server.write_config(&change);
+            if server.try_start().await {
+                return server;
+            }
+        }
+        panic!("nats-server did not start:\n{}", server.log_tail());
+    }
+
+    /// Kills it with SIGKILL, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("a child can be killed");
+            process.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// Starts it again on the same ports and the same folder, after [`NatsServer::kill`].
+    pub async fn restart(&mut self) {
+        self.kill();
+        assert!(self.try_start().await, "nats-server did not start again:\n{}", self.log_tail());
+    }
+
+    /// Sets the streams up, as the eventbus role does.
+    pub async fn set_up(&self) {
+        self.setup().await.begin().await.expect("a fresh server can be set up");
+    }
+
+    /// The eventbus role's own hands.
+    pub async fn setup(&self) -> Setup {
+        Setup::connect(&self.options(Identity::Service(Role::Eventbus)), self.monitor).await.expect("the server is there")
+    }
+
+    /// A service's connection.
+    pub async fn bus(&self, role: Role) -> Bus {
+        connect(&self.options(Identity::Service(role))).await.expect("the server is there")
+    }
+
+    /// An agent's connection; `agent` is one of those that [`NatsServer::start`] names.
+    pub async fn agent_bus(&self, agent: &AgentName) -> Bus {
+        connect(&self.options(Identity::Agent(agent.clone()))).await.expect("the server is there")
+    }
+
+    /// How `identity` connects.
+    pub fn options(&self, identity: Identity) -> NatsOptions {
+        let seed_file = match &identity {
+            Identity::Service(role) => self.keys.service_seed_file(*role),
+            Identity::Agent(agent) => self.keys.agent_seed_file(agent),
+        };
+        let seed = fs::read_to_string(seed_file).expect("the seed is there");
+        NatsOptions { urls: vec![self.url()], seed, identity }
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.listen)
+    }
+
+    /// Where it tells how it is.
+    pub fn monitor(&self) -> SocketAddr {
+        self.monitor
+    }
+
+    /// The folder of its keys: seeds in `ROLE.seed` and `agents/NAME.seed`.
+    pub fn keys_folder(&self) -> PathBuf {
+        self.folder.path().join("keys")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.path().join("nats-server.conf")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("nats-server.log")
+    }
+
+    fn write_config(&self, change: &impl Fn(String) -> String) {
+        let store = self.folder.path().join("store");
+        let config = ServerConfig { listen: self.listen, monitor: self.monitor, store: &store, keys: &self.keys };
+        fs::write(self.config_file(), change(config.text())).expect("the configuration can be written");
+    }
+
+    /// Starts the process; `false` if it ended before it could be reached, as it does when a port is taken.
+    async fn try_start(&mut self) -> bool {
+        let log = fs::File::options().create(true).append(true).open(self.log_file()).expect("a log can be written");
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(self.config_file()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut process = command.spawn().expect("nats-server can be run");
+        let (listen, monitor) = (self.listen, self.monitor);
+        let reached = wait_for(START_DEADLINE, "nats-server to listen", async || match process.try_wait() {
+            Ok(None) if reachable(listen) && reachable(monitor) => Some(true),
+            Ok(None) => None,
+            Ok(Some(_)) | Err(_) => Some(false),
+        })
+        .await;
+        self.process = Some(process);
+        reached
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
+    }
+
+    /// The folder in which everything of it lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn reachable(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
+}
+
+/// Two addresses that are free now. Both are held until both are known, so that they differ.
+fn free_addresses() -> (SocketAddr, SocketAddr) {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    let (one, other) = (bind(), bind());
+    let address = |listener: TcpListener| listener.local_addr().expect("a bound socket has an address");
+    (address(one), address(other))
+}
