@@ -1,0 +1,427 @@
+//! Tables and properties of the book.
+
+use model::{
+    AttemptId, RunId, StageId, TriggerId,
+    protocol::auction::{Offer, Reservation},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::roster::{FORGET_AFTER, WAIT_MAX, WAIT_MIN};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn agent(name: &str) -> AgentName {
+    name.parse().unwrap()
+}
+
+fn now(elapsed: Duration) -> Now {
+    Now { elapsed, at: Timestamp(1_000_000) + elapsed }
+}
+
+/// The `round`th auction of the attempt of one stage.
+fn request(round: u32, except: &[&str]) -> AuctionRequest {
+    let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("build"), attempt: 1 };
+    let except = except.iter().map(|name| agent(name)).collect();
+    let auction = AuctionId::of(&attempt, round);
+    AuctionRequest { auction, attempt, requires: BTreeMap::new(), source: None, after: vec![], except }
+}
+
+fn offer(price_micros_per_s: u64, reservation: Reservation) -> Bid {
+    Bid::Offer(Offer { price_micros_per_s, start_ms: 0, reservation })
+}
+
+fn decline(reason: &str) -> Bid {
+    Bid::Decline { reason: reason.to_owned() }
+}
+
+/// A book, and a clock that the test moves.
+#[derive(Default)]
+struct Bench {
+    book: Book,
+    elapsed: Duration,
+}
+
+impl Bench {
+    fn with(agents: &[&str]) -> Self {
+        let mut bench = Self::default();
+        for name in agents {
+            bench.heard(name);
+        }
+        bench
+    }
+
+    fn heard(&mut self, name: &str) {
+        assert_eq!(self.book.take(Input::Heard(agent(name)), now(self.elapsed)), vec![]);
+    }
+
+    fn request(&mut self, request: &AuctionRequest) {
+        let effects = self.book.take(Input::Requested(request.clone()), now(self.elapsed));
+        assert_eq!(effects, vec![Effect::Announce(Announcement { request: request.clone() })]);
+    }
+
+    fn bid(&mut self, name: &str, request: &AuctionRequest, bid: Bid) -> Option<Proposal> {
+        let input = Input::Bid { agent: agent(name), auction: request.auction.clone(), bid };
+        proposal(self.book.take(input, now(self.elapsed)))
+    }
+
+    /// Lets time pass until something is proposed, and tells how long that took.
+    fn wait(&mut self) -> (Duration, Vec<Proposal>) {
+        let deadline = self.book.deadline().expect("an auction is open");
+        let waited = deadline.saturating_sub(self.elapsed);
+        self.elapsed = deadline;
+        let effects = self.book.take(Input::TimePassed, now(deadline));
+        (waited, effects.into_iter().filter_map(|effect| proposal(vec![effect])).collect())
+    }
+}
+
+fn proposal(effects: Vec<Effect>) -> Option<Proposal> {
+    match <[Effect; 1]>::try_from(effects) {
+        Ok([Effect::Propose(proposal)]) => Some(proposal),
+        Ok([effect]) => panic!("{effect:?} is no proposal"),
+        Err(effects) => {
+            assert_eq!(effects, vec![]);
+            None
+        }
+    }
+}
+
+fn winners(proposal: &Proposal) -> Vec<&str> {
+    proposal.offers.iter().map(|ranked| ranked.agent.as_str()).collect()
+}
+
+fn reasons(proposal: &Proposal) -> Vec<(&str, &str)> {
+    proposal.declined.iter().map(|declined| (declined.agent.as_str(), declined.reason.as_str())).collect()
+}
+
+#[test]
+fn an_auction_closes_with_the_last_answer() {
+    let mut bench = Bench::with(&["a", "b", "c"]);
+    let request = request(1, &[]);
+    bench.request(&request);
+    assert_eq!(bench.bid("b", &request, offer(2, Reservation::Slot)), None);
+    assert_eq!(bench.bid("a", &request, offer(3, Reservation::Slot)), None);
+    let proposal = bench.bid("c", &request, decline("no slot is free")).unwrap();
+    assert_eq!(winners(&proposal), ["b", "a"]);
+    assert_eq!(reasons(&proposal), [("c", "no slot is free")]);
+    assert_eq!((&proposal.auction, &proposal.attempt), (&request.auction, &request.attempt));
+    assert_eq!(bench.book.deadline(), None);
+}
+
+#[test]
+fn that_nobody_can_is_said_as_soon_as_all_have_said_so() {
+    let mut bench = Bench::with(&["a", "b"]);
+    let request = request(1, &[]);
+    bench.request(&request);
+    assert_eq!(bench.bid("a", &request, decline("no slot is free")), None);
+    let proposal = bench.bid("b", &request, decline("`arch` is x86_64")).unwrap();
+    assert_eq!(winners(&proposal), [""; 0]);
+    assert_eq!(reasons(&proposal), [("a", "no slot is free"), ("b", "`arch` is x86_64")]);
+}
+
+#[test]
+fn a_silent_agent_delays_one_auction_and_no_second() {
+    let mut bench = Bench::with(&["a", "b", "dead"]);
+    let first = request(1, &[]);
+    bench.request(&first);
+    bench.elapsed += MS / 2;
+    assert_eq!(bench.bid("a", &first, offer(1, Reservation::Slot)), None);
+    assert_eq!(bench.bid("b", &first, decline("busy")), None);
+    let (waited, proposals) = bench.wait();
+    assert_eq!(waited, WAIT_MIN);
+    assert_eq!(winners(&proposals[0]), ["a"]);
+    assert_eq!(reasons(&proposals[0]), [("b", "busy"), ("dead", "did not answer in time")]);
+
+    let second = request(2, &[]);
+    bench.request(&second);
+    assert_eq!(bench.bid("b", &second, decline("busy")), None);
+    let proposal = bench.bid("a", &second, offer(1, Reservation::Slot)).unwrap();
+    assert_eq!(reasons(&proposal), [("b", "busy"), ("dead", "did not answer in time")]);
+
+    bench.heard("dead");
+    let third = request(3, &[]);
+    bench.request(&third);
+    assert_eq!(bench.bid("b", &third, decline("busy")), None);
+    assert_eq!(bench.bid("a", &third, offer(1, Reservation::Slot)), None, "who speaks is expected again");
+}
+
+#[test]
+fn a_silent_agent_is_waited_for_where_nobody_else_can() {
+    let mut bench = Bench::with(&["a", "slow"]);
+    let first = request(1, &[]);
+    bench.request(&first);
+    assert_eq!(bench.bid("a", &first, decline("busy")), None);
+    assert_eq!(bench.wait().0, LONGEST_WAIT);
+
+    let second = request(2, &[]);
+    bench.request(&second);
+    assert_eq!(bench.bid("a", &second, decline("busy")), None);
+    let proposal = bench.bid("slow", &second, offer(1, Reservation::Slot)).unwrap();
+    assert_eq!(winners(&proposal), ["slow"]);
+}
+
+#[test]
+fn where_nobody_is_known_the_first_offer_waits_for_better_ones() {
+    let mut bench = Bench::default();
+    let request = request(1, &[]);
+    bench.request(&request);
+    bench.elapsed += 4 * MS;
+    assert_eq!(bench.bid("a", &request, offer(9, Reservation::Slot)), None);
+    bench.elapsed += MS;
+    assert_eq!(bench.bid("b", &request, offer(1, Reservation::Slot)), None);
+    let (waited, proposals) = bench.wait();
+    assert_eq!(waited, 11 * MS, "three answer times from the first offer");
+    assert_eq!(winners(&proposals[0]), ["b", "a"]);
+}
+
+#[test]
+fn nobody_at_all_and_mere_quotes_take_the_longest_wait() {
+    let mut bench = Bench::default();
+    bench.request(&request(1, &[]));
+    let (waited, proposals) = bench.wait();
+    assert_eq!((waited, winners(&proposals[0]), reasons(&proposals[0])), (LONGEST_WAIT, vec![], vec![]));
+
+    let ahead = request(2, &[]);
+    bench.request(&ahead);
+    assert_eq!(bench.bid("a", &ahead, offer(1, Reservation::Quote)), None);
+    assert_eq!(bench.wait().0, LONGEST_WAIT);
+}
+
+#[test]
+fn a_slow_fleet_is_waited_for_no_longer_than_the_bound() {
+    let mut bench = Bench::with(&["near", "far"]);
+    let request = request(1, &[]);
+    bench.request(&request);
+    bench.elapsed += 100 * MS;
+    assert_eq!(bench.bid("far", &request, offer(1, Reservation::Slot)), None);
+    assert_eq!(bench.wait().0, WAIT_MAX);
+}
+
+#[test]
+fn the_first_bid_of_an_agent_counts() {
+    let mut bench = Bench::with(&["a", "b"]);
+    let request = request(1, &[]);
+    bench.request(&request);
+    assert_eq!(bench.bid("a", &request, offer(5, Reservation::Slot)), None);
+    assert_eq!(bench.bid("a", &request, offer(1, Reservation::Slot)), None);
+    let proposal = bench.bid("b", &request, offer(3, Reservation::Slot)).unwrap();
+    assert_eq!(winners(&proposal), ["b", "a"]);
+}
+
+#[test]
+fn who_is_excepted_is_neither_waited_for_nor_proposed() {
+    let mut bench = Bench::with(&["a", "b"]);
+    let request = request(1, &["a"]);
+    bench.request(&request);
+    assert_eq!(bench.bid("a", &request, offer(0, Reservation::Slot)), None);
+    let proposal = bench.bid("b", &request, offer(3, Reservation::Slot)).unwrap();
+    assert_eq!(winners(&proposal), ["b"]);
+    assert_eq!(reasons(&proposal), [("a", "not asked: it turned this attempt down, or lost it")]);
+}
+
+#[test]
+fn a_request_that_comes_again_has_the_same_answer_while_its_offers_stand() {
+    let mut bench = Bench::with(&["a"]);
+    let request = request(1, &[]);
+    bench.request(&request);
+    assert_eq!(bench.book.take(Input::Requested(request.clone()), now(bench.elapsed)), vec![], "it is being answered");
+    let first = bench.bid("a", &request, offer(1, Reservation::Slot)).unwrap();
+    let nearly = FRESH.saturating_sub(MS);
+    bench.elapsed += nearly;
+    assert_eq!(bench.book.take(Input::Requested(request.clone()), now(bench.elapsed)), vec![Effect::Propose(first)]);
+    bench.elapsed += MS;
+    bench.request(&request);
+}
+
+#[test]
+fn an_answer_without_offers_is_not_given_twice() {
+    let mut bench = Bench::with(&["a"]);
+    let request = request(1, &[]);
+    bench.request(&request);
+    assert!(bench.bid("a", &request, decline("busy")).is_some());
+    bench.request(&request);
+}
+
+#[test]
+fn the_same_auction_asked_otherwise_is_a_new_one() {
+    let mut bench = Bench::with(&["a", "b"]);
+    let open = request(1, &[]);
+    bench.request(&open);
+    assert_eq!(bench.bid("a", &open, offer(1, Reservation::Slot)), None);
+    let restarted = request(1, &["a"]);
+    bench.request(&restarted);
+    let proposal = bench.bid("b", &restarted, offer(9, Reservation::Slot)).unwrap();
+    assert_eq!(winners(&proposal), ["b"]);
+    bench.request(&request(1, &["b"]));
+    assert_eq!(bench.book.open.len(), bench.book.deadlines.len());
+}
+
+#[test]
+fn late_answers_lengthen_the_wait_of_the_next_auction() {
+    let mut bench = Bench::with(&["quick", "slow"]);
+    for round in 1..20 {
+        let request = request(round, &[]);
+        bench.request(&request);
+        bench.elapsed += MS / 10;
+        assert_eq!(bench.bid("quick", &request, offer(9, Reservation::Slot)), None);
+        bench.wait();
+        bench.elapsed += 8 * MS;
+        assert_eq!(bench.bid("slow", &request, offer(1, Reservation::Slot)), None);
+    }
+    let request = request(20, &[]);
+    bench.request(&request);
+    bench.elapsed += MS / 10;
+    assert_eq!(bench.bid("quick", &request, offer(9, Reservation::Slot)), None);
+    bench.elapsed += 8 * MS;
+    let proposal = bench.bid("slow", &request, offer(1, Reservation::Slot)).expect("all have answered, in time");
+    assert_eq!(winners(&proposal), ["slow", "quick"]);
+}
+
+#[test]
+fn an_agent_that_is_not_heard_of_any_more_is_not_expected() {
+    let mut bench = Bench::with(&["gone"]);
+    bench.elapsed = FORGET_AFTER;
+    bench.heard("a");
+    let request = request(1, &[]);
+    bench.request(&request);
+    let proposal = bench.bid("a", &request, offer(1, Reservation::Slot)).unwrap();
+    assert_eq!(reasons(&proposal), []);
+}
+
+#[test]
+fn everything_is_bounded() {
+    let mut bench = Bench::default();
+    for round in 0..u32::try_from(OPEN_MAX).unwrap() {
+        bench.request(&request(round, &[]));
+    }
+    let more = request(u32::MAX, &[]);
+    let refused = bench.book.take(Input::Requested(more.clone()), now(bench.elapsed));
+    assert_eq!(refused, vec![Effect::Refuse(more.auction.clone())]);
+    assert_eq!(bench.wait().1.len(), OPEN_MAX);
+    assert_eq!(bench.book.closed.len(), CLOSED_MAX);
+
+    bench.request(&more);
+    let bids = super::super::auction::BIDS_MAX;
+    let mut closed = None;
+    for number in 0..bids {
+        assert_eq!(closed, None);
+        closed = bench.bid(&format!("a{number}"), &more, decline(&"x".repeat(10_000)));
+    }
+    let declined = closed.expect("so many bids are enough").declined;
+    assert_eq!(declined.len(), super::super::auction::DECLINED_MAX);
+    assert!(declined.iter().all(|declined| declined.reason.len() == super::super::auction::REASON_CHARACTERS_MAX));
+    assert_eq!((bench.book.closed.len(), bench.book.closed_order.len()), (CLOSED_MAX, CLOSED_MAX));
+    assert_eq!(bench.book.open.len(), 0);
+}
+
+/// What may happen to a book, in small numbers so that things meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Request { round: u32, except: Vec<u8> },
+    Bid { agent: u8, round: u32, bid: Bid },
+    Heard(u8),
+    Wait(u64),
+}
+
+fn a_bid() -> impl Strategy<Value = Bid> {
+    let reservation = prop_oneof![Just(Reservation::Slot), Just(Reservation::Handover), Just(Reservation::Quote)];
+    prop_oneof![
+        3 => (0_u64..4, reservation).prop_map(|(price, reservation)| offer(price, reservation)),
+        1 => Just(decline("busy")),
+    ]
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0_u32..4, proptest::collection::vec(0_u8..5, 0..3)).prop_map(|(round, except)| Step::Request { round, except }),
+        6 => (0_u8..5, 0_u32..4, a_bid()).prop_map(|(agent, round, bid)| Step::Bid { agent, round, bid }),
+        1 => (0_u8..5).prop_map(Step::Heard),
+        3 => (0_u64..300).prop_map(Step::Wait),
+    ]
+}
+
+fn numbered(number: u8) -> AgentName {
+    agent(&format!("agent-{number}"))
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_proposal_keeps_its_request_and_every_auction_closes(steps in proptest::collection::vec(a_step(), 0..120)) {
+        let mut book = Book::default();
+        let mut elapsed = Duration::ZERO;
+        // What was announced and not proposed yet; and who has bid in which auction.
+        let mut announced: BTreeMap<AuctionId, (Duration, AuctionRequest)> = BTreeMap::new();
+        let mut spoke: BTreeSet<(AuctionId, AgentName)> = BTreeSet::new();
+        let mut last: BTreeMap<AuctionId, AuctionRequest> = BTreeMap::new();
+        let end = [Step::Wait(u64::try_from(LONGEST_WAIT.as_millis()).unwrap())];
+        for step in steps.into_iter().chain(end) {
+            let input = match step {
+                Step::Request { round, except } => {
+                    let mut request = request(round, &[]);
+                    request.except = except.into_iter().map(numbered).collect();
+                    last.insert(request.auction.clone(), request.clone());
+                    Input::Requested(request)
+                }
+                Step::Bid { agent, round, bid } => {
+                    let auction = request(round, &[]).auction;
+                    spoke.insert((auction.clone(), numbered(agent)));
+                    Input::Bid { agent: numbered(agent), auction, bid }
+                }
+                Step::Heard(agent) => Input::Heard(numbered(agent)),
+                Step::Wait(ms) => {
+                    elapsed += Duration::from_millis(ms);
+                    Input::TimePassed
+                }
+            };
+            for effect in book.take(input, now(elapsed)) {
+                match effect {
+                    Effect::Announce(Announcement { request }) => {
+                        spoke.retain(|(auction, _)| *auction != request.auction);
+                        announced.insert(request.auction.clone(), (elapsed, request));
+                    }
+                    Effect::Propose(proposal) => {
+                        announced.remove(&proposal.auction);
+                        let request = &last[&proposal.auction];
+                        prop_assert_eq!(&request.attempt, &proposal.attempt);
+                        for ranked in &proposal.offers {
+                            prop_assert!(!request.except.contains(&ranked.agent), "{} was excepted", ranked.agent);
+                            prop_assert!(spoke.contains(&(proposal.auction.clone(), ranked.agent.clone())), "{} bid elsewhere", ranked.agent);
+                        }
+                    }
+                    Effect::Refuse(_) => prop_assert!(false, "there is room"),
+                }
+            }
+            for (opened, _) in announced.values() {
+                prop_assert!(elapsed <= *opened + LONGEST_WAIT + Duration::from_millis(300), "an auction did not close");
+            }
+            prop_assert_eq!(book.deadline().is_some(), !announced.is_empty());
+        }
+        prop_assert!(announced.is_empty(), "an auction is left open");
+    }
+
+    #[test]
+    fn the_order_of_bids_does_not_alter_the_proposal(bids in proptest::collection::btree_map(0_u8..6, a_bid(), 1..6), seed in any::<u64>()) {
+        let request = request(1, &[]);
+        let mut bids: Vec<(u8, Bid)> = bids.into_iter().collect();
+        let mut proposals = Vec::new();
+        for turn in 0..2 {
+            let mut bench = Bench::default();
+            for (agent, _) in &bids {
+                bench.heard(numbered(*agent).as_str());
+            }
+            bench.request(&request);
+            let mut closed = None;
+            for (agent, bid) in &bids {
+                prop_assert_eq!(&closed, &None);
+                closed = bench.bid(numbered(*agent).as_str(), &request, bid.clone());
+            }
+            proposals.push(closed.expect("all have answered"));
+            let length = bids.len() as u64;
+            bids.rotate_left(usize::try_from(seed % length).unwrap());
+            if turn == 0 && seed % 2 == 0 {
+                bids.reverse();
+            }
+        }
+        prop_assert_eq!(&proposals[0], &proposals[1]);
+    }
+}

@@ -1,0 +1,198 @@
+//! The role: the book of auctions, and the bus around it.
+//!
+//! One task owns the book. It waits for messages and for one timer, the next deadline of an auction; nothing is polled.
+
+use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription};
+use model::{
+    Timestamp,
+    protocol::auction::{AuctionRequest, Bid},
+};
+use service::{OnError, Supervisor, clock, supervisor::chain};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::core::{Book, Effect, Input, Now};
+
+/// The class of agents that all agents are of, until there are others.
+pub(crate) const CLASS: &str = "default";
+/// Auctioneers side by side: each request goes to one of them.
+const GROUP: &str = "auctioneer";
+/// Messages of agents that are read before a request or a deadline that came at the same time: enough for a fleet's answers to some
+/// auctions, and few enough that no flood of them holds up the others.
+const VOICES_AT_ONCE: usize = 4_096;
+
+/// What an auctioneer is told at its start.
+#[derive(Debug, Clone)]
+pub struct AuctioneerOptions {
+    /// Its name in log lines.
+    pub name: String,
+}
+
+/// Why an auctioneer does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The bus is not there.
+    #[error("the auctioneer cannot listen to the bus")]
+    Bus(#[from] BusError),
+}
+
+/// Starts an auctioneer as a task of the supervisor. When this returns, it listens.
+pub async fn run(options: AuctioneerOptions, bus: Bus, supervisor: &Supervisor) -> Result<(), StartError> {
+    let auctioneer = Auctioneer {
+        // Whoever is there is heard before the first request is.
+        statuses: bus.subscribe(Pattern::statuses()).await?,
+        bids: bus.subscribe(Pattern::bids()).await?,
+        requests: bus.subscribe_group(Subject::for_auction(), GROUP).await?,
+        bus,
+        book: Book::default(),
+        started: Instant::now(),
+        token: supervisor.token().clone(),
+        refusing: false,
+    };
+    let span = info_span!("auctioneer", name = options.name);
+    supervisor.spawn("auctioneer", OnError::Shutdown, async move { Ok(auctioneer.serve().await?) }.instrument(span));
+    Ok(())
+}
+
+struct Auctioneer {
+    bus: Bus,
+    statuses: Subscription,
+    bids: Subscription,
+    requests: Subscription,
+    book: Book,
+    started: Instant,
+    token: CancellationToken,
+    /// Whether the last request found the book full: told once, not for each.
+    refusing: bool,
+}
+
+/// What woke the loop.
+enum Woken {
+    Request(Message),
+    Bid(Message),
+    Status(Message),
+    Deadline,
+}
+
+impl Auctioneer {
+    async fn serve(mut self) -> Result<(), BusError> {
+        info!("listens for auctions");
+        loop {
+            let deadline = self.book.deadline().map(|deadline| self.started + deadline);
+            let woken = tokio::select! {
+                () = self.token.cancelled() => return Ok(()),
+                message = self.requests.next() => message.map(Woken::Request),
+                message = self.bids.next() => message.map(Woken::Bid),
+                message = self.statuses.next() => message.map(Woken::Status),
+                () = until(deadline) => Some(Woken::Deadline),
+            };
+            match woken {
+                Some(Woken::Request(message)) => {
+                    // Whom an auction expects must not hang on which of two messages is looked at first.
+                    self.hear_all().await;
+                    if let Some(request) = read::<AuctionRequest>(&message) {
+                        self.take(Input::Requested(request)).await;
+                    }
+                }
+                Some(Woken::Bid(message)) => self.hear_bid(&message).await,
+                Some(Woken::Status(message)) => self.hear_status(&message).await,
+                Some(Woken::Deadline) => {
+                    // What is here came in time, though it was not looked at.
+                    self.hear_all().await;
+                    self.take(Input::TimePassed).await;
+                }
+                None => return if self.token.is_cancelled() { Ok(()) } else { Err(BusError::Closed) },
+            }
+        }
+    }
+
+    /// Takes what agents have said by now.
+    async fn hear_all(&mut self) {
+        for _ in 0..VOICES_AT_ONCE {
+            if let Some(message) = self.statuses.try_next() {
+                self.hear_status(&message).await;
+            } else if let Some(message) = self.bids.try_next() {
+                self.hear_bid(&message).await;
+            } else {
+                return;
+            }
+        }
+    }
+
+    async fn hear_status(&mut self, message: &Message) {
+        if let Some(agent) = message.subject.agent() {
+            self.take(Input::Heard(agent)).await;
+        }
+    }
+
+    async fn hear_bid(&mut self, message: &Message) {
+        let Some(agent) = message.subject.agent() else { return };
+        let input = match (message.subject.bid_auction(), read::<Bid>(message)) {
+            (Some(auction), Some(bid)) => Input::Bid { agent, auction, bid },
+            _ => Input::Heard(agent),
+        };
+        self.take(input).await;
+    }
+
+    async fn take(&mut self, input: Input) {
+        let asked = matches!(input, Input::Requested(_));
+        let now = Now { elapsed: self.started.elapsed(), at: Timestamp(clock::unix_ms()) };
+        let effects = self.book.take(input, now);
+        let refused = effects.iter().any(|effect| matches!(effect, Effect::Refuse(_)));
+        if asked && refused != self.refusing {
+            self.refusing = refused;
+            if refused {
+                warn!("too many auctions are open: more are not held until some have closed");
+            } else {
+                info!("auctions are held again");
+            }
+        }
+        for effect in effects {
+            self.perform(effect).await;
+        }
+    }
+
+    async fn perform(&self, effect: Effect) {
+        let publish = async {
+            match effect {
+                Effect::Announce(announcement) => {
+                    debug!(auction = %announcement.request.auction, attempt = %announcement.request.attempt, "announced");
+                    self.bus.publish(&Subject::auction(CLASS), &announcement).await
+                }
+                Effect::Propose(proposal) => {
+                    let (offers, declined) = (proposal.offers.len(), proposal.declined.len());
+                    debug!(auction = %proposal.auction, attempt = %proposal.attempt, offers, declined, "proposed");
+                    self.bus.publish(&Subject::proposed(), &proposal).await
+                }
+                Effect::Refuse(_) => Ok(()),
+            }
+        };
+        // A bus that does not take messages has nothing for this loop either; but the end must be heard.
+        tokio::select! {
+            () = self.token.cancelled() => {}
+            published = publish => if let Err(error) = published {
+                warn!(error = chain(&error), "a message was not sent: it will be asked for again");
+            },
+        }
+    }
+}
+
+/// Waits until `deadline`; for ever if there is none.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads a message; one that is not what its subject says is written down and left.
+fn read<T: for<'a> serde::Deserialize<'a>>(message: &Message) -> Option<T> {
+    match message.read() {
+        Ok(said) => Some(said),
+        Err(error) => {
+            warn!(error = chain(&error), "a message was left unread");
+            None
+        }
+    }
+}
