@@ -1,0 +1,297 @@
+//! The codes of the parser's diagnostics, and how they are collected.
+
+use model::diagnostic::{Diagnostic, Severity, Span};
+
+use crate::limits::DIAGNOSTICS_MAX;
+
+/// Characters of a piece of source that a message quotes.
+const QUOTED_CHARACTERS_MAX: usize = 64;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])+ $variant:ident = $code:literal,)+) => {
+        /// What kind of mistake it is. The codes are stable: a code is never given another meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The code as people and machines see it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The source is not UTF-8.
+    NotUtf8 = "E0101",
+    /// The source is larger than the limit.
+    SourceTooLarge = "E0102",
+    /// Brackets are nested deeper than the limit.
+    NestingTooDeep = "E0103",
+    /// A string or a comment is not closed.
+    Unclosed = "E0104",
+    /// A bracket has no partner.
+    Bracket = "E0105",
+    /// A character that means nothing where it stands.
+    Character = "E0106",
+    /// An escape that means nothing, or a character that no string may hold.
+    Escape = "E0107",
+    /// A number that is none, or is too large.
+    Number = "E0108",
+    /// Something else was expected here.
+    Syntax = "E0109",
+    /// There is no pipeline.
+    NoPipeline = "E0201",
+    /// A block or setting stands twice.
+    Doubled = "E0202",
+    /// A name that means nothing where it stands.
+    UnknownName = "E0203",
+    /// `use` of something that is no library.
+    UnknownLibrary = "E0204",
+    /// A block where a value belongs, or the other way round.
+    Shape = "E0205",
+    /// A setting's value is not of its type or range.
+    SettingValue = "E0206",
+    /// A stage has no name.
+    StageWithoutName = "E0301",
+    /// A stage's name cannot be one.
+    StageName = "E0302",
+    /// Two stages have one name.
+    StageTwice = "E0303",
+    /// `steps` without a step.
+    NoSteps = "E0304",
+    /// A name of a variable of the environment that cannot be one.
+    VariableName = "E0305",
+    /// No library has this step.
+    UnknownStep = "E0401",
+    /// Not a step, where a step belongs.
+    NotAStep = "E0402",
+    /// Positional and keyword arguments in one call.
+    MixedArguments = "E0403",
+    /// More arguments than parameters.
+    TooManyArguments = "E0404",
+    /// A keyword that is no parameter.
+    UnknownKeyword = "E0405",
+    /// A parameter is given twice.
+    DoubledKeyword = "E0406",
+    /// A required parameter is not given.
+    MissingArgument = "E0407",
+    /// An argument is not of its parameter's type.
+    ArgumentType = "E0408",
+    /// The name of a variable that there is not.
+    UnknownVariable = "E0409",
+    /// Part of the language, but not of this version.
+    NotYet = "E0501",
+    /// More stages than the limit.
+    TooManyStages = "E0601",
+    /// More steps than the limit.
+    TooManySteps = "E0602",
+    /// More edges than the limit.
+    TooManyEdges = "E0603",
+    /// The plan would be larger than the limit.
+    PlanTooLarge = "E0604",
+    /// There are more errors than are shown.
+    TooManyErrors = "E0605",
+    /// A line inside a comment begins with `/*`.
+    CommentInComment = "W0101",
+    /// A block that does nothing.
+    NothingToDo = "W0201",
+    /// There are more warnings than are shown.
+    TooManyWarnings = "W0601",
+}
+
+impl Code {
+    /// Whether there is no plan because of it.
+    pub fn severity(self) -> Severity {
+        if self.as_str().starts_with('W') { Severity::Warning } else { Severity::Error }
+    }
+}
+
+/// One mistake, before its line and column are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    code: Code,
+    span: Span,
+    message: String,
+    label: String,
+    help: String,
+}
+
+impl Finding {
+    pub(crate) fn new(code: Code, span: Span, message: impl Into<String>) -> Self {
+        Self { code, span, message: message.into(), label: String::new(), help: String::new() }
+    }
+
+    /// What stands under the mark.
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
+        Self { label: label.into(), ..self }
+    }
+
+    /// How to mend it.
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: help.into(), ..self }
+    }
+}
+
+/// The mistakes that were found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    errors: Kept,
+    warnings: Kept,
+}
+
+/// Up to [`DIAGNOSTICS_MAX`] findings, and how many more there were.
+#[derive(Debug, Default)]
+struct Kept {
+    found: Vec<Finding>,
+    left_out: usize,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, finding: Finding) {
+        let kept = match finding.code.severity() {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        if kept.found.len() < DIAGNOSTICS_MAX { kept.found.push(finding) } else { kept.left_out += 1 }
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        !self.errors.found.is_empty()
+    }
+
+    /// As they are told: the first of the file first.
+    pub(crate) fn finish(self, file: &str, lines: &Lines) -> Vec<Diagnostic> {
+        let mut all = self.errors.close(Code::TooManyErrors);
+        all.extend(self.warnings.close(Code::TooManyWarnings));
+        all.sort_by_key(|finding| finding.span);
+        all.into_iter().map(|finding| diagnostic(finding, file, lines)).collect()
+    }
+}
+
+impl Kept {
+    /// The findings; where some were left out, the last one says so.
+    fn close(mut self, code: Code) -> Vec<Finding> {
+        if let (true, Some(last)) = (self.left_out > 0, self.found.iter().max_by_key(|finding| finding.span)) {
+            let message = format!("{} more are not shown: at most {DIAGNOSTICS_MAX} are", self.left_out);
+            let more = Finding::new(code, last.span, message).help("mend these, then look again");
+            self.found.push(more);
+        }
+        self.found
+    }
+}
+
+fn diagnostic(finding: Finding, file: &str, lines: &Lines) -> Diagnostic {
+    let Finding { code, span, message, label, help } = finding;
+    let (line, column) = lines.place(span.start);
+    Diagnostic {
+        code: code.as_str().to_owned(),
+        severity: code.severity(),
+        message,
+        file: file.to_owned(),
+        line,
+        column,
+        span,
+        label,
+        help,
+    }
+}
+
+/// Where the lines of a source begin.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    source: &'a [u8],
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn of(source: &'a [u8]) -> Self {
+        let after_breaks = source.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(place, _)| place + 1);
+        Self { source, starts: std::iter::once(0).chain(after_breaks).collect() }
+    }
+
+    /// The line of a byte, from 1.
+    pub(crate) fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
+    }
+
+    /// Line and column of a byte, from 1. A leading byte order mark takes no column.
+    pub(crate) fn place(&self, offset: usize) -> (usize, usize) {
+        let line = self.line(offset);
+        let start = self.starts[line - 1];
+        let before = self.source.get(start..offset.min(self.source.len())).unwrap_or_default();
+        let before = if start == 0 { before.strip_prefix("\u{feff}".as_bytes()).unwrap_or(before) } else { before };
+        (line, String::from_utf8_lossy(before).chars().count() + 1)
+    }
+}
+
+/// Whether a character would steer a terminal, or turn the direction of the text around it: what is shown must be what is there.
+pub(crate) fn is_hidden(character: char) -> bool {
+    let turns = matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    character.is_control() || turns
+}
+
+/// A piece of source for a message: between backticks, as [`excerpt`] has it.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("`{}`", excerpt(text))
+}
+
+/// A piece of source for a message: shortened, and without what [`is_hidden`].
+pub(crate) fn excerpt(text: &str) -> String {
+    let mut shown = String::new();
+    for (place, character) in text.chars().enumerate() {
+        if place == QUOTED_CHARACTERS_MAX {
+            shown.push('…');
+            break;
+        }
+        if is_hidden(character) { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_code_is_given_twice() {
+        let codes: BTreeSet<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(codes.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn a_place_is_counted_in_characters() {
+        let source = "\u{feff}äb\r\ncd";
+        let lines = Lines::of(source.as_bytes());
+        assert_eq!(lines.place(3), (1, 1));
+        assert_eq!(lines.place(5), (1, 2));
+        assert_eq!(lines.place(8), (2, 1));
+        assert_eq!(lines.place(source.len()), (2, 3));
+        assert_eq!(lines.place(source.len() + 9), (2, 3));
+    }
+
+    #[test]
+    fn what_is_quoted_steers_no_terminal() {
+        assert_eq!(quoted("a\u{1b}[1m"), "`a\\u{1b}[1m`");
+        assert_eq!(quoted(&"x".repeat(100)).chars().count(), QUOTED_CHARACTERS_MAX + 3);
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        let mut findings = Findings::default();
+        for place in 0..DIAGNOSTICS_MAX + 3 {
+            findings.add(Finding::new(Code::Syntax, Span { start: place, end: place }, "x"));
+        }
+        let diagnostics = findings.finish("f", &Lines::of(b""));
+        assert_eq!(diagnostics.len(), DIAGNOSTICS_MAX + 1);
+        assert!(diagnostics.last().unwrap().message.starts_with("3 more"));
+    }
+}

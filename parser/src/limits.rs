@@ -1,0 +1,23 @@
+//! How much a pipeline file may ask for. Each is checked before the work is done, and its error says the limit.
+
+/// Bytes of a source file. With the stack and time that a byte costs, this bounds what one request can take from the parser.
+pub const SOURCE_BYTES_MAX: usize = 1024 * 1024;
+/// Brackets within brackets. The grammar recurses; this depth fits into a thread's stack of 2 MiB, also in a debug build.
+pub const NESTING_MAX: usize = 64;
+/// Stages of a plan.
+pub const STAGES_MAX: usize = 5_000;
+/// Steps of a plan.
+pub const STEPS_MAX: usize = 100_000;
+/// Edges of a plan. Two `parallel` blocks of n stages, one after the other, make n² of them; an empty stage between makes it 2n.
+pub const EDGES_MAX: usize = 100_000;
+/// Bytes of a plan's canonical JSON: half of what the depot gives at once, as the estimate before the plan is made leaves out brackets and
+/// the names of fields.
+pub const PLAN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of one stage's name. Names stand in every path below them, so 64 groups within groups have paths of 16 KiB at most.
+pub const STAGE_NAME_BYTES_MAX: usize = 256;
+/// Diagnostics of one file. A thousand say no more than these, and the answer must fit into a message of the bus.
+pub const DIAGNOSTICS_MAX: usize = 64;
+/// Syntax errors that are looked for: the block with one is left out, and the rest is read again.
+pub const SYNTAX_ERRORS_MAX: usize = 8;
+/// Bytes that are read again for it: a file at the limit is read once more, one of 200 KiB as often as is useful.
+pub const REREAD_BYTES_MAX: usize = 2 * 1024 * 1024 - 1;

@@ -1,0 +1,254 @@
+//! What follows from what a file declares: each stage's path and id, the settings that it inherits, and what it waits for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use model::{
+    StageId,
+    diagnostic::Span,
+    plan::{Effect, Need, NeedReason, Stage, Step, Value},
+};
+
+use super::{
+    declare::{self, Content, Node},
+    setting::Settings,
+};
+use crate::{
+    diagnostic::{Code, Finding, Findings, Lines, quoted},
+    limits::{EDGES_MAX, PLAN_BYTES_MAX},
+};
+
+/// How long a stage may run if nothing else is said: an hour.
+const TIMEOUT_MS: u64 = 60 * 60 * 1_000;
+/// How often a `safe` stage is started again after its agent was lost. A third loss is hardly the agents' fault.
+const RETRIES_LOST: u32 = 2;
+/// The name of steps without a stage; the second in a group is `steps-2`, and so on.
+const ORPHANS_NAME: &str = "steps";
+/// Bytes of a stage in the plan besides its path, environment, steps and needs, rounded up.
+const STAGE_BYTES: usize = 256;
+/// Bytes of a step in the plan besides its parameters, rounded up.
+const STEP_BYTES: usize = 64;
+/// Bytes of an edge in the plan, rounded up.
+const NEED_BYTES: usize = 64;
+
+/// The stages of the plan, in the order in which they are written. `None` only where `findings` say why.
+pub(super) fn wire(settings: &Settings, nodes: Vec<Node>, lines: &Lines<'_>, findings: &mut Findings) -> Option<Vec<Stage>> {
+    let mut wiring = Wiring { lines, findings, stages: Vec::new(), paths: BTreeMap::new(), edges: 0, bytes: 0 };
+    let defaults = Inherited { outer: None, settings, prefix: "", bytes: 0, timeout_ms: TIMEOUT_MS, effect: Effect::Safe, doubled: false };
+    let pipeline = defaults.inside(settings, "");
+    wiring.group(nodes, &pipeline, &Rc::from([]))?;
+    Some(wiring.stages)
+}
+
+/// What a group gives to what stands in it.
+struct Inherited<'a> {
+    outer: Option<&'a Inherited<'a>>,
+    settings: &'a Settings,
+    /// The path of the group and a `/`; empty for the pipeline.
+    prefix: &'a str,
+    /// Bytes of the environment, with that of the groups around it.
+    bytes: usize,
+    timeout_ms: u64,
+    effect: Effect,
+    /// Two groups have this name, which is told already: what follows from it is not.
+    doubled: bool,
+}
+
+impl<'a> Inherited<'a> {
+    fn inside(&'a self, settings: &'a Settings, prefix: &'a str) -> Inherited<'a> {
+        Inherited {
+            outer: Some(self),
+            settings,
+            prefix,
+            bytes: self.bytes + settings.environment.iter().map(|(name, value)| json_bytes(name) + json_bytes(value)).sum::<usize>(),
+            timeout_ms: settings.timeout_ms.unwrap_or(self.timeout_ms),
+            effect: settings.effect.unwrap_or(self.effect),
+            doubled: self.doubled,
+        }
+    }
+
+    /// The variables, those of the innermost group first.
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment: BTreeMap<String, String> = BTreeMap::new();
+        let mut next = Some(self);
+        while let Some(inherited) = next {
+            for (name, value) in &inherited.settings.environment {
+                environment.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            next = inherited.outer;
+        }
+        environment
+    }
+}
+
+struct Wiring<'a> {
+    lines: &'a Lines<'a>,
+    findings: &'a mut Findings,
+    stages: Vec<Stage>,
+    paths: BTreeMap<String, Span>,
+    edges: usize,
+    bytes: usize,
+}
+
+/// The names of one group. Branches of a `parallel` belong to the group around it.
+#[derive(Default)]
+struct Names {
+    /// The names that are written, with where they stand first.
+    taken: BTreeMap<String, Span>,
+    /// Where names stand that another stage has.
+    doubled: BTreeSet<Span>,
+    orphans: usize,
+}
+
+impl Names {
+    /// The name of the next steps without a stage: one that no stage of the group has.
+    fn next_orphan(&mut self) -> String {
+        loop {
+            self.orphans += 1;
+            let name = if self.orphans == 1 { ORPHANS_NAME.to_owned() } else { format!("{ORPHANS_NAME}-{}", self.orphans) };
+            if !self.taken.contains_key(&name) {
+                return name;
+            }
+        }
+    }
+}
+
+/// Stages by their place in the plan: those that all must end before what comes next.
+type Ends = Rc<[usize]>;
+
+impl Wiring<'_> {
+    fn refuse<T>(&mut self, finding: Finding) -> Option<T> {
+        self.findings.add(finding);
+        None
+    }
+
+    fn group(&mut self, nodes: Vec<Node>, inherited: &Inherited<'_>, before: &Ends) -> Option<Ends> {
+        let mut names = Names::default();
+        self.names(&nodes, &mut names);
+        let mut before = Rc::clone(before);
+        for node in nodes {
+            before = self.node(node, inherited, &mut names, &before)?;
+        }
+        Some(before)
+    }
+
+    /// Collects the names that are written, and refuses those that are written twice.
+    fn names(&mut self, nodes: &[Node], names: &mut Names) {
+        for node in nodes {
+            match node {
+                Node::Parallel(branches) => self.names(branches, names),
+                Node::Stage(stage) => {
+                    let Some(name) = &stage.name else { continue };
+                    match names.taken.get(&name.kind) {
+                        Some(first) => {
+                            names.doubled.insert(name.span);
+                            let line = self.lines.line(first.start);
+                            let message = format!("two stages of this group are named {}", quoted(&name.kind));
+                            let finding = Finding::new(Code::StageTwice, name.span, message).label("again here");
+                            self.findings
+                                .add(finding.help(format!("the other one stands in line {line}; a name is unique within its group")));
+                        }
+                        None => drop(names.taken.insert(name.kind.clone(), name.span)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn node(&mut self, node: Node, inherited: &Inherited<'_>, names: &mut Names, before: &Ends) -> Option<Ends> {
+        match node {
+            Node::Parallel(branches) => {
+                let mut ends = Vec::new();
+                for branch in branches {
+                    ends.extend_from_slice(&self.node(branch, inherited, names, before)?);
+                }
+                Some(if ends.is_empty() { Rc::clone(before) } else { ends.into() })
+            }
+            Node::Stage(stage) => {
+                let declare::Stage { name, span, settings, content } = *stage;
+                let name = name.map_or_else(|| names.next_orphan(), |name| name.kind);
+                let path = format!("{}{name}", inherited.prefix);
+                let prefix = format!("{path}/");
+                let mut inside = inherited.inside(&settings, &prefix);
+                inside.doubled |= names.doubled.contains(&span);
+                match content {
+                    Content::Group(nodes) => self.group(nodes, &inside, before),
+                    Content::Steps(steps) => self.stage(path, span, steps, &inside, before),
+                }
+            }
+        }
+    }
+
+    fn stage(&mut self, path: String, span: Span, steps: Vec<Step>, inherited: &Inherited<'_>, before: &Ends) -> Option<Ends> {
+        self.within_limits(&path, span, &steps, inherited, before)?;
+        if let Some(first) = self.paths.insert(path.clone(), span) {
+            // This is `a/b` beside `b` in the group `a`.
+            if !inherited.doubled {
+                let line = self.lines.line(first.start);
+                let finding =
+                    Finding::new(Code::StageTwice, span, format!("two stages have the path {}", quoted(&path))).label("again here");
+                self.findings.add(finding.help(format!("the other one stands in line {line}; give one of them another name")));
+            }
+        }
+        let needs = before.iter().map(|stage| Need { stage: self.stages[*stage].id.clone(), reason: NeedReason::Order }).collect();
+        let retries_lost = match inherited.effect {
+            Effect::Safe => RETRIES_LOST,
+            Effect::Once => 0,
+        };
+        self.stages.push(Stage {
+            id: StageId::of(&path),
+            path,
+            needs,
+            requires: BTreeMap::new(),
+            environment: inherited.environment(),
+            steps,
+            timeout_ms: inherited.timeout_ms,
+            effect: inherited.effect,
+            retries_lost,
+        });
+        Some(Rc::from([self.stages.len() - 1]))
+    }
+
+    /// Checks what this stage adds to the plan before it is made.
+    fn within_limits(&mut self, path: &str, span: Span, steps: &[Step], inherited: &Inherited<'_>, before: &Ends) -> Option<()> {
+        self.edges += before.len();
+        if self.edges > EDGES_MAX {
+            let message = format!("the plan would have more than {EDGES_MAX} edges: each stage here waits for {} others", before.len());
+            let help = "an empty stage between two `parallel` blocks, `stage 'Both' { }`, makes it one edge each";
+            return self.refuse(Finding::new(Code::TooManyEdges, span, message).help(help));
+        }
+        let steps: usize = steps.iter().map(|step| STEP_BYTES + parameter_bytes(step)).sum();
+        self.bytes += STAGE_BYTES + json_bytes(path) + inherited.bytes + steps + before.len() * NEED_BYTES;
+        if self.bytes > PLAN_BYTES_MAX {
+            let message = format!("the plan would be larger than {PLAN_BYTES_MAX} bytes");
+            let help = "every stage carries its whole path and environment: shorten what stands in `env`, or split the pipeline";
+            return self.refuse(Finding::new(Code::PlanTooLarge, span, message).help(help));
+        }
+        Some(())
+    }
+}
+
+fn parameter_bytes(step: &Step) -> usize {
+    step.parameters.iter().map(|(name, value)| json_bytes(name) + value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Boolean(_) | Value::Integer(_) => 20,
+        Value::Text(text) => json_bytes(text),
+        Value::Decimal { decimal } => json_bytes(decimal) + "{decimal:}".len() + 2,
+        Value::List(values) => 2 + values.iter().map(value_bytes).sum::<usize>(),
+    }
+}
+
+/// Bytes of a text in JSON, with its quotes and a comma or colon.
+fn json_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    3 + text.bytes().map(escaped).sum::<usize>()
+}

@@ -1,0 +1,84 @@
+//! The words of the language, by the place where they stand. All are contextual: elsewhere they are names like others.
+
+use crate::suggest::did_you_mean;
+
+/// What may stand at the top level.
+const TOP_LEVEL: [&str; 2] = ["use", "pipeline"];
+/// What is part of the language at the top level, but not of this version.
+pub(super) const TOP_LEVEL_TO_COME: [&str; 7] = ["configure", "parameters", "triggers", "environments", "credentials", "blueprint", "vars"];
+
+/// What is part of the language in a pipeline or a stage, but not of this version.
+pub(super) const BODY_TO_COME: [&str; 28] = [
+    "allow_failure",
+    "cache",
+    "checkout",
+    "confirm",
+    "credentials",
+    "each",
+    "environment",
+    "fanout",
+    "from",
+    "gates",
+    "lock",
+    "needs",
+    "newer",
+    "notify",
+    "order",
+    "parameters",
+    "pause",
+    "prompt",
+    "retry",
+    "rollback",
+    "runtime",
+    "services",
+    "triggers",
+    "vars",
+    "wait",
+    "when",
+    "configure",
+    "environments",
+];
+
+/// Steps of the standard library that come with a later version, and what only looks like a step.
+pub(super) const STEPS_TO_COME: [&str; 12] =
+    ["archive", "checkout", "dir", "drop", "error", "git", "http", "junit", "sleep", "trigger", "unarchive", "when"];
+
+/// Arguments that every step will take unless its manifest has a parameter of that name.
+pub(super) const ARGUMENTS_TO_COME: [&str; 3] = ["timeout", "retry", "into"];
+
+/// Where something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Pipeline,
+    Stage,
+    /// In `stages { }`.
+    Stages,
+    Parallel,
+}
+
+impl Place {
+    /// What may stand here.
+    pub(super) fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Pipeline => &["steps", "stage", "stages", "parallel", "env", "timeout", "effect"],
+            Self::Stage => &["name", "steps", "stage", "stages", "parallel", "env", "timeout", "effect"],
+            Self::Stages => &["steps", "stage", "stages", "parallel"],
+            Self::Parallel => &["stage", "stages"],
+        }
+    }
+
+    /// The place in a message.
+    pub(super) fn within(self) -> &'static str {
+        match self {
+            Self::Pipeline => "in `pipeline`",
+            Self::Stage => "in a stage",
+            Self::Stages => "in `stages`",
+            Self::Parallel => "in `parallel`",
+        }
+    }
+}
+
+/// What else could be meant at the top level.
+pub(super) fn top_level_help(name: &str) -> String {
+    did_you_mean(name, TOP_LEVEL.into_iter().chain(TOP_LEVEL_TO_COME))
+}

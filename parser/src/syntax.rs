@@ -1,0 +1,115 @@
+//! The syntax tree: what stands in the file, before anything is known of its meaning.
+
+use model::diagnostic::Span;
+
+/// A node and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// What it is.
+    pub kind: T,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// One thing in a file, a block or a list.
+pub type Item = Spanned<ItemKind>;
+
+/// What one thing in a file, a block or a list can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A name with what belongs to it.
+    Entry(Entry),
+    /// A value without a name.
+    Value(ValueKind),
+    /// Something with `!`, `==`, `in`, `matches`, `&&`, `||` or parentheses around it.
+    Condition,
+}
+
+/// A name as it is written; may have dots.
+pub type Name = Spanned<String>;
+
+/// A name with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: Name,
+    /// What belongs to it.
+    pub tail: Tail,
+}
+
+/// What can belong to a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// `= value`.
+    Assign(Value),
+    /// `-> name`.
+    Arrow(Name),
+    /// Arguments and a block; the bare name is a call without either.
+    Call(Call),
+}
+
+/// Arguments and a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// In the order in which they are written.
+    pub arguments: Vec<Argument>,
+    /// The block in braces; one in brackets is the last argument, a list.
+    pub block: Option<Block>,
+}
+
+/// One argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Argument {
+    /// The name before the colon; a positional argument has none.
+    pub keyword: Option<Name>,
+    /// The value.
+    pub value: Value,
+}
+
+/// What stands between braces; the span is that of the braces.
+pub type Block = Spanned<Vec<Item>>;
+
+/// A value and where it stands.
+pub type Value = Spanned<ValueKind>;
+
+/// What a value can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueKind {
+    /// A string, with its escapes resolved.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction, as written.
+    Decimal(String),
+    /// In milliseconds.
+    Duration(i64),
+    /// In bytes.
+    Size(i64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// What stands between brackets: values, variables or steps, as the place says.
+    List(Vec<Item>),
+    /// A name: a word such as `safe`, or a variable.
+    Name(String),
+    /// A function with its arguments, or a step in a list.
+    Call(Box<Entry>),
+    /// As in [`ItemKind::Condition`].
+    Condition,
+    /// A number that is none; its error is told already.
+    Wrong,
+}
+
+impl Item {
+    /// The thing as a value.
+    pub fn into_value(self) -> Value {
+        let kind = match self.kind {
+            ItemKind::Value(kind) => kind,
+            ItemKind::Condition => ValueKind::Condition,
+            ItemKind::Entry(Entry { name, tail: Tail::Call(Call { arguments, block: None }) }) if arguments.is_empty() => {
+                ValueKind::Name(name.kind)
+            }
+            ItemKind::Entry(entry) => ValueKind::Call(Box::new(entry)),
+        };
+        Value { kind, span: self.span }
+    }
+}

@@ -1,0 +1,43 @@
+//! The parser as its callers see it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod corpus;
+mod limits;
+mod page;
+mod plans;
+mod robust;
+
+use std::collections::BTreeMap;
+
+use model::{context::TriggerContext, diagnostic::Diagnostic, plan::PlanDocument};
+use parser::{PlanInput, Planning};
+
+/// The plan of a source, with the standard library.
+fn planning(source: &[u8]) -> Planning {
+    planning_of("Ottofile", source)
+}
+
+fn planning_of(path: &str, source: &[u8]) -> Planning {
+    let input = PlanInput { path, source, context: &TriggerContext::default(), files: &BTreeMap::new(), libraries: &[stdlib::library()] };
+    parser::plan(&input)
+}
+
+fn planned(source: &str) -> PlanDocument {
+    match planning(source.as_bytes()) {
+        Planning::Plan { document, .. } => document,
+        Planning::Refused(diagnostics) => panic!("{source}\n{diagnostics:#?}"),
+        Planning::Needs(files) => panic!("needs {files:?}"),
+    }
+}
+
+fn refused(source: &[u8]) -> Vec<Diagnostic> {
+    match planning(source) {
+        Planning::Refused(diagnostics) => diagnostics,
+        Planning::Plan { .. } | Planning::Needs(_) => panic!("not refused: {}", String::from_utf8_lossy(source)),
+    }
+}
+
+fn codes(diagnostics: &[Diagnostic]) -> Vec<&str> {
+    diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect()
+}
