@@ -1,0 +1,3 @@
+//! The depot over real HTTP.
+#[cfg(test)]
+mod stories;
