@@ -2,7 +2,7 @@
 
 /// Where Otto keeps what it installs and, unless told otherwise, its data. Default: `$XDG_DATA_HOME/otto`, else `~/.local/share/otto`.
 pub const HOME: &str = "OTTO_HOME";
-/// Which log lines are written, in the syntax of `tracing-subscriber`'s `EnvFilter`. Default: `info`.
+/// Which log lines are written, in the syntax of `tracing-subscriber`'s `EnvFilter`. Default: `info`, of libraries `warn`.
 pub const LOG: &str = "OTTO_LOG";
 /// `text` or `json`. Default: `text`.
 pub const LOG_FORMAT: &str = "OTTO_LOG_FORMAT";
@@ -19,6 +19,8 @@ pub const LISTEN: &str = "OTTO_LISTEN";
 pub const DATA: &str = "OTTO_DATA";
 /// Where the orchestrator's API is reached, such as `http://127.0.0.1:7480`.
 pub const API_URL: &str = "OTTO_API_URL";
+/// The API's token itself, for clients; the file is the better place for it.
+pub const API_TOKEN: &str = "OTTO_API_TOKEN";
 /// The file that holds the API's token.
 pub const API_TOKEN_FILE: &str = "OTTO_API_TOKEN_FILE";
 /// The file that holds the seed with which the orchestrator signs the depot's tokens.
@@ -33,6 +35,8 @@ pub const PROJECTS: &str = "OTTO_PROJECTS";
 pub const AGENT_NAME: &str = "OTTO_AGENT_NAME";
 /// How many stages the agent runs at once.
 pub const AGENT_SLOTS: &str = "OTTO_AGENT_SLOTS";
+/// What a second on the agent costs, in millionths of the installation's currency unit. Default: 0.
+pub const AGENT_PRICE: &str = "OTTO_AGENT_PRICE_MICROS_PER_S";
 /// `stdin`: the process ends when its standard input closes, which it does when `otto up` is gone, however it went. Unset: it does not look.
 pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
 /// The configuration file of nats-server.

@@ -45,7 +45,7 @@ impl Running {
     }
 
     fn token(&self, read: Read, write: bool) -> String {
-        let expires_at = Timestamp(service::clock::unix_ms()) + Duration::from_secs(60);
+        let expires_at = Timestamp(service::clock::unix_ms()) + Duration::from_mins(1);
         self.signer.mint(&Claims { holder: "tests".to_owned(), read, write, expires_at })
     }
 

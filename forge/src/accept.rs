@@ -1,0 +1,191 @@
+//! Deliveries become triggers: each is on the bus before it is answered.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use blob::{BlobError, Blobs};
+use eventbus::{Bus, BusError};
+use model::{
+    TriggerId,
+    context::{EventKind, TriggerContext},
+    planning::{INLINE_BYTES_MAX, Text},
+    trigger::Trigger,
+};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use crate::{
+    delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
+    git::{self, GitError, ObjectId},
+    project::Project,
+};
+
+/// Trees that are packed at once. Each keeps one processor busy; more would only take turns.
+const PACKING_MAX: usize = 2;
+/// What the names of branches begin with.
+const BRANCH: &str = "refs/heads/";
+
+/// Why a delivery is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcceptError {
+    #[error("the repository {0} is no project's")]
+    UnknownRepository(String),
+    #[error("the delivery has {0} updates, over the limit of {UPDATES_MAX}")]
+    TooManyUpdates(usize),
+    #[error("the update of `{name}` has the object id `{id}`, which is none")]
+    NoObjectId { name: String, id: String },
+    /// The same delivery may be accepted later. So may those below.
+    #[error(transparent)]
+    Git(GitError),
+    #[error("the source cannot be stored")]
+    Store(#[source] BlobError),
+    #[error("the trigger cannot be stored")]
+    Bus(#[source] BusError),
+}
+
+impl AcceptError {
+    /// Whether another try would end the same.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::UnknownRepository(_) | Self::TooManyUpdates(_) | Self::NoObjectId { .. } => true,
+            Self::Git(_) | Self::Store(_) | Self::Bus(_) => false,
+        }
+    }
+}
+
+/// A push to a branch.
+struct Push {
+    branch: String,
+    commit: ObjectId,
+}
+
+/// Accepts deliveries.
+pub(crate) struct Acceptor {
+    projects: Vec<Project>,
+    bus: Bus,
+    blobs: Blobs,
+    folder: PathBuf,
+    packing: Semaphore,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("projects", &self.projects).finish_non_exhaustive()
+    }
+}
+
+impl Acceptor {
+    /// Accepts deliveries for these projects; large archives lie in `folder` until they are stored.
+    pub(crate) fn new(projects: Vec<Project>, bus: Bus, blobs: Blobs, folder: PathBuf) -> Self {
+        Self { projects, bus, blobs, folder, packing: Semaphore::new(PACKING_MAX) }
+    }
+
+    /// The repositories of all projects, each once.
+    pub(crate) fn repositories(&self) -> Vec<&Path> {
+        let mut repositories: Vec<_> = self.projects.iter().map(|project| project.repository.as_path()).collect();
+        repositories.sort();
+        repositories.dedup();
+        repositories
+    }
+
+    /// The configured repository of this path.
+    pub(crate) fn repository(&self, path: &str) -> Result<&Path, AcceptError> {
+        let found = self.projects.iter().find(|project| project.repository == Path::new(path));
+        found.map(|project| project.repository.as_path()).ok_or_else(|| AcceptError::UnknownRepository(path.to_owned()))
+    }
+
+    /// Stores a trigger for each branch that was pushed to and each project of the repository. When this returns they are on the bus;
+    /// accepting the delivery again changes nothing.
+    pub(crate) async fn accept(&self, delivery: &Delivery) -> Result<Answer, AcceptError> {
+        let repository = self.repository(&delivery.repository)?;
+        if delivery.updates.len() > UPDATES_MAX {
+            return Err(AcceptError::TooManyUpdates(delivery.updates.len()));
+        }
+        let pushes = delivery.updates.iter().map(read_update).collect::<Result<Vec<_>, _>>()?;
+        let mut answer = Answer::default();
+        for push in pushes {
+            let push = match push {
+                Ok(push) => push,
+                Err(ignored) => {
+                    answer.ignored.push(ignored);
+                    continue;
+                }
+            };
+            for project in self.projects.iter().filter(|project| project.repository == repository) {
+                match self.start(project, delivery, &push).await {
+                    Ok(run) => answer.runs.push(run),
+                    Err(AcceptError::Git(error)) if error.is_final() => {
+                        let reason = format!("project {}: {}", project.name, service::supervisor::chain(&error));
+                        answer.ignored.push(Ignored { name: format!("{BRANCH}{}", push.branch), reason });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn start(&self, project: &Project, delivery: &Delivery, push: &Push) -> Result<StartedRun, AcceptError> {
+        let Push { branch, commit } = push;
+        let packing = self.packing.acquire().await.expect("it is never closed");
+        let checkout = git::read_commit(&project.repository, commit, &project.pipeline, &self.folder).await.map_err(AcceptError::Git)?;
+        let source = checkout.source.store(&self.blobs).await.map_err(AcceptError::Store)?;
+        let pipeline = if checkout.pipeline.len() <= INLINE_BYTES_MAX {
+            Text::Inline(checkout.pipeline)
+        } else {
+            Text::Depot(self.blobs.put(checkout.pipeline.into()).await.map_err(AcceptError::Store)?)
+        };
+        drop(packing);
+        let trigger = Trigger {
+            id: TriggerId::of("git", &format!("{} {BRANCH}{branch} {}", project.name, delivery.delivery)),
+            project: project.name.clone(),
+            context: TriggerContext {
+                event: EventKind::Push,
+                branch: branch.clone(),
+                commit: commit.to_string(),
+                ..TriggerContext::default()
+            },
+            pipeline_path: project.pipeline.clone(),
+            pipeline,
+            source: Some(source),
+        };
+        self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
+        let run = trigger.run();
+        info!(%run, project = %project.name, branch, %commit, delivery = %delivery.delivery, "push accepted");
+        Ok(StartedRun { run, project: project.name.clone(), branch: branch.clone() })
+    }
+}
+
+/// The push of an update, or why it starts no run.
+fn read_update(update: &Update) -> Result<Result<Push, Ignored>, AcceptError> {
+    let ignored = |reason: &str| {
+        let mut name = update.name.clone();
+        name.truncate(name.floor_char_boundary(REF_BYTES_MAX));
+        Ok(Err(Ignored { name, reason: reason.to_owned() }))
+    };
+    if update.name.len() > REF_BYTES_MAX {
+        return ignored("its name is too long");
+    }
+    let Some(branch) = update.name.strip_prefix(BRANCH).filter(|branch| !branch.is_empty()) else {
+        return ignored("it is no branch");
+    };
+    let commit: ObjectId =
+        update.new.parse().map_err(|_| AcceptError::NoObjectId { name: update.name.clone(), id: update.new.chars().take(80).collect() })?;
+    if commit.is_null() {
+        return ignored("it was deleted");
+    }
+    Ok(Ok(Push { branch: branch.to_owned(), commit }))
+}
+
+/// Removes archives that were being written when an earlier forge died. The folder is this forge's own.
+pub(crate) fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(crate::source::TEMPORARY.as_bytes()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

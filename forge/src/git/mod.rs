@@ -1,0 +1,221 @@
+//! Git, asked for the tree of one commit.
+//!
+//! One `git cat-file --batch` reads objects and nothing else: no hook, filter, pager or transport runs, no configuration but the
+//! repository's own is read, and no text from outside becomes an argument. The archive is made here and not by `git archive`, which
+//! leaves out what `.gitattributes` marks `export-ignore` (often the tests) and differs between versions of git.
+
+mod tree;
+
+use std::{
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::source::{Packed, SourceError};
+
+/// The most bytes of a pipeline file.
+pub const PIPELINE_BYTES_MAX: u64 = 1024 * 1024;
+/// How long reading a commit may take: a tree of the largest size from a slow disk.
+const GIT_TIMEOUT: Duration = Duration::from_mins(2);
+/// The most bytes of what git says of an error that are shown.
+const STDERR_BYTES_MAX: u64 = 2048;
+
+/// The id of a git object: 40 (SHA-1) or 64 (SHA-256) lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectId(String);
+
+/// Why a text is no [`ObjectId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no object id: expected 40 or 64 lower-case hexadecimal digits")]
+pub struct InvalidObjectId(String);
+
+impl ObjectId {
+    /// Whether it stands for "nothing": git's way to say that a ref did not exist before, or does not any more.
+    pub fn is_null(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'0')
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ObjectId {
+    type Err = InvalidObjectId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if hex && [40, 64].contains(&text.len()) { Ok(Self(text.to_owned())) } else { Err(InvalidObjectId(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a commit is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// The repository does not have it (any more).
+    #[error("there is no commit {0}")]
+    NoCommit(ObjectId),
+    /// The commit has no pipeline file.
+    #[error("there is no `{0}` in this commit")]
+    NoPipeline(String),
+    /// The pipeline file cannot be read as one.
+    #[error("`{path}` {why}")]
+    BadPipeline {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The tree cannot be packed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Git cannot be started.
+    #[error("cannot start git")]
+    Start(#[source] io::Error),
+    /// Git failed.
+    #[error("git failed in {repository}: {stderr}")]
+    Failed {
+        /// The repository.
+        repository: PathBuf,
+        /// What it said.
+        stderr: String,
+        /// How that was noticed.
+        #[source]
+        source: io::Error,
+    },
+    /// Git took too long.
+    #[error("git took over {} s in {repository}", GIT_TIMEOUT.as_secs())]
+    Timeout {
+        /// The repository.
+        repository: PathBuf,
+    },
+}
+
+impl GitError {
+    /// Whether another try would end the same.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::NoCommit(_) | Self::NoPipeline(_) | Self::BadPipeline { .. } => true,
+            Self::Source(error) => match error {
+                SourceError::TooLarge { .. } | SourceError::TooManyFiles | SourceError::Path { .. } => true,
+                SourceError::Changed { .. } | SourceError::List(_) | SourceError::Pack { .. } => false,
+            },
+            Self::Start(_) | Self::Failed { .. } | Self::Timeout { .. } => false,
+        }
+    }
+}
+
+/// What a run needs of a commit.
+#[derive(Debug)]
+pub(crate) struct Checkout {
+    /// The text of the pipeline file.
+    pub(crate) pipeline: String,
+    /// The tree.
+    pub(crate) source: Packed,
+}
+
+/// Reads a commit of a bare repository. A large archive lies in `folder` meanwhile.
+pub(crate) async fn read_commit(repository: &Path, commit: &ObjectId, pipeline: &str, folder: &Path) -> Result<Checkout, GitError> {
+    let failed = |source| GitError::Failed { repository: repository.to_owned(), stderr: String::new(), source };
+    let stderr = tempfile::tempfile().map_err(failed)?;
+    let said = stderr.try_clone().map_err(failed)?;
+    let mut child = command(repository).stderr(stderr).spawn().map_err(GitError::Start)?;
+    let stdin = child.stdin.take().expect("it is piped").into_owned_fd().map_err(failed)?;
+    let stdout = child.stdout.take().expect("it is piped").into_owned_fd().map_err(failed)?;
+    let objects = tree::Objects::new(File::from(stdin), File::from(stdout));
+    let (commit, pipeline, folder) = (commit.clone(), pipeline.to_owned(), folder.to_owned());
+    let reading = tokio::task::spawn_blocking(move || tree::read(objects, &commit, &pipeline, &folder));
+    let Ok(read) = tokio::time::timeout(GIT_TIMEOUT, reading).await else {
+        // With the process dies the pipe, and with the pipe the reading.
+        child.kill().await.map_err(failed)?;
+        return Err(GitError::Timeout { repository: repository.to_owned() });
+    };
+    match read.expect("reading a tree does not panic") {
+        Ok(checkout) => {
+            // Its input has ended, so it ends; if not, it is killed with its handle.
+            let _status = tokio::time::timeout(GIT_TIMEOUT, child.wait()).await;
+            Ok(checkout)
+        }
+        Err(tree::ReadError::Final(error)) => Err(error),
+        Err(tree::ReadError::Git(source)) => Err(GitError::Failed { repository: repository.to_owned(), stderr: text_of(said), source }),
+    }
+}
+
+/// `git cat-file --batch` of this repository, with nothing of this process's surroundings but `PATH`.
+fn command(repository: &Path) -> tokio::process::Command {
+    let option = |name: &str, value: &Path| {
+        let mut option = OsString::from(name);
+        option.push(value);
+        option
+    };
+    let mut command = tokio::process::Command::new("git");
+    command
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs([
+            ("LC_ALL", "C"),
+            ("HOME", "/nonexistent"),
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_OPTIONAL_LOCKS", "0"),
+            ("GIT_NO_LAZY_FETCH", "1"),
+            // A pushed replacement must not stand in for what was asked.
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
+        ])
+        .arg(option("--git-dir=", repository))
+        .arg("-c")
+        .arg(option("safe.directory=", repository))
+        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never"])
+        .args(["cat-file", "--batch"])
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// What git said, on one line.
+fn text_of(mut said: File) -> String {
+    let mut bytes = Vec::new();
+    let read = said.rewind().and_then(|()| said.take(STDERR_BYTES_MAX).read_to_end(&mut bytes));
+    match read {
+        Ok(0) => "it said nothing".to_owned(),
+        Ok(_) => String::from_utf8_lossy(&bytes).trim().replace('\n', "; "),
+        Err(error) => format!("what it said cannot be read: {error}"),
+    }
+}
+
+/// A path within a repository, for people.
+pub(crate) fn shown(path: &[u8]) -> String {
+    std::ffi::OsStr::from_bytes(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hexadecimal_digits_are_an_object_id() {
+        assert!("0".repeat(40).parse::<ObjectId>().unwrap().is_null());
+        assert!(!"0123456789abcdef".repeat(4).parse::<ObjectId>().unwrap().is_null());
+        let long = "a".repeat(65);
+        for text in ["", "HEAD", "--batch", &long, &"A".repeat(40), &format!("{}\n", "a".repeat(39))] {
+            assert!(text.parse::<ObjectId>().is_err(), "{text}");
+        }
+    }
+}

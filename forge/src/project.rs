@@ -1,0 +1,199 @@
+//! The projects' configuration: one `<name>.yml` each in one folder, read when the forge starts.
+//!
+//! ```yaml
+//! title: The web shop            # optional
+//! description: What we sell.     # optional
+//! source:
+//!   url: /srv/git/shop.git       # a bare repository on this machine
+//! pipeline: Ottofile             # the pipeline file's path; this is the default
+//! ```
+
+use std::{
+    fmt, fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use model::ProjectName;
+use serde::Deserialize;
+
+/// The most bytes of one project's file.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// The most projects of one forge. Each repository is looked at every few seconds.
+pub const PROJECTS_MAX: usize = 1000;
+
+/// A project: a repository that is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The name of its file, without `.yml`.
+    pub name: ProjectName,
+    /// What people call it.
+    pub title: Option<String>,
+    /// What it is.
+    pub description: Option<String>,
+    /// Its bare repository, without symbolic links; it is UTF-8.
+    pub repository: PathBuf,
+    /// The pipeline file's path, from the repository's root.
+    pub pipeline: String,
+}
+
+/// Every project's file that is wrong.
+#[derive(Debug, thiserror::Error)]
+pub struct WrongProjects(Vec<WrongProject>);
+
+/// A project's file that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct WrongProject {
+    path: PathBuf,
+    what: String,
+}
+
+impl fmt::Display for WrongProjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} wrong project(s):", self.0.len())?;
+        self.0.iter().try_for_each(|wrong| write!(f, "\n  {wrong}"))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProjectFile {
+    title: Option<String>,
+    description: Option<String>,
+    source: SourceFile,
+    #[serde(default = "default_pipeline")]
+    pipeline: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceFile {
+    url: String,
+}
+
+fn default_pipeline() -> String {
+    "Ottofile".to_owned()
+}
+
+/// Reads all projects of a folder, in the order of their names.
+pub fn load(folder: &Path) -> Result<Vec<Project>, WrongProjects> {
+    let wrong = |path: &Path, what: String| WrongProject { path: path.to_owned(), what };
+    let mut paths = list(folder).map_err(|error| WrongProjects(vec![wrong(folder, error.to_string())]))?;
+    paths.sort();
+    if paths.len() > PROJECTS_MAX {
+        return Err(WrongProjects(vec![wrong(folder, format!("there are over {PROJECTS_MAX} projects"))]));
+    }
+    let (mut projects, mut errors) = (Vec::new(), Vec::new());
+    for path in paths {
+        match read(&path) {
+            Ok(project) => projects.push(project),
+            Err(what) => errors.push(wrong(&path, what)),
+        }
+    }
+    if errors.is_empty() { Ok(projects) } else { Err(WrongProjects(errors)) }
+}
+
+fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let files = entries.filter(|path| path.as_ref().map_or(true, |path| path.extension().is_some_and(|extension| extension == "yml")));
+    files.collect()
+}
+
+fn read(path: &Path) -> Result<Project, String> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let name: ProjectName = stem.parse().map_err(|error| format!("the file's name is the project's: {error}"))?;
+    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!("it has {length} bytes, over the limit of {FILE_BYTES_MAX}"));
+    }
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let file: ProjectFile = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    let repository = repository(&file.source.url).map_err(|what| format!("source.url: `{}` {what}", file.source.url))?;
+    if !is_plain_path(&file.pipeline) {
+        return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
+    }
+    Ok(Project { name, title: file.title, description: file.description, repository, pipeline: file.pipeline })
+}
+
+fn repository(url: &str) -> Result<PathBuf, String> {
+    let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
+    if !path.is_absolute() {
+        return Err("is no absolute path".to_owned());
+    }
+    bare_repository(path).map_err(|error| error.to_string())
+}
+
+/// The path of a bare repository without symbolic links.
+pub(crate) fn bare_repository(path: &Path) -> io::Result<PathBuf> {
+    let path = path.canonicalize()?;
+    if path.to_str().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8"));
+    }
+    if !path.join("HEAD").is_file() || !path.join("objects").is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no bare git repository"));
+    }
+    Ok(path)
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let normal = Path::new(path).components().all(|component| matches!(component, Component::Normal(_)));
+    // As git has it: without a doubled or trailing slash.
+    normal && !path.is_empty() && !path.contains("//") && !path.ends_with('/') && !path.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository_in(folder: &Path) -> PathBuf {
+        let repository = folder.join("shop.git");
+        fs::create_dir_all(repository.join("objects")).unwrap();
+        fs::write(repository.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        repository.canonicalize().unwrap()
+    }
+
+    #[test]
+    fn projects_are_read_in_the_order_of_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository_in(folder.path());
+        let url = repository.display();
+        fs::write(folder.path().join("b.yml"), format!("title: B\nsource:\n  url: file://{url}\npipeline: ci/Ottofile\n")).unwrap();
+        fs::write(folder.path().join("a.yml"), format!("source: {{ url: {url} }}\n")).unwrap();
+        fs::write(folder.path().join("README"), "not a project").unwrap();
+        let projects = load(folder.path()).unwrap();
+        let expected = [("a", None, "Ottofile"), ("b", Some("B"), "ci/Ottofile")];
+        assert_eq!(projects.len(), expected.len());
+        for (project, (name, title, pipeline)) in projects.iter().zip(expected) {
+            assert_eq!((project.name.as_str(), project.title.as_deref(), project.pipeline.as_str()), (name, title, pipeline));
+            assert_eq!(project.repository, repository);
+        }
+    }
+
+    #[test]
+    fn every_wrong_project_is_reported_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = repository_in(folder.path()).display().to_string();
+        for (name, text, _) in wrong(&url) {
+            fs::write(folder.path().join(format!("{name}.yml")), text).unwrap();
+        }
+        let error = load(folder.path()).unwrap_err().to_string();
+        for (name, _, what) in wrong(&url) {
+            let line = error.lines().position(|line| line.contains(&format!("/{name}.yml: "))).unwrap_or_else(|| panic!("{name}: {error}"));
+            let said = error.lines().skip(line).take(6).collect::<Vec<_>>().join("\n");
+            assert!(said.contains(what), "{name}: {said}");
+        }
+        assert!(load(&folder.path().join("none")).is_err());
+    }
+
+    fn wrong(url: &str) -> [(&'static str, String, &'static str); 7] {
+        [
+            ("Upper", format!("source: {{ url: {url} }}"), "no project name"),
+            ("a-unknown", format!("tittle: x\nsource: {{ url: {url} }}"), "tittle"),
+            ("b-missing", "title: x".to_owned(), "source"),
+            ("c-relative", "source: { url: shop.git }".to_owned(), "no absolute path"),
+            ("d-nowhere", "source: { url: /nonexistent/otto.git }".to_owned(), "No such file"),
+            ("e-bare", "source: { url: /usr }".to_owned(), "no bare git repository"),
+            ("f-escape", format!("source: {{ url: {url} }}\npipeline: ../Ottofile"), "no path below"),
+        ]
+    }
+}

@@ -1,0 +1,8 @@
+//! The forge with real git, over real HTTP, on the memory bus.
+
+#[cfg(test)]
+mod pushes;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod world;

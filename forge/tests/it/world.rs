@@ -1,0 +1,198 @@
+//! A bare repository with a hook, a clone to push from, and a forge.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use blob::{Blobs, DiskStore, Durability};
+use eventbus::Bus;
+use forge::{
+    ForgeOptions,
+    delivery::{Answer, Delivery, Update},
+    hook,
+};
+use model::{TriggerId, planning::Text, trigger::Trigger};
+use service::{Supervisor, supervisor::Ended};
+
+/// How long a condition may take to come true.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+    pub(crate) bus: Bus,
+    pub(crate) blobs: Blobs,
+    supervisor: Supervisor,
+    address: SocketAddr,
+    /// How often [`World::triggers`] was called.
+    calls: AtomicU32,
+}
+
+impl World {
+    /// A repository `shop.git` that is the project `shop`, and an empty clone. No forge runs yet, but its address is known.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::Disk(DiskStore::open(&folder.path().join("blobs"), Durability::None).unwrap());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        let world = Self { bus: eventbus::memory::bus(), blobs, supervisor: Supervisor::new(), address, folder, calls: AtomicU32::new(0) };
+        world.git(Path::new("/"), &["init", "--quiet", "--bare", world.repository().to_str().unwrap()]);
+        world.git(Path::new("/"), &["init", "--quiet", "--initial-branch=main", world.clone().to_str().unwrap()]);
+        // Stands for `otto hook post-receive`, which reads the same standard input in the same folder.
+        let otto = world.path("otto's");
+        fs::write(&otto, "#!/bin/sh\n[ \"$1 $2\" = 'hook post-receive' ] && cat > pushed\n").unwrap();
+        fs::set_permissions(&otto, fs::Permissions::from_mode(0o755)).unwrap();
+        hook::install(&world.repository(), &format!("http://{address}"), &otto).unwrap();
+        fs::create_dir(world.path("projects")).unwrap();
+        world.add_project("shop", "");
+        world
+    }
+
+    /// The same with a forge that runs.
+    pub(crate) async fn with_forge() -> Self {
+        let world = Self::new();
+        world.start().await;
+        world
+    }
+
+    pub(crate) async fn start(&self) {
+        let options = ForgeOptions { listen: self.address, projects: self.path("projects"), data: self.path("data") };
+        let address = forge::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
+        assert_eq!(address, self.address);
+    }
+
+    pub(crate) async fn end(self) {
+        assert_eq!(self.supervisor.shut_down().await, Ended::InOrder);
+        assert_eq!(fs::read_dir(self.path("data")).unwrap().count(), 0, "no archive is left over");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.path("shop.git")
+    }
+
+    pub(crate) fn clone(&self) -> PathBuf {
+        self.path("clone")
+    }
+
+    pub(crate) fn add_project(&self, name: &str, more: &str) {
+        let text = format!("source: {{ url: {} }}\n{more}", self.repository().display());
+        fs::write(self.path("projects").join(format!("{name}.yml")), text).unwrap();
+    }
+
+    /// Runs git with an identity of its own and nobody's configuration, and gives what it prints.
+    pub(crate) fn git(&self, folder: &Path, arguments: &[&str]) -> String {
+        let output = self.try_git(folder, arguments, b"");
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub(crate) fn try_git(&self, folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
+        let stdin = self.path("stdin");
+        fs::write(&stdin, input).unwrap();
+        Command::new("git")
+            .args(arguments)
+            .current_dir(folder)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.folder.path())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_NAME"), "Otto")))
+            .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_EMAIL"), "otto@example.org")))
+            .stdin(fs::File::open(&stdin).unwrap())
+            .output()
+            .unwrap()
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.clone().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Commits all of the clone's files, and gives the commit.
+    pub(crate) fn commit(&self) -> String {
+        self.git(&self.clone(), &["add", "--all"]);
+        self.git(&self.clone(), &["commit", "--quiet", "--allow-empty", "--message=a change"]);
+        self.git(&self.clone(), &["rev-parse", "HEAD"])
+    }
+
+    /// Pushes, has the hook do its work, and gives its lines.
+    pub(crate) async fn push(&self, refs: &[&str]) -> Vec<String> {
+        let repository = self.repository();
+        let mut arguments = vec!["push", "--quiet", repository.to_str().unwrap()];
+        arguments.extend(refs);
+        self.git(&self.clone(), &arguments);
+        let pushed = fs::File::open(repository.join("pushed")).expect("the hook was run by git");
+        hook::post_receive(&repository, pushed).await.unwrap()
+    }
+
+    /// A delivery of one update.
+    pub(crate) fn delivery(&self, id: &str, name: &str, new: &str) -> Delivery {
+        let update = Update { old: "0".repeat(40), new: new.to_owned(), name: name.to_owned() };
+        Delivery { repository: self.repository().to_str().unwrap().to_owned(), delivery: id.parse().unwrap(), updates: vec![update] }
+    }
+
+    pub(crate) fn secret(&self) -> String {
+        let config = fs::read(self.repository().join("otto/hook.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&config).unwrap()["secret"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn request(&self, body: String) -> reqwest::RequestBuilder {
+        let url = format!("http://{}{}", self.address, forge::HOOK_PATH);
+        reqwest::Client::new().post(url).header("content-type", "application/json").bearer_auth(self.secret()).body(body)
+    }
+
+    pub(crate) async fn deliver(&self, delivery: &Delivery) -> Answer {
+        let response = self.request(serde_json::to_string(delivery).unwrap()).send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        response.json().await.unwrap()
+    }
+
+    /// The triggers that came onto the bus since the last call.
+    pub(crate) async fn triggers(&self) -> Vec<Trigger> {
+        let last = Trigger {
+            id: TriggerId::of("tests", &self.calls.fetch_add(1, Ordering::Relaxed).to_string()),
+            project: "last".parse().unwrap(),
+            context: model::context::TriggerContext::default(),
+            pipeline_path: String::new(),
+            pipeline: Text::Inline(String::new()),
+            source: None,
+        };
+        self.bus.store_trigger(&last).await.unwrap();
+        let mut stored = self.bus.triggers().await.unwrap();
+        let mut triggers = Vec::new();
+        loop {
+            let delivery = stored.next().await.unwrap();
+            let trigger = delivery.trigger.as_ref().unwrap().clone();
+            delivery.done().await.unwrap();
+            if trigger == last {
+                return triggers;
+            }
+            triggers.push(trigger);
+        }
+    }
+
+    /// The names of the files in one of the folders beside the repository.
+    pub(crate) fn deliveries(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.repository().join("otto").join(folder)) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+pub(crate) async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
