@@ -5,7 +5,9 @@
 pub mod core;
 pub mod engine;
 pub mod handle;
+pub mod http;
 pub mod logs;
+pub mod output;
 pub mod runs;
 
 pub use handle::{CommandError, Orchestrator};

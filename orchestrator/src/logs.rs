@@ -12,9 +12,9 @@ use model::{
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
-use crate::runs::Runs;
+use crate::{engine::WATERFALL, runs::Runs};
 
 /// Bytes of one attempt's output that are kept for late followers. What came before is a marked gap until the log is stored.
 pub const BUFFER_BYTES_MAX: usize = 1024 * 1024;
@@ -83,7 +83,8 @@ impl LogHub {
         bus.subscribe(Pattern::logs()).await
     }
 
-    fn take(&self, chunk: LogChunk) {
+    pub(crate) fn take(&self, chunk: LogChunk) {
+        trace!(target: WATERFALL, point = "output heard", attempt = %chunk.header.lease.attempt, stream = ?chunk.header.mark.stream);
         let chunk = Arc::new(chunk);
         self.buffers.lock().expect("no holder of this lock panics").push(chunk.clone());
         let _nobody_follows = self.live.send(chunk);

@@ -42,7 +42,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, trace, warn};
 
 pub use self::log::LogError;
 pub use plans::PlanningError;
@@ -61,6 +61,8 @@ use crate::{
     runs::{Appended, Runs},
 };
 
+/// The target of the log lines from which the benchmark draws where the time of a stage goes.
+pub(crate) const WATERFALL: &str = "waterfall";
 /// How often time itself is looked at while a run is open.
 const TICK: Duration = Duration::from_millis(100);
 /// Triggers whose plan is being made at once; more wait in the stream.
@@ -241,6 +243,7 @@ impl Engine {
             Heard::Report(message) => {
                 let Some((agent, report)) = spoken::<AgentReport>(&message) else { return };
                 let run = report.lease.attempt.run.clone();
+                trace!(target: WATERFALL, point = "report heard", attempt = %report.lease.attempt, report = ?report.report.kind());
                 self.leases.renew(&report.lease, &agent, Instant::now());
                 self.input(&run, Input::Report { agent, report });
             }
@@ -307,6 +310,7 @@ impl Engine {
             self.answer(decision.answers);
             return;
         }
+        trace!(target: WATERFALL, point = "decided", %run);
         open.busy = true;
         let tail = open.tail;
         let (record, bytes) = log::encode(tail, &self.name, now, decision.events);
@@ -329,6 +333,7 @@ impl Engine {
     }
 
     fn appended(&mut self, run: &RunId, pending: Pending, sequence: u64) {
+        trace!(target: WATERFALL, point = "stored", %run);
         let Some(open) = self.open.get_mut(run) else { return };
         let appended = Appended { run: run.clone(), sequence, record: pending.record };
         let freed = appended.record.events.iter().filter(|event| frees_a_slot(event)).count();

@@ -82,7 +82,7 @@ impl OpenRun {
 
     /// Puts an input behind those that wait.
     pub(crate) fn push(&mut self, input: Input, now: Instant) {
-        self.urgent |= !is_lazy(&input);
+        self.urgent |= !self.is_lazy(&input);
         self.waiting_since.get_or_insert(now);
         self.inputs.push_back(input);
     }
@@ -110,7 +110,7 @@ impl OpenRun {
     pub(crate) fn put_back(&mut self, inputs: Vec<Input>, now: Instant, pause: Duration) {
         self.retry_at = Some(now + pause);
         self.waiting_since.get_or_insert(now);
-        self.urgent |= inputs.iter().any(|input| !is_lazy(input));
+        self.urgent |= inputs.iter().any(|input| !self.is_lazy(input));
         for input in inputs.into_iter().rev() {
             self.inputs.push_front(input);
         }
@@ -208,18 +208,22 @@ impl OpenRun {
         stored || now >= since + LINGER
     }
 
+    /// Whether nobody waits for what follows from the input. Who follows an ended run waits for the place of its output.
+    fn is_lazy(&self, input: &Input) -> bool {
+        match input {
+            Input::Report { report, .. } => match report.report {
+                Report::Started { .. } => true,
+                Report::LogStored { .. } => self.run.ended.is_none(),
+                Report::Declined { .. } | Report::Finished { .. } | Report::Lost { .. } => false,
+            },
+            Input::Proposed(_) | Input::Cancel { .. } | Input::LeaseLapsed(_) | Input::NotTakenUp(_) => false,
+        }
+    }
+
     fn next_round(&mut self, at: Index) -> u32 {
         let round = self.rounds.entry(at).or_default();
         *round += 1;
         *round
-    }
-}
-
-/// Whether nobody waits for what follows from the input.
-fn is_lazy(input: &Input) -> bool {
-    match input {
-        Input::Report { report, .. } => matches!(report.report, Report::Started { .. } | Report::LogStored { .. }),
-        Input::Proposed(_) | Input::Cancel { .. } | Input::LeaseLapsed(_) | Input::NotTakenUp(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use eventbus::{Bus, Subject};
 use model::protocol::{agent::AgentCommand, auction::AuctionRequest};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, trace};
 
 /// Messages that wait for the bus: some seconds' worth of a busy orchestrator.
 const OUTBOX_MESSAGES_MAX: usize = 16 * 1024;
@@ -48,7 +48,12 @@ pub(crate) async fn post(bus: Bus, mut letters: Letters, token: CancellationToke
         };
         let Some(letter) = letter else { return };
         let sent = match letter {
-            Letter::Command(subject, command) => bus.publish(&subject, &command).await,
+            Letter::Command(subject, command) => {
+                if let AgentCommand::Assign(assignment) = &command {
+                    trace!(target: super::WATERFALL, point = "assigned", attempt = %assignment.lease.attempt);
+                }
+                bus.publish(&subject, &command).await
+            }
             Letter::Auction(request) => bus.publish(&Subject::for_auction(), &request).await,
         };
         if let Err(error) = sent {

@@ -1,3 +1,4 @@
 //! The orchestrator from outside.
 
 mod engine;
+mod openapi;

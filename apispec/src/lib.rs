@@ -1,0 +1,24 @@
+//! What travels over the HTTP API: requests, views, and the table of errors. The orchestrator serves these types; the command line and
+//! the dashboard read them.
+//!
+//! A view is made for readers and may lose what they need not know; an event ([`EventView`]) is the log's own, unchanged. Where a thing
+//! has a state, the state is one tagged enum that carries its data, so that no reader has to guess which fields belong together.
+//!
+//! **Invariant:** no HTTP server and no client in here, and no state of the orchestrator: only what both ends must agree on.
+
+mod bytes;
+mod event;
+mod log;
+mod problem;
+mod run;
+pub mod schema;
+mod stage;
+
+pub use bytes::Base64;
+pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
+pub use log::{ChunkView, GapReason, GapView, SSE_CHUNK, SSE_GAP};
+pub use problem::{Code, Problem};
+pub use run::{Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RunCreate, RunCreated, RunDetail, RunList, RunStatus, RunView};
+pub use stage::{
+    AttemptStatus, AttemptView, DeclineView, OfferView, OutputView, ReservationView, SkipView, StageRef, StageStatus, StageView,
+};

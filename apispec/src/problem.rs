@@ -1,0 +1,168 @@
+//! The one table of what the API answers when it does not do what it was asked.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A problem document (RFC 9457), sent as `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What went wrong, as a URI: `urn:otto:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What went wrong, in general.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong, for programs.
+    pub code: Code,
+    /// What went wrong, this time.
+    pub detail: String,
+    /// How to mend it.
+    pub hint: String,
+}
+
+/// A row of the table.
+struct Row {
+    code: &'static str,
+    status: u16,
+    title: &'static str,
+    hint: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $code:literal, $status:literal, $title:literal, $hint:literal;)*) => {
+        /// What can go wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Code {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            fn row(self) -> Row {
+                match self {
+                    $(Self::$name => Row { code: $code, status: $status, title: $title, hint: $hint },)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not the JSON of the request.
+    InvalidBody = "invalid_body", 400, "the body does not read as the request",
+        "send what the schema of this request in /v1/openapi.json asks for";
+    /// A query parameter is wrong.
+    InvalidQuery = "invalid_query", 400, "a query parameter does not read",
+        "see the parameters of this path in /v1/openapi.json";
+    /// A header is wrong.
+    InvalidHeader = "invalid_header", 400, "a header does not read",
+        "see the headers of this path in /v1/openapi.json";
+    /// No token, or a wrong one.
+    Unauthorized = "unauthorized", 401, "no valid token",
+        "send the header `Authorization: Bearer TOKEN` with the token that the orchestrator was started with";
+    /// A page of another origin asks.
+    OriginRefused = "origin_refused", 403, "the page's origin is not allowed",
+        "serve the page from the API's own origin, or allow its origin in the orchestrator's settings";
+    /// There is no such run.
+    UnknownRun = "unknown_run", 404, "no such run",
+        "list the runs with GET /v1/runs; a run that was just created is there as soon as its pipeline is planned: ask again";
+    /// There is no such stage in the run.
+    UnknownStage = "unknown_stage", 404, "no such stage",
+        "GET /v1/runs/{run} lists the run's stages; name one by its path or its id";
+    /// There is no such path.
+    UnknownPath = "unknown_path", 404, "no such path",
+        "all paths are in /v1/openapi.json";
+    /// The path exists, with other methods.
+    MethodNotAllowed = "method_not_allowed", 405, "the path does not take this method",
+        "the header `Allow` names the methods of this path";
+    /// The run has ended.
+    RunEnded = "run_ended", 409, "the run has ended",
+        "nothing is left to do: its outcome stands";
+    /// The body has too many bytes.
+    BodyTooLarge = "body_too_large", 413, "the body is too large",
+        "a pipeline file has at most 1 MiB; bring sources into the depot and name their digest";
+    /// The body is no JSON.
+    UnsupportedMediaType = "unsupported_media_type", 415, "the body's type is not supported",
+        "send `Content-Type: application/json`";
+    /// The request came under another host's name.
+    ForeignHost = "foreign_host", 421, "asked for another host",
+        "call the API as localhost or by a loopback address, or allow the host's name in the orchestrator's settings";
+    /// The depot has no such source.
+    UnknownSource = "unknown_source", 422, "the depot has no such source",
+        "put the source tree's tar archive into the depot first";
+    /// A mistake of the orchestrator.
+    Internal = "internal", 500, "the orchestrator made a mistake",
+        "its log has more; please report it";
+    /// The bus does not take what must be stored first.
+    BusUnavailable = "bus_unavailable", 503, "the bus is not there",
+        "nothing was done: try again; if it stays so, see whether nats-server runs and has room on its disk";
+    /// The depot does not answer.
+    DepotUnavailable = "depot_unavailable", 503, "the depot is not there",
+        "nothing was done: try again; if it stays so, see whether the depot runs and has room on its disk";
+    /// As many follow as the orchestrator serves at once.
+    TooManyFollowers = "too_many_followers", 503, "too many follow already",
+        "close streams that nobody reads, or try again later";
+    /// What was asked may or may not take effect.
+    OutcomeUnknown = "outcome_unknown", 504, "the outcome is not known yet",
+        "ask for the run: it shows whether it took effect; asking again does no harm";
+}
+
+impl Code {
+    /// The code as it is written.
+    pub fn as_str(self) -> &'static str {
+        self.row().code
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        self.row().status
+    }
+
+    /// What it means, in general.
+    pub fn title(self) -> &'static str {
+        self.row().title
+    }
+
+    /// How to mend it.
+    pub fn hint(self) -> &'static str {
+        self.row().hint
+    }
+
+    /// The document that says so; `detail` is what went wrong this time.
+    pub fn problem(self, detail: impl Into<String>) -> Problem {
+        let Row { code, status, title, hint } = self.row();
+        let kind = format!("urn:otto:problem:{code}");
+        Problem { kind, title: title.to_owned(), status, code: self, detail: detail.into(), hint: hint.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_written_as_the_table_has_it() {
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+            assert!((400..600).contains(&code.status()), "{code:?}");
+            assert!(!code.hint().is_empty() && !code.title().is_empty(), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_ordered_by_status() {
+        assert!(Code::ALL.is_sorted_by_key(|code| code.status()));
+    }
+
+    #[test]
+    fn a_problem_reads_back() {
+        let problem = Code::UnknownRun.problem("there is no run run_x");
+        let text = serde_json::to_string(&problem).unwrap();
+        assert!(text.starts_with(r#"{"type":"urn:otto:problem:unknown_run","title":"no such run","status":404,"#), "{text}");
+        assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);
+    }
+}

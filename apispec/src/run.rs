@@ -1,0 +1,177 @@
+//! Runs: what makes one, and how one is shown.
+
+use std::collections::BTreeMap;
+
+use model::{Digest, ProjectName, RunId, RunOutcome, Timestamp, context::EventKind, diagnostic::Diagnostic};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{StageView, schema};
+
+/// The project of a run that names none.
+pub const PROJECT_DEFAULT: &str = "local";
+/// The path of the pipeline file of a run that names none.
+pub const PIPELINE_PATH_DEFAULT: &str = "Ottofile";
+
+/// Asks for a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunCreate {
+    /// The project that is delivered.
+    #[serde(default = "project_default")]
+    #[schema(value_type = schema::ProjectName, default = "local", required = false)]
+    pub project: ProjectName,
+    /// The text of the pipeline file.
+    pub pipeline: String,
+    /// The pipeline file's path, from the repository's root.
+    #[serde(default = "pipeline_path_default")]
+    #[schema(default = "Ottofile", required = false, max_length = 4096)]
+    pub pipeline_path: String,
+    /// The branch, without `refs/heads/`; empty if there is none.
+    #[serde(default)]
+    #[schema(max_length = 1024)]
+    pub branch: String,
+    /// The commit's full id; empty if there is none.
+    #[serde(default)]
+    #[schema(max_length = 128)]
+    pub commit: String,
+    /// The source tree: a tar archive that lies in the depot. Without one, stages start in an empty folder.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::Digest>)]
+    pub source: Option<Digest>,
+    /// Values of the pipeline's parameters.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+}
+
+fn project_default() -> ProjectName {
+    PROJECT_DEFAULT.parse().expect("the default is a name")
+}
+
+fn pipeline_path_default() -> String {
+    PIPELINE_PATH_DEFAULT.to_owned()
+}
+
+/// The run that was made, or that the same request made before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunCreated {
+    /// The run.
+    #[schema(value_type = schema::RunId)]
+    pub run: RunId,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunView {
+    /// The run.
+    #[schema(value_type = schema::RunId)]
+    pub id: RunId,
+    /// The project that is delivered.
+    #[schema(value_type = schema::ProjectName)]
+    pub project: ProjectName,
+    /// What made it start.
+    #[schema(value_type = schema::TriggerKind)]
+    pub event: EventKind,
+    /// The branch; empty if there is none.
+    pub branch: String,
+    /// The commit's full id; empty if there is none.
+    pub commit: String,
+    /// The pipeline file's path, from the repository's root.
+    pub pipeline_path: String,
+    /// When it was taken up.
+    #[schema(value_type = schema::Timestamp)]
+    pub accepted_at: Timestamp,
+    /// What the pipeline file gave.
+    pub plan: PlanView,
+    /// Where it stands.
+    pub status: RunStatus,
+}
+
+/// What a run's pipeline file gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum PlanView {
+    /// A plan.
+    Planned {
+        /// The digest of its canonical JSON, which lies in the depot.
+        #[schema(value_type = schema::Digest)]
+        digest: Digest,
+        /// How many stages it has.
+        stages: usize,
+    },
+    /// No plan: the file was refused.
+    Refused {
+        /// Why.
+        #[schema(value_type = Vec<schema::Diagnostic>)]
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum RunStatus {
+    /// Stages wait or run.
+    Running,
+    /// Its end was asked for; stages that run are being ended.
+    Cancelling {
+        /// Who asked.
+        by: String,
+        /// When.
+        #[schema(value_type = schema::Timestamp)]
+        since: Timestamp,
+    },
+    /// Nothing will run any more.
+    Ended {
+        /// How it ended.
+        #[schema(value_type = schema::RunOutcome)]
+        outcome: RunOutcome,
+        /// When.
+        #[schema(value_type = schema::Timestamp)]
+        at: Timestamp,
+        /// Who had asked for the end; `null` if nobody had.
+        cancelled_by: Option<String>,
+    },
+}
+
+/// A run with its stages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunDetail {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunView,
+    /// Its stages, each after those that it needs.
+    pub stages: Vec<StageView>,
+}
+
+/// Some runs, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunList {
+    /// The runs.
+    pub runs: Vec<RunView>,
+    /// Ask again with this as `cursor` for older ones; `null` if these were the last.
+    #[schema(value_type = Option<schema::RunId>)]
+    pub cursor: Option<RunId>,
+}
+
+/// The process answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The version of Otto.
+    pub version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_is_all_that_a_run_needs() {
+        let create: RunCreate = serde_json::from_str(r#"{"pipeline": "pipeline {}"}"#).unwrap();
+        assert_eq!((create.project.as_str(), create.pipeline_path.as_str(), create.source), ("local", "Ottofile", None));
+        assert!(serde_json::from_str::<RunCreate>(r#"{"pipeline": "", "pipline_path": "x"}"#).is_err());
+        assert!(serde_json::from_str::<RunCreate>(r#"{"pipeline": "", "project": "Not A Name"}"#).is_err());
+    }
+}

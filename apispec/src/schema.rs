@@ -1,0 +1,158 @@
+//! Schemas of the values of `model` that stand in requests and views. `model` knows nothing of OpenAPI, so they are written down here.
+
+use std::borrow::Cow;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+    },
+};
+
+/// The kinds of a run's events, as [`model::event::run::RunEvent::kind`] names them.
+pub const EVENT_KINDS: [&str; 11] = [
+    "run_accepted",
+    "stage_ready",
+    "stage_awarded",
+    "stage_declined",
+    "stage_started",
+    "stage_finished",
+    "stage_lost",
+    "stage_skipped",
+    "stage_log_stored",
+    "cancel_requested",
+    "run_finished",
+];
+
+/// A schema under a name of its own.
+macro_rules! schema {
+    ($name:ident, $description:literal, |$builder:ident| $build:expr) => {
+        #[doc = concat!("Schema: ", $description)]
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let $builder = ObjectBuilder::new().description(Some($description));
+                $build.into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($name))
+            }
+        }
+    };
+}
+
+fn text(builder: ObjectBuilder, pattern: &str) -> ObjectBuilder {
+    builder.schema_type(Type::String).pattern(Some(pattern))
+}
+
+fn choice(builder: ObjectBuilder, values: &[&str]) -> ObjectBuilder {
+    builder.schema_type(Type::String).enum_values(Some(values.iter().copied()))
+}
+
+schema!(RunId, "the id of a run, derived from its trigger", |builder| text(builder, "^run_[0-9a-v]{24}$"));
+schema!(StageId, "the id of a stage, derived from its path in the pipeline", |builder| text(builder, "^stg_[0-9a-v]{24}$"));
+schema!(AuctionId, "the id of an auction", |builder| text(builder, "^auc_[0-9a-v]{24}$"));
+schema!(Digest, "the SHA-256 of bytes that lie in the depot", |builder| text(builder, "^sha256:[0-9a-f]{64}$"));
+schema!(ProjectName, "the name of a project", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
+schema!(AgentName, "the name of an agent", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
+schema!(Bytes, "any bytes, in base64 with padding (RFC 4648, section 4)", |builder| builder
+    .schema_type(Type::String)
+    .format(Some(SchemaFormat::KnownFormat(KnownFormat::Byte))));
+schema!(Timestamp, "milliseconds since 1970-01-01T00:00:00Z, without leap seconds", |builder| builder
+    .schema_type(Type::Integer)
+    .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+    .minimum(Some(0)));
+schema!(TriggerKind, "what made the run start", |builder| choice(builder, &["push", "manual"]));
+schema!(Effect, "whether the stage may start a second time without a person", |builder| choice(builder, &["safe", "once"]));
+schema!(StageOutcome, "how an attempt, and with its last attempt the stage, ended", |builder| choice(
+    builder,
+    &["success", "failure", "aborted"]
+));
+schema!(RunOutcome, "how the run ended: the worst of its stages", |builder| choice(builder, &["success", "failure", "aborted", "unknown"]));
+schema!(Stream, "standard output, standard error, or Otto itself", |builder| choice(builder, &["out", "err", "otto"]));
+schema!(RunEvent, "an event as it stands in the run's log; what else it carries depends on its kind", |builder| builder
+    .schema_type(Type::Object)
+    .property("kind", choice(ObjectBuilder::new().description(Some("what happened")), &EVENT_KINDS))
+    .required("kind"));
+schema!(Diagnostic, "what is wrong with the pipeline file, where, and how to mend it", |builder| {
+    let span = ["start", "end"].iter().fold(ObjectBuilder::new().schema_type(Type::Object), |span, name| {
+        span.property(*name, ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0))).required(*name)
+    });
+    let texts = ["code", "message", "file", "label", "help"];
+    let with_texts = texts.iter().fold(builder.schema_type(Type::Object), |object, name| {
+        object.property(*name, ObjectBuilder::new().schema_type(Type::String)).required(*name)
+    });
+    let with_numbers = ["line", "column"].iter().fold(with_texts, |object, name| {
+        object.property(*name, ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1))).required(*name)
+    });
+    with_numbers
+        .property("severity", choice(ObjectBuilder::new(), &["error", "warning"]))
+        .required("severity")
+        .property("span", span.description(Some("bytes from the beginning of the file, the end not included")))
+        .required("span")
+});
+
+#[cfg(test)]
+mod tests {
+    use model::{RunId as Run, StageId as Stage, TriggerId};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn schema<T: PartialSchema>() -> Value {
+        serde_json::to_value(T::schema()).unwrap()
+    }
+
+    /// The values of a schema's choice, which are all that the type in `model` has.
+    fn check_choice<T: PartialSchema>(values: &[impl serde::Serialize]) {
+        assert_eq!(schema::<T>()["enum"], json!(values));
+    }
+
+    #[test]
+    fn the_choices_are_those_of_the_model() {
+        use model::{RunOutcome as R, StageOutcome as S, context::EventKind as K, plan::Effect as E, protocol::log::Stream as L};
+        check_choice::<StageOutcome>(&[S::Success, S::Failure, S::Aborted]);
+        check_choice::<RunOutcome>(&[R::Success, R::Failure, R::Aborted, R::Unknown]);
+        check_choice::<TriggerKind>(&[K::Push, K::Manual]);
+        check_choice::<Effect>(&[E::Safe, E::Once]);
+        check_choice::<Stream>(&[L::Out, L::Err, L::Otto]);
+    }
+
+    #[test]
+    fn an_id_has_the_prefix_and_the_length_of_its_pattern() {
+        let run = Run::of(&TriggerId::of("t", "1"));
+        for (id, pattern) in [(run.as_str(), schema::<RunId>()), (Stage::of("Build").as_str(), schema::<StageId>())] {
+            let pattern = pattern["pattern"].as_str().unwrap();
+            let (prefix, rest) = id.split_once('_').unwrap();
+            assert_eq!((pattern, rest.len()), (format!("^{prefix}_[0-9a-v]{{24}}$").as_str(), 24), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_diagnostic_has_the_fields_of_its_schema() {
+        let diagnostic = model::diagnostic::Diagnostic {
+            code: "E0101".into(),
+            severity: model::diagnostic::Severity::Error,
+            message: String::new(),
+            file: String::new(),
+            line: 1,
+            column: 1,
+            span: model::diagnostic::Span::default(),
+            label: String::new(),
+            help: String::new(),
+        };
+        let written = serde_json::to_value(diagnostic).unwrap();
+        let mut required: Vec<String> =
+            schema::<Diagnostic>()["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+        let mut fields: Vec<String> = written.as_object().unwrap().keys().cloned().collect();
+        required.sort();
+        fields.sort();
+        assert_eq!(required, fields);
+    }
+}

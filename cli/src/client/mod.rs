@@ -1,0 +1,197 @@
+//! A client of the orchestrator's HTTP API: its requests and views are `apispec`'s types.
+//!
+//! An error says what was tried, where, and how to mend it, because a person reads it.
+
+mod connection;
+mod follow;
+mod pick;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use apispec::{Code, EventView, Problem, RunCreate, RunCreated, RunDetail, RunList, RunView};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+use model::RunId;
+use reqwest::{Method, RequestBuilder, Response, header};
+use serde::de::DeserializeOwned;
+
+pub use connection::Connection;
+pub use follow::{EventFollower, EventMessage, LogFollower, LogMessage};
+pub use pick::PickError;
+
+/// How long the API has to accept a connection: it is near, or it is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one answer may take; a cancel waits up to 15 s for its place in the log.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stream may be silent: three of the API's heartbeats.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+
+/// A client of one orchestrator. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    connection: Connection,
+}
+
+/// Why the API did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens, or the connection broke.
+    #[error("the orchestrator at {url} does not answer: start it with `otto up`, or set OTTO_API_URL to where it is")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What went wrong.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A stream broke, and could not be taken up again.
+    #[error("the orchestrator at {0} is gone: see what `otto up` says; the run goes on when it is back")]
+    Lost(String),
+    /// It answered, and refused.
+    #[error("{}: {} ({}); {}", .0.title, .0.detail, .0.code.as_str(), .0.hint)]
+    Refused(Box<Problem>),
+    /// It answered with something that is not its API's.
+    #[error("what answers at {url} is no orchestrator of this version (HTTP {status}): is OTTO_API_URL right?")]
+    Foreign {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The address is none.
+    #[error("`{0}` is no address of the API: it begins with http://, such as http://127.0.0.1:7480")]
+    Address(String),
+}
+
+impl Client {
+    /// A client of the API at `connection`.
+    pub fn new(connection: Connection) -> Result<Self, ClientError> {
+        let url: reqwest::Url = connection.url.parse().map_err(|_| ClientError::Address(connection.url.clone()))?;
+        if url.scheme() != "http" || !url.has_host() {
+            return Err(ClientError::Address(connection.url.clone()));
+        }
+        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_MAX).tcp_nodelay(true).no_proxy();
+        let unreachable = |source| ClientError::Unreachable { url: connection.url.clone(), source };
+        let http = builder.build().map_err(unreachable)?;
+        Ok(Self { http, connection })
+    }
+
+    /// The client that the environment of this process describes; see [`Connection::from_environment`].
+    pub fn from_environment() -> anyhow::Result<Self> {
+        Ok(Self::new(Connection::from_environment()?)?)
+    }
+
+    /// Where the API is.
+    pub fn url(&self) -> &str {
+        &self.connection.url
+    }
+
+    /// Creates a run. The same `key` again is the same run.
+    pub async fn create(&self, create: &RunCreate, key: Option<&str>) -> Result<RunId, ClientError> {
+        let mut request = self.request(Method::POST, "/v1/runs").json(create);
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let created: RunCreated = self.read(request).await?;
+        Ok(created.run)
+    }
+
+    /// Some runs, the newest first; `cursor` is that of the answer before.
+    pub async fn list(&self, limit: usize, cursor: Option<&RunId>) -> Result<RunList, ClientError> {
+        let mut request = self.request(Method::GET, "/v1/runs").query(&[("limit", limit.to_string())]);
+        if let Some(cursor) = cursor {
+            request = request.query(&[("cursor", cursor.as_str())]);
+        }
+        self.read(request).await
+    }
+
+    /// A run with its stages.
+    pub async fn show(&self, run: &RunId) -> Result<RunDetail, ClientError> {
+        self.read(self.request(Method::GET, &format!("/v1/runs/{run}"))).await
+    }
+
+    /// The events of a run so far.
+    pub async fn events(&self, run: &RunId) -> Result<Vec<EventView>, ClientError> {
+        self.read(self.request(Method::GET, &format!("/v1/runs/{run}/events"))).await
+    }
+
+    /// Asks for the end of a run.
+    pub async fn cancel(&self, run: &RunId) -> Result<RunView, ClientError> {
+        self.read(self.request(Method::POST, &format!("/v1/runs/{run}/cancel"))).await
+    }
+
+    /// The output of a run so far, or of one of its stages, as it arrives.
+    pub async fn log(
+        &self,
+        run: &RunId,
+        stage: Option<&str>,
+    ) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Unpin, ClientError> {
+        let request = with_stage(self.request(Method::GET, &format!("/v1/runs/{run}/log")), stage);
+        let response = self.send(request).await?;
+        let client = self.clone();
+        Ok(response.bytes_stream().map_err(move |source| client.unreachable(source)))
+    }
+
+    /// The events of a run as they happen, from its first.
+    pub fn follow_events(&self, run: &RunId) -> EventFollower {
+        EventFollower::new(self.clone(), run)
+    }
+
+    /// The output of a run as it comes, from its beginning.
+    pub fn follow_log(&self, run: &RunId, stage: Option<&str>) -> LogFollower {
+        LogFollower::new(self.clone(), run, stage)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.connection.url);
+        self.http.request(method, url).bearer_auth(self.connection.token())
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request.timeout(REQUEST_TIMEOUT)).await?;
+        let (url, status) = (response.url().to_string(), response.status().as_u16());
+        let bytes = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        serde_json::from_slice(&bytes).map_err(|_| ClientError::Foreign { url, status })
+    }
+
+    /// Sends a request; an answer that is no success becomes an error.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|source| self.unreachable(source))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (url, status) = (response.url().to_string(), response.status().as_u16());
+        let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|media| media == "application/problem+json");
+        let bytes = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(problem))),
+            Ok(_) | Err(_) => Err(ClientError::Foreign { url, status }),
+        }
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> ClientError {
+        ClientError::Unreachable { url: self.connection.url.clone(), source }
+    }
+}
+
+impl ClientError {
+    /// Whether the same may succeed a little later.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(problem) => matches!(problem.code, Code::BusUnavailable | Code::DepotUnavailable | Code::TooManyFollowers),
+            Self::Lost(_) | Self::Foreign { .. } | Self::Address(_) => false,
+        }
+    }
+}
+
+fn with_stage(request: RequestBuilder, stage: Option<&str>) -> RequestBuilder {
+    match stage {
+        Some(stage) => request.query(&[("stage", stage)]),
+        None => request,
+    }
+}

@@ -1,0 +1,132 @@
+//! The client against the real API, with all roles behind it in this process.
+
+use std::{net::SocketAddr, time::Duration};
+
+use apispec::{EventView, RunStatus};
+use blob::{Blobs, DiskStore, disk::Durability};
+use futures_util::StreamExt as _;
+use model::RunOutcome;
+use orchestrator::{
+    engine::{self, EngineOptions},
+    http::{self, ApiToken, HttpOptions},
+};
+use service::Supervisor;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::*;
+use crate::command::log::follow;
+
+const TOKEN: &str = "a token for tests";
+/// More than anything here takes.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Every role but the agent, unless a test starts one.
+struct House {
+    client: Client,
+    bus: eventbus::Bus,
+    blobs: Blobs,
+    supervisor: Supervisor,
+    folder: TempDir,
+}
+
+impl House {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap());
+        let (bus, supervisor) = (eventbus::memory::bus(), Supervisor::new());
+        parser_service::run(bus.clone(), blobs.clone(), vec![stdlib::library()], &supervisor).await.unwrap();
+        auctioneer::run(auctioneer::AuctioneerOptions { name: "test".to_owned() }, bus.clone(), &supervisor).await.unwrap();
+        let options = EngineOptions { name: "test".to_owned(), signer: None };
+        let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
+        let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let options = HttpOptions { listen, token: ApiToken::new(TOKEN), hosts: Vec::new(), origins: Vec::new() };
+        let address = http::serve(options, orchestrator, &supervisor).unwrap();
+        let client = Client::new(Connection::new(&format!("http://{address}/"), TOKEN)).unwrap();
+        Self { client, bus, blobs, supervisor, folder }
+    }
+
+    async fn agent(&self) {
+        let options = agent::AgentOptions {
+            name: "a1".parse().unwrap(),
+            slots: 2,
+            data: self.folder.path().join("agent"),
+            price_micros_per_s: 0,
+            class: "default".to_owned(),
+            facts: agent::machine_facts(),
+            passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
+        };
+        agent::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
+    }
+
+    async fn create(&self, pipeline: &str) -> RunId {
+        let create = serde_json::from_value(serde_json::json!({ "pipeline": pipeline })).unwrap();
+        self.client.create(&create, None).await.unwrap()
+    }
+}
+
+const TWO_STAGES: &str = "pipeline { stage 'Build' { steps { sh 'echo one; echo two >&2' } } stage 'Test' { steps { echo 'three' } } }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_created_followed_and_read_again() {
+    let house = House::start().await;
+    house.agent().await;
+    let run = house.create(TWO_STAGES).await;
+    let mut printed = Vec::new();
+    let outcome = timeout(DEADLINE, follow(&house.client, &run, None, &mut printed, false)).await.unwrap().unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    assert_eq!(outcome, RunOutcome::Success, "{printed}");
+    for line in ["Build ▶ on a1", "Build │ one", "Build │ two", "Build ✔ success in ", "Test  │ three", "run: success in "] {
+        assert!(printed.lines().any(|printed| printed.starts_with(line)), "no `{line}` in\n{printed}");
+    }
+
+    let events = house.client.events(&run).await.unwrap();
+    assert_eq!(events.first().map(EventView::id).as_deref(), Some("1.0"));
+    let detail = house.client.show(&house.client.pick("latest").await.unwrap()).await.unwrap();
+    assert!(matches!(detail.run.status, RunStatus::Ended { outcome: RunOutcome::Success, .. }), "{:?}", detail.run);
+    let pieces: Vec<Bytes> = house.client.log(&run, Some("Test")).await.unwrap().map(Result::unwrap).collect().await;
+    assert!(String::from_utf8(pieces.concat()).unwrap().contains("three\n"));
+    house.supervisor.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_nobody_takes_says_so_and_can_be_cancelled() {
+    let house = House::start().await;
+    let run = house.create(TWO_STAGES).await;
+    let mut events = house.client.follow_events(&run);
+    let Some(EventMessage::Event(first)) = events.next().await.unwrap() else { panic!("a run has events") };
+    assert_eq!(first.event.kind(), "run_accepted");
+    let cancelling = house.client.cancel(&run).await.unwrap();
+    assert!(matches!(cancelling.status, RunStatus::Cancelling { .. } | RunStatus::Ended { .. }));
+    let ended = timeout(DEADLINE, async {
+        loop {
+            match events.next().await.unwrap() {
+                Some(EventMessage::End(end)) => return end,
+                Some(EventMessage::Event(_)) => {}
+                None => panic!("a stream ends with its end"),
+            }
+        }
+    });
+    assert_eq!(ended.await.unwrap().outcome, RunOutcome::Aborted);
+    assert_eq!(events.next().await.unwrap(), None);
+    let again = house.client.cancel(&run).await.unwrap_err();
+    assert!(matches!(&again, ClientError::Refused(problem) if problem.code == Code::RunEnded), "{again}");
+    house.supervisor.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_says_what_where_and_how_to_mend_it() {
+    let house = House::start().await;
+    let url = house.client.url().to_owned();
+    let wrong = Client::new(Connection::new(&url, "wrong")).unwrap();
+    let error = wrong.list(1, None).await.unwrap_err().to_string();
+    assert!(error.contains("no valid token") && error.contains("(unauthorized)") && error.contains("Authorization: Bearer"), "{error}");
+    assert!(matches!(house.client.pick("latest").await, Err(PickError::NoRuns)));
+    house.supervisor.shut_down().await;
+
+    let error = house.client.list(1, None).await.unwrap_err().to_string();
+    assert!(error.contains(&url) && error.contains("otto up"), "{error}");
+    for address in ["", "127.0.0.1:7480", "https://otto.test", "http://"] {
+        assert!(matches!(Client::new(Connection::new(address, TOKEN)), Err(ClientError::Address(_))), "{address}");
+    }
+}

@@ -1,0 +1,392 @@
+//! A run as it happens, for people: a line for each line of output, with its stage before it, and lines for what happens to stages.
+//!
+//! ```text
+//! Build ▶ on a1
+//! Build │ cc -o hello hello.c
+//! Build ✔ success in 1.20 s
+//! ```
+//!
+//! It prints what it is told and asks nobody, so that the same lines come from a run in this process and from one behind the API. What it is
+//! told may come in slightly another order than it happened: output and events travel apart.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use anstyle::{AnsiColor, Style};
+use apispec::{ChunkView, EventView, GapReason, GapView, StageView};
+use model::{
+    AgentName, RunOutcome, StageId, StageOutcome, Timestamp,
+    event::run::{Planned, RunEvent, SkipReason},
+    planning::Text,
+    protocol::log::{LogChunk, Stream},
+};
+
+use super::text::{self, last_state, printable};
+
+/// The longest line that is gathered before it is printed; output without line breaks is cut here.
+const LINE_BYTES_MAX: usize = 16 * 1024;
+/// The most output of one stage that waits for the word who has it. The award is stored before the agent hears of it, so the word is
+/// on its way already.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+/// What the agent puts before its own lines, for readers of the plain text.
+const OTTO_PREFIX: &str = "[otto] ";
+/// Columns that a stage's path may take before every line; a longer one is cut at its beginning, as its end says more.
+const PATH_COLUMNS_MAX: usize = 32;
+/// The colours by which neighbouring stages are told apart.
+const COLOURS: [AnsiColor; 6] =
+    [AnsiColor::Cyan, AnsiColor::Yellow, AnsiColor::Magenta, AnsiColor::Blue, AnsiColor::BrightCyan, AnsiColor::BrightMagenta];
+
+/// Output of an attempt, wherever it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// The stage.
+    pub stage: &'a StageId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The sequence of the award.
+    pub fence: u64,
+    /// Where it was written to.
+    pub stream: Stream,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> From<&'a ChunkView> for Output<'a> {
+    fn from(chunk: &'a ChunkView) -> Self {
+        Self { stage: &chunk.stage, attempt: chunk.attempt, fence: chunk.fence, stream: chunk.stream, bytes: &chunk.bytes.0 }
+    }
+}
+
+impl<'a> From<&'a LogChunk> for Output<'a> {
+    fn from(chunk: &'a LogChunk) -> Self {
+        let lease = &chunk.header.lease;
+        Self {
+            stage: &lease.attempt.stage,
+            attempt: lease.attempt.attempt,
+            fence: lease.fence,
+            stream: chunk.header.mark.stream,
+            bytes: &chunk.bytes,
+        }
+    }
+}
+
+/// Prints a run as it happens.
+#[derive(Debug)]
+pub struct Follow<W> {
+    out: W,
+    colour: bool,
+    /// No events are told, so output waits for none.
+    output_only: bool,
+    stages: BTreeMap<StageId, Followed>,
+    columns: usize,
+    accepted_at: Option<Timestamp>,
+    outcome: Option<RunOutcome>,
+    /// Lines that have not ended: one for each stream of an attempt that is writing.
+    open: Vec<OpenLine>,
+}
+
+#[derive(Debug)]
+struct OpenLine {
+    stage: StageId,
+    fence: u64,
+    stream: Stream,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    path: String,
+    style: Style,
+    /// The newest award: its attempt, and who won.
+    awarded: Option<(u32, AgentName)>,
+    /// The attempt whose begin was printed last.
+    begun: Option<u32>,
+    /// Output of an attempt whose award has not been told.
+    held: Vec<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    attempt: u32,
+    fence: u64,
+    stream: Stream,
+    bytes: Vec<u8>,
+}
+
+impl<W: Write> Follow<W> {
+    /// Prints to `out`, in colours where `colour` says so. Stages are known once [`Follow::know`] has named them.
+    pub fn new(out: W, colour: bool) -> Self {
+        Self { out, colour, output_only: false, stages: BTreeMap::new(), columns: 0, accepted_at: None, outcome: None, open: Vec::new() }
+    }
+
+    /// Prints output at once, as no events will be told.
+    #[must_use]
+    pub fn output_only(mut self) -> Self {
+        self.output_only = true;
+        self
+    }
+
+    /// Names stages: their ids and paths, in the order of the plan.
+    pub fn know(&mut self, stages: impl IntoIterator<Item = (StageId, String)>) {
+        for (id, path) in stages {
+            self.columns = self.columns.max(path.chars().count().min(PATH_COLUMNS_MAX));
+            let style = COLOURS[self.stages.len() % COLOURS.len()].on_default();
+            self.stages.insert(id, Followed { path: printable(&path, false), style, awarded: None, begun: None, held: Vec::new() });
+        }
+    }
+
+    /// Names the stages of a run as the API shows them.
+    pub fn know_views(&mut self, stages: &[StageView]) {
+        self.know(stages.iter().map(|stage| (stage.id.clone(), stage.path.clone())));
+    }
+
+    /// Prints a line of the command's own.
+    pub fn say(&mut self, what: &str) -> io::Result<()> {
+        self.line(what, AnsiColor::BrightBlack)
+    }
+
+    /// How the run ended, once that was told.
+    pub fn outcome(&self) -> Option<RunOutcome> {
+        self.outcome
+    }
+
+    /// Prints an event of the API.
+    pub fn event_view(&mut self, event: &EventView) -> io::Result<()> {
+        self.event(&event.event, event.at)
+    }
+
+    /// Prints what an event means to people, if it does; `at` is when it was decided.
+    pub fn event(&mut self, event: &RunEvent, at: Timestamp) -> io::Result<()> {
+        match event {
+            RunEvent::RunAccepted { trigger, planned } => {
+                self.accepted_at = Some(at);
+                let source = match &trigger.pipeline {
+                    Text::Inline(source) => source.as_bytes(),
+                    Text::Depot(_) => &[],
+                };
+                self.accepted(planned, source)
+            }
+            RunEvent::StageReady { .. } | RunEvent::StageLogStored { .. } => Ok(()),
+            RunEvent::StageAwarded { stage, attempt, agent, .. } => {
+                if let Some(followed) = self.stages.get_mut(stage) {
+                    followed.awarded = Some((*attempt, agent.clone()));
+                }
+                self.release(stage)
+            }
+            RunEvent::StageStarted { stage, attempt, .. } => self.begin(stage, *attempt),
+            RunEvent::StageDeclined { stage, agent, reason, .. } => {
+                self.mark(stage, '↺', AnsiColor::Yellow, &format!("{agent} declined: {reason}"))
+            }
+            RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at } => {
+                self.begin(stage, *attempt)?;
+                self.finished(stage, *outcome, reason.as_deref(), started_at.map(|started| (started, *finished_at)))
+            }
+            RunEvent::StageLost { stage, reason, .. } => {
+                self.close_lines(stage)?;
+                self.mark(stage, '✘', AnsiColor::Red, &format!("its agent was lost: {reason}"))
+            }
+            RunEvent::StageSkipped { stage, reason } => {
+                let why = match reason {
+                    SkipReason::NeedFailed { stage: need } => format!("skipped, as {} did not succeed", self.path(need)),
+                    SkipReason::Cancelled => "skipped, as the run was cancelled".to_owned(),
+                };
+                self.mark(stage, '–', AnsiColor::BrightBlack, &why)
+            }
+            RunEvent::CancelRequested { by } => self.line(&format!("cancelled by {}", printable(by, false)), AnsiColor::Yellow),
+            RunEvent::RunFinished { outcome } => {
+                self.outcome = Some(*outcome);
+                let took = self.accepted_at.map(|accepted| format!(" in {}", text::duration(at.since(accepted)))).unwrap_or_default();
+                self.close_all_lines()?;
+                self.line(&format!("run: {outcome}{took}"), colour_of_run(*outcome))
+            }
+        }
+    }
+
+    /// Prints output.
+    pub fn output<'a>(&mut self, output: impl Into<Output<'a>>) -> io::Result<()> {
+        let output = output.into();
+        if self.must_wait(&output) {
+            let followed = self.stages.get_mut(output.stage).expect("only output of a known stage waits");
+            let Output { attempt, fence, stream, bytes, .. } = output;
+            followed.held.push(Held { attempt, fence, stream, bytes: bytes.to_vec() });
+            let held: usize = followed.held.iter().map(|held| held.bytes.len()).sum();
+            return if held > HELD_BYTES_MAX { self.release(output.stage) } else { Ok(()) };
+        }
+        self.print(output)
+    }
+
+    /// Whether it has not been told who runs this.
+    fn must_wait(&self, output: &Output<'_>) -> bool {
+        let told = |followed: &Followed| followed.awarded.as_ref().is_some_and(|(attempt, _)| *attempt >= output.attempt);
+        !self.output_only && self.stages.get(output.stage).is_some_and(|followed| !told(followed))
+    }
+
+    /// Prints the output that waited.
+    fn release(&mut self, stage: &StageId) -> io::Result<()> {
+        let held = self.stages.get_mut(stage).map(|followed| std::mem::take(&mut followed.held)).unwrap_or_default();
+        held.iter().try_for_each(|held| {
+            let Held { attempt, fence, stream, bytes } = held;
+            self.print(Output { stage, attempt: *attempt, fence: *fence, stream: *stream, bytes })
+        })
+    }
+
+    fn print(&mut self, output: Output<'_>) -> io::Result<()> {
+        self.begin(output.stage, output.attempt)?;
+        let is_same = |line: &OpenLine| line.stage == *output.stage && line.fence == output.fence && line.stream == output.stream;
+        let mut open = self.open.iter().position(is_same).map(|at| self.open.swap_remove(at).bytes).unwrap_or_default();
+        for piece in output.bytes.split_inclusive(|byte| *byte == b'\n') {
+            open.extend_from_slice(piece);
+            if open.last() == Some(&b'\n') || open.len() >= LINE_BYTES_MAX {
+                self.output_line(output.stage, output.stream, &std::mem::take(&mut open))?;
+            }
+        }
+        if !open.is_empty() {
+            self.open.push(OpenLine { stage: output.stage.clone(), fence: output.fence, stream: output.stream, bytes: open });
+        }
+        self.out.flush()
+    }
+
+    /// Prints that output is missing.
+    pub fn gap(&mut self, gap: &GapView) -> io::Result<()> {
+        self.close_lines(&gap.stage)?;
+        let what = match gap.to {
+            Some(to) => format!("{} bytes of output are missing here", to.saturating_sub(gap.from)),
+            None => "output may be missing from here".to_owned(),
+        };
+        let why = match gap.reason {
+            GapReason::NotKept => "not kept; `otto log` has the whole once it is stored",
+            GapReason::NeverStored => "never stored",
+            GapReason::DepotUnavailable => "the depot does not give it now",
+        };
+        self.mark(&gap.stage, '⋯', AnsiColor::Yellow, &format!("{what} ({why})"))
+    }
+
+    /// Prints what has no line end yet. Call it when nothing more comes.
+    pub fn finish(&mut self) -> io::Result<()> {
+        let stages: Vec<StageId> = self.stages.keys().cloned().collect();
+        stages.iter().try_for_each(|stage| self.release(stage))?;
+        self.close_all_lines()?;
+        self.out.flush()
+    }
+
+    fn accepted(&mut self, planned: &Planned, source: &[u8]) -> io::Result<()> {
+        match planned {
+            Planned::Plan { digest } => self.line(&format!("plan: {digest}"), AnsiColor::BrightBlack),
+            Planned::Refused { diagnostics } => diagnostics.iter().try_for_each(|diagnostic| {
+                writeln!(self.out, "{}\n", parser::render(diagnostic, source, self.colour))?;
+                self.out.flush()
+            }),
+        }
+    }
+
+    fn begin(&mut self, stage: &StageId, attempt: u32) -> io::Result<()> {
+        let Some(followed) = self.stages.get_mut(stage).filter(|followed| followed.begun != Some(attempt)) else { return Ok(()) };
+        followed.begun = Some(attempt);
+        let on = followed.awarded.as_ref().map(|(_, agent)| format!("on {agent}")).unwrap_or_default();
+        self.mark(stage, '▶', AnsiColor::BrightBlack, &on)
+    }
+
+    fn finished(
+        &mut self,
+        stage: &StageId,
+        outcome: StageOutcome,
+        reason: Option<&str>,
+        ran: Option<(Timestamp, Timestamp)>,
+    ) -> io::Result<()> {
+        self.close_lines(stage)?;
+        let took = ran.map(|(started, finished)| format!(" in {}", text::duration(finished.since(started)))).unwrap_or_default();
+        let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let (sign, colour) = match outcome {
+            StageOutcome::Success => ('✔', AnsiColor::Green),
+            StageOutcome::Failure => ('✘', AnsiColor::Red),
+            StageOutcome::Aborted => ('■', AnsiColor::Yellow),
+        };
+        self.mark(stage, sign, colour, &format!("{outcome}{took}{why}"))
+    }
+
+    fn path(&self, stage: &StageId) -> String {
+        self.stages.get(stage).map_or_else(|| stage.to_string(), |followed| followed.path.clone())
+    }
+
+    /// A line about a stage.
+    fn mark(&mut self, stage: &StageId, sign: char, colour: AnsiColor, what: &str) -> io::Result<()> {
+        self.prefix(stage)?;
+        let style = colour.on_default();
+        let what = printable(what, false);
+        if self.colour {
+            writeln!(self.out, "{style}{sign} {what}{style:#}")?;
+        } else {
+            writeln!(self.out, "{}", format!("{sign} {what}").trim_end())?;
+        }
+        self.out.flush()
+    }
+
+    /// A line about the run.
+    fn line(&mut self, what: &str, colour: AnsiColor) -> io::Result<()> {
+        let style = if self.colour { colour.on_default() } else { Style::new() };
+        writeln!(self.out, "{style}{what}{style:#}")?;
+        self.out.flush()
+    }
+
+    fn output_line(&mut self, stage: &StageId, stream: Stream, line: &[u8]) -> io::Result<()> {
+        self.prefix(stage)?;
+        let sign = match stream {
+            Stream::Out | Stream::Err => '│',
+            Stream::Otto => '·',
+        };
+        let text = String::from_utf8_lossy(line);
+        let line = last_state(&text);
+        let line = if stream == Stream::Otto { line.strip_prefix(OTTO_PREFIX).unwrap_or(line) } else { line };
+        let text = printable(line, self.colour);
+        writeln!(self.out, "{}", format!("{sign} {text}").trim_end())
+    }
+
+    /// The stage, in its column and colour.
+    fn prefix(&mut self, stage: &StageId) -> io::Result<()> {
+        let path = shortened(&self.path(stage));
+        let width = self.columns;
+        match self.stages.get(stage) {
+            Some(Followed { style, .. }) if self.colour => write!(self.out, "{style}{path:<width$}{style:#} "),
+            Some(_) | None => write!(self.out, "{path:<width$} "),
+        }
+    }
+
+    fn close_lines(&mut self, stage: &StageId) -> io::Result<()> {
+        let (closed, open) = std::mem::take(&mut self.open).into_iter().partition(|line: &OpenLine| line.stage == *stage);
+        self.open = open;
+        self.print_lines(closed)
+    }
+
+    fn close_all_lines(&mut self) -> io::Result<()> {
+        let closed = std::mem::take(&mut self.open);
+        self.print_lines(closed)
+    }
+
+    fn print_lines(&mut self, lines: Vec<OpenLine>) -> io::Result<()> {
+        lines.into_iter().try_for_each(|line| self.output_line(&line.stage, line.stream, &line.bytes))
+    }
+}
+
+fn colour_of_run(outcome: RunOutcome) -> AnsiColor {
+    match outcome {
+        RunOutcome::Success => AnsiColor::Green,
+        RunOutcome::Failure => AnsiColor::Red,
+        RunOutcome::Aborted | RunOutcome::Unknown => AnsiColor::Yellow,
+    }
+}
+
+/// A path that fits its columns.
+fn shortened(path: &str) -> String {
+    let length = path.chars().count();
+    if length <= PATH_COLUMNS_MAX {
+        return path.to_owned();
+    }
+    let end: String = path.chars().skip(length - PATH_COLUMNS_MAX + 1).collect();
+    format!("…{end}")
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -1,0 +1,83 @@
+//! `otto runs`: the runs, the newest first.
+
+use std::process::ExitCode;
+
+use apispec::{RunStatus, RunView};
+use clap::Args;
+use model::Timestamp;
+use service::clock;
+
+use super::{Terminal, text};
+use crate::client::Client;
+
+/// List runs, the newest first
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// How many at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
+    /// Print what the API answers
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists runs.
+pub async fn run(args: RunsArgs) -> anyhow::Result<ExitCode> {
+    let list = Client::from_environment()?.list(args.limit.into(), None).await?;
+    let text =
+        if args.json { format!("{}\n", serde_json::to_string_pretty(&list)?) } else { table(&list.runs, Timestamp(clock::unix_ms())) };
+    Terminal::stdout().print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(runs: &[RunView], now: Timestamp) -> String {
+    let title = ["RUN", "PROJECT", "BRANCH", "COMMIT", "STATUS", "BEGAN", "TOOK"].map(str::to_owned).to_vec();
+    let row = |run: &RunView| {
+        let took = match run.status {
+            RunStatus::Ended { at, .. } => at,
+            RunStatus::Running | RunStatus::Cancelling { .. } => now,
+        };
+        vec![
+            run.id.to_string(),
+            run.project.to_string(),
+            text::or_dash(&run.branch),
+            text::or_dash(text::commit(&run.commit)),
+            text::status(&run.status),
+            text::ago(run.accepted_at, now),
+            text::duration(took.since(run.accepted_at)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(title).chain(runs.iter().map(row)).collect();
+    text::table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use apispec::PlanView;
+    use model::{Digest, RunId, RunOutcome, TriggerId, context::EventKind};
+
+    use super::*;
+
+    fn run(delivery: &str, branch: &str, status: RunStatus) -> RunView {
+        RunView {
+            id: RunId::of(&TriggerId::of("t", delivery)),
+            project: "demo".parse().unwrap(),
+            event: EventKind::Push,
+            branch: branch.to_owned(),
+            commit: if branch.is_empty() { String::new() } else { "0123456789abcdef".to_owned() },
+            pipeline_path: "Ottofile".to_owned(),
+            accepted_at: Timestamp(1_000),
+            plan: PlanView::Planned { digest: Digest::of(b"p"), stages: 1 },
+            status,
+        }
+    }
+
+    #[test]
+    fn runs_stand_in_columns() {
+        let runs = [
+            run("1", "main", RunStatus::Running),
+            run("2", "", RunStatus::Ended { outcome: RunOutcome::Failure, at: Timestamp(3_400), cancelled_by: None }),
+        ];
+        insta::assert_snapshot!(table(&runs, Timestamp(126_000)));
+    }
+}

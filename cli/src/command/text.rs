@@ -1,0 +1,153 @@
+//! Pieces of text that several commands print.
+
+use std::time::Duration;
+
+use apispec::RunStatus;
+use model::Timestamp;
+
+/// A duration as people say it.
+pub(super) fn duration(duration: Duration) -> String {
+    let (s, ms) = (duration.as_secs(), duration.subsec_millis());
+    match s {
+        0..10 => format!("{s}.{:02} s", ms / 10),
+        10..60 => format!("{s}.{} s", ms / 100),
+        60..3_600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3_600, s / 60 % 60),
+    }
+}
+
+/// How long ago something was, in its largest unit.
+pub(super) fn ago(since: Timestamp, now: Timestamp) -> String {
+    let s = now.since(since).as_secs();
+    match s {
+        0..60 => format!("{s} s ago"),
+        60..3_600 => format!("{} min ago", s / 60),
+        3_600..86_400 => format!("{} h ago", s / 3_600),
+        _ => format!("{} d ago", s / 86_400),
+    }
+}
+
+/// Where a run stands, in a word.
+pub(super) fn status(status: &RunStatus) -> String {
+    match status {
+        RunStatus::Running => "running".to_owned(),
+        RunStatus::Cancelling { .. } => "cancelling".to_owned(),
+        RunStatus::Ended { outcome, .. } => outcome.to_string(),
+    }
+}
+
+/// The beginning of a commit's id.
+pub(super) fn commit(id: &str) -> &str {
+    id.get(..10).unwrap_or(id)
+}
+
+/// What stands in a column for nothing.
+pub(super) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { printable(text, false) }
+}
+
+/// Columns, each as wide as its widest cell, without blanks at a line's end.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    rows.iter().fold(String::new(), |mut text, row| {
+        let line = row.iter().zip(&widths).fold(String::new(), |line, (cell, width)| format!("{line}{cell:<width$}  "));
+        text.push_str(line.trim_end());
+        text.push('\n');
+        text
+    })
+}
+
+/// What a line shows in the end: a progress bar writes it again and again after a carriage return.
+pub(super) fn last_state(line: &str) -> &str {
+    line.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default()
+}
+
+/// The text without what would move the cursor, ring, or change the terminal: output is not to be trusted with it. Colours stay where they
+/// are wanted, and end with the line.
+pub(super) fn printable(text: &str, colours: bool) -> String {
+    let mut printed = String::with_capacity(text.len());
+    let mut coloured = false;
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '\x1b' => {
+                let sequence = escape(&mut rest);
+                if let Some(parameters) = sequence.filter(|_| colours) {
+                    printed.push_str("\x1b[");
+                    printed.push_str(&parameters);
+                    printed.push('m');
+                    coloured = !matches!(parameters.as_str(), "" | "0");
+                }
+            }
+            '\t' => printed.push('\t'),
+            character if character.is_control() => {}
+            character => printed.push(character),
+        }
+    }
+    if coloured {
+        printed.push_str("\x1b[0m");
+    }
+    printed
+}
+
+/// Reads past an escape sequence (ECMA-48); gives the parameters of one that sets colours.
+fn escape(rest: &mut std::str::Chars<'_>) -> Option<String> {
+    match rest.next()? {
+        '[' => {
+            let mut parameters = String::new();
+            for character in rest {
+                match character {
+                    'm' if parameters.chars().all(|one| one.is_ascii_digit() || one == ';' || one == ':') => return Some(parameters),
+                    '\x40'..='\x7e' => return None,
+                    character => parameters.push(character),
+                }
+            }
+            None
+        }
+        // A string for the terminal (a title, a link) ends with a bell or with `ESC \`.
+        ']' | 'P' | 'X' | '^' | '_' => {
+            let mut before = ' ';
+            for character in rest {
+                if character == '\x07' || (before == '\x1b' && character == '\\') {
+                    break;
+                }
+                before = character;
+            }
+            None
+        }
+        _two_characters => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_cannot_change_the_terminal() {
+        let check = |text: &str, plain: &str, coloured: &str| {
+            assert_eq!((printable(text, false).as_str(), printable(text, true).as_str()), (plain, coloured), "{text:?}");
+        };
+        check("plain\ttext ✔", "plain\ttext ✔", "plain\ttext ✔");
+        check("\x1b[1;32mgreen\x1b[0m", "green", "\x1b[1;32mgreen\x1b[0m");
+        check("\x1b[31mred", "red", "\x1b[31mred\x1b[0m");
+        check("a\x1b[2Jb\x1b[10;10Hc\x07d\x08e", "abcde", "abcde");
+        check("\x1b]0;title\x07a\x1b]8;;http://x\x1b\\b", "ab", "ab");
+        check("a\x1b[?25l\x1b(Bb\x1b", "aBb", "aBb");
+        check("\x1b[38;5;", "", "");
+        assert_eq!(last_state("10%\r20%\r100%\r\n"), "100%");
+        assert_eq!(last_state("\r\n"), "");
+    }
+
+    #[test]
+    fn durations_are_told_in_their_units() {
+        let told = [4, 340, 12_300, 59_999, 125_000, 7_380_000].map(|ms| duration(Duration::from_millis(ms)));
+        assert_eq!(told, ["0.00 s", "0.34 s", "12.3 s", "59.9 s", "2 min 05 s", "2 h 03 min"]);
+        let now = Timestamp(200_000_000);
+        let told = [1_000, 130_000, 7_300_000, 190_000_000].map(|ms| ago(Timestamp(now.0 - ms), now));
+        assert_eq!(told, ["1 s ago", "2 min ago", "2 h ago", "2 d ago"]);
+        assert_eq!(ago(Timestamp(5), Timestamp(4)), "0 s ago");
+    }
+}

@@ -1,0 +1,20 @@
+//! The exit codes of commands that end with a run's outcome, or that read a pipeline file.
+
+use std::process::ExitCode;
+
+use model::RunOutcome;
+
+/// The pipeline file is refused, and nothing was run. clap ends a process with the same code when its arguments are wrong.
+pub fn bad_input() -> ExitCode {
+    ExitCode::from(2)
+}
+
+/// 0 success, 1 failure, 4 aborted, 5 unknown; 3 is kept for unstable runs.
+pub fn of_run(outcome: RunOutcome) -> ExitCode {
+    match outcome {
+        RunOutcome::Success => ExitCode::SUCCESS,
+        RunOutcome::Failure => ExitCode::FAILURE,
+        RunOutcome::Aborted => ExitCode::from(4),
+        RunOutcome::Unknown => ExitCode::from(5),
+    }
+}

@@ -1,0 +1,15 @@
+//! The command line: the one place where roles, bus and depot are put together.
+//!
+//! It is a library with a program of a few lines, so that tests and benchmarks can start the same processes.
+
+pub mod client;
+pub mod command;
+pub mod demo;
+pub mod exit;
+pub mod home;
+pub mod hook;
+pub mod otto;
+pub mod provision;
+pub mod run;
+pub mod serve;
+pub mod up;

@@ -1,0 +1,7 @@
+//! The program `otto`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::otto::main()
+}

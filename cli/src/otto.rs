@@ -1,0 +1,91 @@
+//! The root of the command line.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    command::{Terminal, cancel, check, explain, log, runs, show},
+    demo, hook, run, serve, up,
+};
+
+/// Deliver software: say all that will happen before anything happens, and run each stage where that is done best
+#[derive(Debug, Parser)]
+#[command(name = "otto", version, max_term_width = 100)]
+pub struct Otto {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// In the order in which a newcomer meets them.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
+    Up(up::UpArgs),
+    Runs(runs::RunsArgs),
+    Show(show::ShowArgs),
+    Log(log::LogArgs),
+    Cancel(cancel::CancelArgs),
+    Hook(hook::HookArgs),
+    Serve(serve::ServeArgs),
+    /// Print the API's OpenAPI document
+    Openapi,
+}
+
+/// Reads the arguments of this process and does what they say.
+pub fn main() -> ExitCode {
+    let otto = Otto::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    runtime.block_on(otto.command.run()).unwrap_or_else(|error| fail(&error))
+}
+
+impl Command {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Demo(args) => demo::run(args).await,
+            Self::Run(args) => run::run(args).await,
+            Self::Check(args) => check::run(&args),
+            Self::Explain(args) => explain::run(&args),
+            Self::Up(args) => up::run(args).await,
+            Self::Runs(args) => runs::run(args).await,
+            Self::Show(args) => show::run(args).await,
+            Self::Log(args) => log::run(args).await,
+            Self::Cancel(args) => cancel::run(args).await,
+            Self::Hook(args) => hook::run(args).await,
+            Self::Serve(args) => Ok(serve::run(args).await),
+            Self::Openapi => openapi(),
+        }
+    }
+}
+
+fn openapi() -> anyhow::Result<ExitCode> {
+    let document = serde_json::to_string_pretty(&orchestrator::http::openapi())?;
+    Terminal::stdout().print(&format!("{document}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let _closed = writeln!(io::stderr(), "otto: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Otto::command().debug_assert();
+    }
+}

@@ -1,0 +1,378 @@
+//! Everything that must be there before the first process of `otto up`: folders, keys, tokens, the bus's configuration, ports.
+//!
+//! ```text
+//! <data>/lock            held by the `otto up` of this folder
+//!        ports.json      the ports that were chosen
+//!        keys/           seeds and tokens, for their owner's eyes only
+//!        nats/           nats.conf, and the streams
+//!        depot/ forge/ orchestrator/ agents/<name>/   each a role's own data
+//!        projects/       the projects' configuration, one `<project>.yml` each
+//!        logs/           what each process printed
+//!        client.env      how a command reaches the API
+//!        processes.json  the process ids
+//! ```
+//!
+//! **Invariant:** doing it again changes no key and loses no data.
+
+mod client_env;
+mod files;
+mod lock;
+mod ports;
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use blob::token::{Claims, Read, Signer};
+use eventbus::{
+    nats::{KeyError, Keys, server::ServerConfig},
+    subject::Role as BusRole,
+};
+use model::{AgentName, Timestamp};
+use service::env;
+
+pub use self::{
+    client_env::ClientEnv,
+    ports::{PortChoice, Ports},
+};
+use self::{files::FileError, lock::Lock};
+
+/// How long a role's token for the depot is good. It is minted anew at every `otto up`, so this bounds one uptime only.
+const ROLE_TOKEN_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Random bytes of the API's token.
+const API_TOKEN_BYTES: usize = 32;
+
+/// What is provisioned.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder; it is created if it is missing.
+    pub data: PathBuf,
+    /// Which ports the processes listen on.
+    pub ports: PortChoice,
+    /// How many agents get a key.
+    pub agents: NonZeroUsize,
+    /// The nats-server program.
+    pub nats_server: PathBuf,
+}
+
+/// A folder that is provisioned, and locked until this is dropped.
+#[derive(Debug)]
+pub struct Provision {
+    data: PathBuf,
+    nats_server: PathBuf,
+    ports: Ports,
+    keys: Keys,
+    _lock: Lock,
+}
+
+/// Why a folder is not provisioned.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// Another `otto up` uses the folder.
+    #[error("an `otto up` is running on {} already{}", .data.display(), .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Running {
+        /// The folder.
+        data: PathBuf,
+        /// Its process, where it is known.
+        pid: Option<u32>,
+    },
+    /// Other programs listen there.
+    #[error("these ports are in use by other programs: {taken}; `--ports auto` picks free ones")]
+    PortsTaken {
+        /// Names and numbers.
+        taken: String,
+    },
+    /// No free port.
+    #[error("no free port was found")]
+    NoFreePort,
+    /// The folder's name cannot stand in an environment variable.
+    #[error("the path {} is not UTF-8: choose another folder", .data.display())]
+    NotUtf8 {
+        /// The folder.
+        data: PathBuf,
+    },
+    /// A file or folder.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key of the bus.
+    #[error(transparent)]
+    Bus(#[from] KeyError),
+    /// A key or token of the depot.
+    #[error("{} holds no key of the depot: move it away, and a new one is made", .path.display())]
+    Depot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: blob::token::KeyError,
+    },
+    /// No randomness for a token.
+    #[error("the system gives no random bytes: {0}")]
+    Randomness(getrandom::Error),
+}
+
+/// The name of the `number`th agent, counted from 1; its process has the same.
+pub fn agent_name(number: usize) -> AgentName {
+    format!("agent-{number}").parse().expect("letters, a dash and digits are a name")
+}
+
+/// Where the forge of the `otto up` of this folder is reached.
+pub fn forge_url(data: &Path) -> anyhow::Result<String> {
+    let ports = ports::read(data).with_context(|| format!("there was no `otto up` on {} yet", data.display()))?;
+    Ok(ports::url(ports.forge))
+}
+
+impl Provision {
+    /// Takes the folder for this process, and makes what is missing in it.
+    pub async fn open(options: Options) -> Result<Self, ProvisionError> {
+        let Options { data, ports, agents, nats_server } = options;
+        let data = std::path::absolute(&data).map_err(|source| FileError::new("find", &data, source))?;
+        if data.to_str().is_none() || nats_server.to_str().is_none() {
+            return Err(ProvisionError::NotUtf8 { data });
+        }
+        files::create_private_folder(&data)?;
+        let lock = Lock::take(&data)?;
+        for folder in ["keys/bus", "keys/depot", "nats", "depot", "forge", "orchestrator", "projects", "logs"] {
+            files::create_private_folder(&data.join(folder))?;
+        }
+        let ports = ports::choose(&data, ports).await?;
+        let mut keys = Keys::open(&data.join("keys/bus"))?;
+        for number in 1..=agents.get() {
+            keys.enrol(&agent_name(number))?;
+            files::create_private_folder(&data.join("agents").join(agent_name(number).as_str()))?;
+        }
+        let provision = Self { data, nats_server, ports, keys, _lock: lock };
+        provision.write_nats_config()?;
+        provision.write_depot_keys()?;
+        files::read_or_create_secret(&provision.api_token_file(), random_token)?;
+        ClientEnv { api_url: provision.api_url(), api_token_file: provision.api_token_file() }.write(&provision.data)?;
+        Ok(provision)
+    }
+
+    /// The folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// Where the API is reached.
+    pub fn api_url(&self) -> String {
+        ports::url(self.ports.api)
+    }
+
+    /// The file of the API's token.
+    pub fn api_token_file(&self) -> PathBuf {
+        self.data.join("keys/api.token")
+    }
+
+    /// Where the forge is reached.
+    pub fn forge_url(&self) -> String {
+        ports::url(self.ports.forge)
+    }
+
+    /// The folder of the projects' configuration.
+    pub fn projects(&self) -> PathBuf {
+        self.data.join("projects")
+    }
+
+    /// The folder of what the processes printed.
+    pub fn logs(&self) -> PathBuf {
+        self.data.join("logs")
+    }
+
+    /// The settings of the process `name` of the Procfile; an agent's is [`agent_name`].
+    pub fn environment(&self, name: &str) -> BTreeMap<&'static str, String> {
+        let path = |file: &str| text(&self.data.join(file));
+        let mut settings = BTreeMap::new();
+        if let Some(role) = BusRole::ALL.into_iter().find(|role| role.name() == name) {
+            settings.insert(env::BUS_URLS, self.bus_url());
+            settings.insert(env::BUS_SEED_FILE, text(&self.keys.service_seed_file(role)));
+        }
+        if matches!(name, "parser" | "orchestrator" | "forge") {
+            settings.insert(env::DEPOT_URL, ports::url(self.ports.depot));
+            settings.insert(env::DEPOT_TOKEN_FILE, text(&self.depot_token_file(name)));
+        }
+        if matches!(name, "depot" | "orchestrator" | "forge") {
+            settings.insert(env::DATA, path(name));
+        }
+        match name {
+            "nats" => {
+                settings.insert(env::NATS_SERVER, text(&self.nats_server));
+                settings.insert(env::NATS_CONFIG, text(&self.nats_config()));
+                settings.insert(env::NATS_MONITOR, ports::listen(self.ports.monitor).to_string());
+            }
+            "eventbus" => {
+                settings.insert(env::NATS_MONITOR, ports::listen(self.ports.monitor).to_string());
+            }
+            "depot" => {
+                settings.insert(env::LISTEN, ports::listen(self.ports.depot).to_string());
+                settings.insert(env::DEPOT_VERIFYING_KEY_FILE, text(&self.verifying_key_file()));
+            }
+            "orchestrator" => {
+                settings.insert(env::LISTEN, ports::listen(self.ports.api).to_string());
+                settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
+                settings.insert(env::DEPOT_SIGNING_SEED_FILE, text(&self.signing_seed_file()));
+            }
+            "forge" => {
+                settings.insert(env::LISTEN, ports::listen(self.ports.forge).to_string());
+                settings.insert(env::PROJECTS, text(&self.projects()));
+            }
+            _ => {
+                if let Some(agent) = name.parse().ok().filter(|agent| self.keys.agents().contains_key(agent)) {
+                    self.agent_environment(&agent, &mut settings);
+                }
+            }
+        }
+        settings
+    }
+
+    fn agent_environment(&self, agent: &AgentName, settings: &mut BTreeMap<&'static str, String>) {
+        settings.insert(env::BUS_URLS, self.bus_url());
+        settings.insert(env::BUS_SEED_FILE, text(&self.keys.agent_seed_file(agent)));
+        settings.insert(env::DEPOT_URL, ports::url(self.ports.depot));
+        settings.insert(env::DATA, text(&self.data.join("agents").join(agent.as_str())));
+        settings.insert(env::AGENT_NAME, agent.to_string());
+    }
+
+    fn bus_url(&self) -> String {
+        format!("nats://{}", ports::listen(self.ports.nats))
+    }
+
+    fn nats_config(&self) -> PathBuf {
+        self.data.join("nats/nats.conf")
+    }
+
+    fn signing_seed_file(&self) -> PathBuf {
+        self.data.join("keys/depot/signing.seed")
+    }
+
+    fn verifying_key_file(&self) -> PathBuf {
+        self.data.join("keys/depot/verifying.key")
+    }
+
+    fn depot_token_file(&self, role: &str) -> PathBuf {
+        self.data.join(format!("keys/depot/{role}.token"))
+    }
+
+    fn write_nats_config(&self) -> Result<(), FileError> {
+        let store = self.data.join("nats/jetstream");
+        let (listen, monitor) = (ports::listen(self.ports.nats), ports::listen(self.ports.monitor));
+        let config = ServerConfig { listen, monitor, store: &store, keys: &self.keys };
+        files::write_secret(&self.nats_config(), &config.text())
+    }
+
+    fn write_depot_keys(&self) -> Result<(), ProvisionError> {
+        let path = self.signing_seed_file();
+        let wrong = |source| ProvisionError::Depot { path: path.clone(), source };
+        let seed = files::read_or_create_secret(&path, || Signer::generate().map(|signer| signer.seed_text()).map_err(wrong))?;
+        let signer: Signer = seed.parse().map_err(wrong)?;
+        files::write_secret(&self.verifying_key_file(), &signer.verifier().to_string())?;
+        let expires_at = Timestamp(service::clock::unix_ms().saturating_add(ROLE_TOKEN_MS));
+        for role in ["parser", "orchestrator", "forge"] {
+            let claims = Claims { holder: role.to_owned(), read: Read::All, write: true, expires_at };
+            files::write_secret(&self.depot_token_file(role), &signer.mint(&claims))?;
+        }
+        Ok(())
+    }
+}
+
+/// A path of the folder, which is UTF-8.
+fn text(path: &Path) -> String {
+    path.to_str().expect("the folder's path was checked, and what is put behind it is ASCII").to_owned()
+}
+
+fn random_token() -> Result<String, ProvisionError> {
+    let mut bytes = [0; API_TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(ProvisionError::Randomness)?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    async fn open(data: &Path, agents: usize) -> Result<Provision, ProvisionError> {
+        let agents = NonZeroUsize::new(agents).unwrap();
+        Provision::open(Options { data: data.to_owned(), ports: PortChoice::Auto, agents, nats_server: "nats-server".into() }).await
+    }
+
+    fn secrets(folder: &Path) -> BTreeMap<PathBuf, String> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.to_str().unwrap().contains("/keys/depot/") || path.ends_with("signing.seed") {
+                    found.insert(path.clone(), fs::read_to_string(&path).unwrap());
+                }
+            }
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_second_time_keeps_keys_and_ports() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("up");
+        let first = open(&data, 1).await.unwrap();
+        let (ports, before) = (first.ports(), secrets(&data.join("keys")));
+        drop(first);
+        let second = open(&data, 2).await.unwrap();
+        assert_eq!(second.ports(), ports);
+        let mut after = secrets(&data.join("keys"));
+        assert!(after.remove(&second.keys.agent_seed_file(&agent_name(2))).is_some(), "the new agent has a key");
+        assert_eq!(after, before);
+        assert!(before.len() >= 8, "five services, an agent, the depot, the API: {:?}", before.keys());
+    }
+
+    #[tokio::test]
+    async fn what_is_secret_is_its_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let _provision = open(folder.path(), 1).await.unwrap();
+        for path in secrets(folder.path()).keys().filter(|path| path.to_str().unwrap().contains("/keys/")) {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+        assert_eq!(fs::metadata(folder.path().join("keys")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[tokio::test]
+    async fn two_at_once_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path(), 1).await.unwrap();
+        match open(folder.path(), 1).await {
+            Err(ProvisionError::Running { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        assert!(open(folder.path(), 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn every_role_has_its_settings_and_no_other_roles_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let provision = open(folder.path(), 1).await.unwrap();
+        let procfile: crate::up::Procfile = crate::up::DEFAULT_PROCFILE.parse().unwrap();
+        for entry in procfile.entries.iter().filter(|entry| entry.name != "agent") {
+            assert!(!provision.environment(&entry.name).is_empty(), "{}", entry.name);
+        }
+        let agent = provision.environment("agent-1");
+        assert_eq!(agent[env::AGENT_NAME], "agent-1");
+        assert!(!agent.contains_key(env::DEPOT_SIGNING_SEED_FILE) && !agent.contains_key(env::API_TOKEN_FILE));
+        assert!(!provision.environment("depot").contains_key(env::DEPOT_SIGNING_SEED_FILE));
+        assert!(provision.environment("agent-2").is_empty());
+        let mut seeds: Vec<String> =
+            ["forge", "parser", "agent-1"].map(|name| provision.environment(name)[env::BUS_SEED_FILE].clone()).into();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 3);
+    }
+}

@@ -1,0 +1,189 @@
+//! `otto run`: the pipeline of this folder, by the same code as the services, in one process and without any server.
+//!
+//! The working tree is the source, uncommitted changes included and without what git ignores. The plan is the one that a push of the same
+//! file gives, with the same digest.
+
+mod house;
+mod source;
+
+use std::{
+    collections::BTreeMap, io, num::NonZeroU32, path::PathBuf, pin::pin, process::ExitCode, thread::available_parallelism, time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use futures_util::{StreamExt as _, stream};
+use model::{
+    RunId, RunOutcome, Timestamp,
+    context::{EventKind, TriggerContext},
+    event::run::RunEvent,
+    plan::PlanDocument,
+    planning::{INLINE_BYTES_MAX, Text},
+    trigger::Trigger,
+};
+use orchestrator::{
+    Orchestrator,
+    output::{Output, Piece},
+    runs::Appended,
+};
+use service::signals::Signals;
+use tokio::sync::broadcast::error::RecvError;
+
+use self::{house::House, source::Source};
+use crate::{
+    command::{Terminal, follow::Follow},
+    exit,
+};
+
+/// How long a run may take from its trigger to its first event; it takes a millisecond.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Run the pipeline of this folder here, without any server
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The pipeline file
+    #[arg(default_value = "Ottofile")]
+    file: PathBuf,
+    /// How many stages run at once [default: the number of cores]
+    #[arg(long, short)]
+    jobs: Option<NonZeroU32>,
+}
+
+/// Runs the pipeline, and says with the exit code how it ended.
+pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let source = Source::find(&args.file)?;
+    let mut terminal = Terminal::stdout();
+    let Some(document) = plan(&source, &mut terminal)? else { return Ok(exit::bad_input()) };
+    let slots = args.jobs.or_else(|| NonZeroU32::new(u32::try_from(available_parallelism().ok()?.get()).ok()?)).unwrap_or(NonZeroU32::MIN);
+    let mut signals = Signals::listen()?;
+    let house = House::start(slots).await?;
+    let outcome = tokio::select! {
+        outcome = deliver(&house, &source, &document, &mut terminal) => outcome,
+        // The first signal is dealt with in there; what comes a second time ends all at once.
+        () = second_signal(&mut signals, &house.orchestrator, &source) => Ok(RunOutcome::Aborted),
+    };
+    house.end().await?;
+    Ok(exit::of_run(outcome?))
+}
+
+/// The plan, with its warnings shown; `None` after the errors of a file that is refused.
+fn plan(source: &Source, terminal: &mut Terminal) -> anyhow::Result<Option<PlanDocument>> {
+    let input = parser::PlanInput {
+        path: &source.pipeline_path,
+        source: &source.pipeline,
+        context: &TriggerContext::default(),
+        files: &BTreeMap::new(),
+        libraries: &[stdlib::library()],
+    };
+    let (document, diagnostics) = match parser::plan(&input) {
+        parser::Planning::Plan { document, warnings } => (Some(document), warnings),
+        parser::Planning::Refused(diagnostics) => (None, diagnostics),
+        parser::Planning::Needs(files) => bail!("{} names files that are not read yet: {}", source.pipeline_path, files.join(", ")),
+    };
+    for diagnostic in diagnostics {
+        terminal.print(&parser::render(&diagnostic, &source.pipeline, terminal.colour))?;
+    }
+    Ok(document)
+}
+
+async fn deliver(house: &House, source: &Source, document: &PlanDocument, terminal: &mut Terminal) -> anyhow::Result<RunOutcome> {
+    let tree = forge::source::pack_working_tree(&source.root)?.store(&house.blobs).await?;
+    let pipeline = if source.pipeline.len() <= INLINE_BYTES_MAX {
+        Text::Inline(String::from_utf8(source.pipeline.clone()).context("a file with a plan is UTF-8")?)
+    } else {
+        Text::Depot(house.blobs.put(source.pipeline.clone().into()).await?)
+    };
+    let trigger = Trigger {
+        id: source.trigger.clone(),
+        project: source.project.clone(),
+        context: TriggerContext { event: EventKind::Manual, branch: source.branch.clone(), ..TriggerContext::default() },
+        pipeline_path: source.pipeline_path.clone(),
+        pipeline,
+        source: Some(tree),
+    };
+    let stages = document.plan().stages.iter().map(|stage| (stage.id.clone(), stage.path.clone()));
+    let mut follow = Follow::new(&mut terminal.out, terminal.colour);
+    follow.know(stages);
+    show(&house.orchestrator, &trigger, document, &mut follow).await
+}
+
+/// Starts the run and prints it as it happens, until it has ended and everything that its stages said was printed.
+async fn show(
+    orchestrator: &Orchestrator,
+    trigger: &Trigger,
+    document: &PlanDocument,
+    follow: &mut Follow<impl io::Write>,
+) -> anyhow::Result<RunOutcome> {
+    let mut appended = orchestrator.runs.follow();
+    let run = orchestrator.create(trigger).await?;
+    let snapshot = orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;
+    follow.say(run.as_str())?;
+    let mut shown = Shown { sequence: 0, held: None };
+    for record in snapshot.records.iter() {
+        shown.record(record, follow)?;
+    }
+    let output = Output::follow(orchestrator.clone(), snapshot.run, None);
+    let mut pieces = pin!(stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (piece, output)) }));
+    loop {
+        tokio::select! {
+            biased;
+            piece = pieces.next() => match piece {
+                Some(Piece::Chunk(chunk)) => follow.output(&chunk)?,
+                Some(Piece::Gap(gap)) => follow.gap(&gap)?,
+                Some(Piece::End(_)) | None => break,
+            },
+            record = appended.recv() => match record {
+                Ok(record) if record.run == run => shown.record(&record, follow)?,
+                Ok(_) => {}
+                // Output and events are in the log as well; what was missed is read there.
+                Err(RecvError::Lagged(_)) => catch_up(orchestrator, &run, &mut shown, follow)?,
+                Err(RecvError::Closed) => bail!("the orchestrator is gone"),
+            },
+        }
+    }
+    catch_up(orchestrator, &run, &mut shown, follow)?;
+    shown.release(follow)?;
+    follow.finish()?;
+    follow.outcome().context("the run ended without an outcome")
+}
+
+fn catch_up(orchestrator: &Orchestrator, run: &RunId, shown: &mut Shown, follow: &mut Follow<impl io::Write>) -> anyhow::Result<()> {
+    let snapshot = orchestrator.runs.get(run).context("the run is gone")?;
+    snapshot.records.iter().try_for_each(|record| shown.record(record, follow))
+}
+
+/// How much of the run's log was printed.
+struct Shown {
+    sequence: u64,
+    /// The run's end, which is printed after the last of its output.
+    held: Option<(RunEvent, Timestamp)>,
+}
+
+impl Shown {
+    fn record(&mut self, appended: &Appended, follow: &mut Follow<impl io::Write>) -> anyhow::Result<()> {
+        if appended.sequence <= self.sequence {
+            return Ok(());
+        }
+        self.sequence = appended.sequence;
+        for event in &appended.record.events {
+            if matches!(event, RunEvent::RunFinished { .. }) {
+                self.held = Some((event.clone(), appended.record.at));
+            } else {
+                follow.event(event, appended.record.at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, follow: &mut Follow<impl io::Write>) -> anyhow::Result<()> {
+        self.held.take().map_or(Ok(()), |(event, at)| Ok(follow.event(&event, at)?))
+    }
+}
+
+/// Returns at the second signal; the first one cancels the run.
+async fn second_signal(signals: &mut Signals, orchestrator: &Orchestrator, source: &Source) {
+    signals.next().await;
+    // A run that has not begun, or has ended already, needs no cancel.
+    let _no_matter = orchestrator.cancel(&RunId::of(&source.trigger), "a signal").await;
+    signals.next().await;
+}

@@ -1,0 +1,218 @@
+//! The roles, each put together from its settings.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, thread::available_parallelism};
+
+use agent::{AgentOptions, Variables, machine_facts, tool_homes};
+use anyhow::Context as _;
+use blob::{Blobs, DepotClient, token};
+use eventbus::{
+    Bus,
+    nats::{self, Identity, NatsOptions},
+    role::EventbusOptions,
+    subject::Role as BusRole,
+};
+use model::AgentName;
+use orchestrator::{
+    engine::{self, EngineOptions},
+    http::{self, ApiToken, HttpOptions},
+};
+use service::{Supervisor, env};
+
+use super::reader::Reader;
+
+/// The class of all agents, until there are others.
+const AGENT_CLASS: &str = "default";
+/// Slots of an agent on a machine that does not tell its cores.
+const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
+
+/// A role that can be served.
+pub(super) trait Serve: Sized {
+    /// Reads the role's settings; `None` only where one is missing or wrong, which the reader knows.
+    fn read(reader: &mut Reader) -> Option<Self>;
+    /// Starts the role. When this returns it is ready; the text says where it is found.
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String>;
+}
+
+/// How a role reaches the bus.
+struct BusSettings {
+    urls: Vec<String>,
+    seed: String,
+}
+
+impl BusSettings {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (urls, seed) = (reader.required::<String>(env::BUS_URLS), reader.required_file(env::BUS_SEED_FILE));
+        let urls = urls?.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
+        Some(Self { urls, seed: seed? })
+    }
+
+    fn options(self, identity: Identity) -> NatsOptions {
+        NatsOptions { urls: self.urls, seed: self.seed, identity }
+    }
+
+    async fn connect(self, identity: Identity) -> anyhow::Result<Bus> {
+        nats::connect(&self.options(identity)).await.context("cannot connect to the bus")
+    }
+}
+
+/// A role's handle of the depot.
+fn read_depot(reader: &mut Reader) -> Option<Blobs> {
+    let (url, token) = (reader.required::<String>(env::DEPOT_URL), reader.required_file(env::DEPOT_TOKEN_FILE));
+    let token = token?;
+    reader.required_with(env::DEPOT_URL, url, |url| DepotClient::new(url, &token)).map(Blobs::Depot)
+}
+
+/// Sets up the bus and checks it.
+pub(super) struct Eventbus {
+    bus: BusSettings,
+    monitor: SocketAddr,
+}
+
+impl Serve for Eventbus {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (bus, monitor) = (BusSettings::read(reader), reader.required(env::NATS_MONITOR));
+        Some(Self { bus: bus?, monitor: monitor? })
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        let options = EventbusOptions { nats: self.bus.options(Identity::Service(BusRole::Eventbus)), monitor: self.monitor };
+        eventbus::role::run(options, supervisor).await?;
+        Ok("eventbus".to_owned())
+    }
+}
+
+/// Content-addressed bytes.
+pub(super) struct Depot(depot::DepotOptions);
+
+impl Serve for Depot {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (listen, data) = (reader.required(env::LISTEN), reader.required::<PathBuf>(env::DATA));
+        let key = reader.required_file(env::DEPOT_VERIFYING_KEY_FILE);
+        let verifier = reader.required_with(env::DEPOT_VERIFYING_KEY_FILE, key, str::parse::<token::Verifier>);
+        Some(Self(depot::DepotOptions { listen: listen?, data: data?, verifier: verifier? }))
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        Ok(format!("depot on http://{}", depot::run(self.0, supervisor).await?))
+    }
+}
+
+/// Makes plans of pipeline files.
+pub(super) struct Parser {
+    bus: BusSettings,
+    blobs: Blobs,
+}
+
+impl Serve for Parser {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
+        Some(Self { bus: bus?, blobs: blobs? })
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        let bus = self.bus.connect(Identity::Service(BusRole::Parser)).await?;
+        parser_service::run(bus, self.blobs, vec![stdlib::library()], supervisor).await?;
+        Ok("parser".to_owned())
+    }
+}
+
+/// Proposes who gets a stage.
+pub(super) struct Auctioneer(BusSettings);
+
+impl Serve for Auctioneer {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        BusSettings::read(reader).map(Self)
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        let bus = self.0.connect(Identity::Service(BusRole::Auctioneer)).await?;
+        let options = auctioneer::AuctioneerOptions { name: BusRole::Auctioneer.to_string() };
+        auctioneer::run(options, bus, supervisor).await?;
+        Ok("auctioneer".to_owned())
+    }
+}
+
+/// Decides about runs, and serves the API.
+pub(super) struct Orchestrator {
+    bus: BusSettings,
+    blobs: Blobs,
+    signer: token::Signer,
+    http: HttpOptions,
+}
+
+impl Serve for Orchestrator {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
+        let seed = reader.required_file(env::DEPOT_SIGNING_SEED_FILE);
+        let signer = reader.required_with(env::DEPOT_SIGNING_SEED_FILE, seed, str::parse);
+        let (listen, api_token) = (reader.required(env::LISTEN), reader.required_file(env::API_TOKEN_FILE));
+        let http = HttpOptions { listen: listen?, token: ApiToken::new(&api_token?), hosts: vec![], origins: vec![] };
+        Some(Self { bus: bus?, blobs: blobs?, signer: signer?, http })
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        let bus = self.bus.connect(Identity::Service(BusRole::Orchestrator)).await?;
+        let options = EngineOptions { name: BusRole::Orchestrator.to_string(), signer: Some(self.signer) };
+        let orchestrator = engine::start(options, bus, self.blobs, supervisor).await?;
+        Ok(format!("API on http://{}", http::serve(self.http, orchestrator, supervisor)?))
+    }
+}
+
+/// Turns pushes into triggers.
+pub(super) struct Forge {
+    bus: BusSettings,
+    blobs: Blobs,
+    options: forge::ForgeOptions,
+}
+
+impl Serve for Forge {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
+        let (listen, projects, data) = (reader.required(env::LISTEN), reader.required(env::PROJECTS), reader.required(env::DATA));
+        let options = forge::ForgeOptions { listen: listen?, projects: projects?, data: data? };
+        Some(Self { bus: bus?, blobs: blobs?, options })
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        let bus = self.bus.connect(Identity::Service(BusRole::Forge)).await?;
+        Ok(format!("forge on http://{}", forge::run(self.options, bus, self.blobs, supervisor).await?))
+    }
+}
+
+/// Runs stages.
+pub(super) struct Agent {
+    bus: BusSettings,
+    blobs: Blobs,
+    options: AgentOptions,
+}
+
+impl Serve for Agent {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (bus, url) = (BusSettings::read(reader), reader.required::<String>(env::DEPOT_URL));
+        // An agent has no rights of its own at the depot: each attempt brings a token.
+        let blobs = reader.required_with(env::DEPOT_URL, url, |url| DepotClient::new(url, "")).map(Blobs::Depot);
+        let (name, data) = (reader.required::<AgentName>(env::AGENT_NAME), reader.required::<PathBuf>(env::DATA));
+        let cores = available_parallelism().ok().and_then(|cores| NonZeroU32::try_from(cores).ok());
+        let slots = reader.or(env::AGENT_SLOTS, cores.unwrap_or(SLOTS_UNKNOWN));
+        let price_micros_per_s = reader.or(env::AGENT_PRICE, 0);
+        let environment: Variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+        let options = AgentOptions {
+            name: name?,
+            slots: slots.get(),
+            data: data?,
+            price_micros_per_s,
+            class: AGENT_CLASS.to_owned(),
+            facts: machine_facts(),
+            passthrough: tool_homes(&environment),
+        };
+        Some(Self { bus: bus?, blobs: blobs?, options })
+    }
+
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        let name = self.options.name.clone();
+        let bus = self.bus.connect(Identity::Agent(name.clone())).await?;
+        agent::run(self.options, bus, self.blobs, supervisor).await?;
+        Ok(format!("agent {name}"))
+    }
+}

@@ -1,0 +1,132 @@
+//! `otto up`: provisions a folder, runs the processes of the Procfile, and ends them together.
+//!
+//! ```text
+//! Provision ─▶ Fleet ─▶ Keeper (one a process) ─▶ process
+//!                         │ lines ─▶ Voice ─▶ screen, logs/NAME.log
+//!                         │ pid   ─▶ Registry ─▶ processes.json
+//!                         └ Backoff, when it crashed
+//! ```
+//!
+//! **Invariant:** when `otto up` has ended, however it ended, none of its processes goes on.
+
+mod backoff;
+mod fleet;
+mod keeper;
+mod lines;
+mod output;
+mod procfile;
+mod registry;
+
+use std::{
+    io::{self, Write as _},
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use service::signals::Signals;
+
+pub use self::{
+    fleet::{Fleet, FleetError, FleetOptions, READY_DEADLINE},
+    output::colours_on_stderr,
+    procfile::{DEFAULT as DEFAULT_PROCFILE, Entry, Procfile, ProcfileError},
+};
+use crate::{
+    home,
+    provision::{PortChoice, Provision},
+};
+
+/// The most agents of one `otto up`: each is a process with slots for all cores.
+const AGENTS_MAX: usize = 64;
+
+/// Start Otto on this machine, and end it on Ctrl-C
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// The folder of its data [default: `up` in Otto's home]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The processes [default: those of this program]
+    #[arg(long, value_name = "FILE")]
+    procfile: Option<PathBuf>,
+    /// How many agents run
+    #[arg(long, value_name = "N", default_value = "1", value_parser = agents)]
+    agents: NonZeroUsize,
+    /// Which ports are used: 7480 to 7484, or free ones
+    #[arg(long, value_enum, default_value_t)]
+    ports: PortChoice,
+}
+
+fn agents(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(agents) if agents.get() <= AGENTS_MAX => Ok(agents),
+        _ => Err(format!("expected a number from 1 to {AGENTS_MAX}")),
+    }
+}
+
+/// Runs `otto up`.
+pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let options = args.options()?;
+    let launch = Fleet::launch(options, &say);
+    let fleet = tokio::select! {
+        fleet = launch => fleet?,
+        _ = signals.next() => return Ok(ExitCode::FAILURE),
+    };
+    let outcome = tokio::select! {
+        ready = fleet.ready() => match ready {
+            Ok(()) => {
+                say(&welcome(fleet.provision()));
+                tokio::select! {
+                    _ = signals.next() => Ok(ExitCode::SUCCESS),
+                    () = fleet.failed() => Ok(ExitCode::FAILURE),
+                }
+            }
+            Err(error) => Err(error.into()),
+        },
+        _ = signals.next() => Ok(ExitCode::FAILURE),
+    };
+    say("Ending all processes.");
+    fleet.stop().await;
+    outcome
+}
+
+impl UpArgs {
+    fn options(self) -> anyhow::Result<FleetOptions> {
+        let procfile = match &self.procfile {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => DEFAULT_PROCFILE.to_owned(),
+        };
+        Ok(FleetOptions {
+            data: self.data.map_or_else(home::up_folder, Ok)?,
+            procfile: procfile.parse()?,
+            agents: self.agents,
+            ports: self.ports,
+            otto: std::env::current_exe().context("cannot find this program")?,
+            home: home::folder()?,
+            shown: true,
+        })
+    }
+}
+
+fn say(line: &str) {
+    // Nobody is left to be told when the terminal is gone.
+    let _closed = writeln!(io::stderr(), "{line}");
+}
+
+fn welcome(provision: &Provision) -> String {
+    let (data, default) = (provision.data(), home::up_folder().ok());
+    let exports = if default.as_deref() == Some(data) {
+        String::new()
+    } else {
+        format!("\n  In another terminal first: export $(cat {}/client.env)", data.display())
+    };
+    format!(
+        "Otto is ready.{exports}\n  API       {} (the token is in {})\n  Projects  {}, one PROJECT.yml each\n  Logs      {}\n  \
+         Runs      otto runs, otto show RUN, otto log -f RUN",
+        provision.api_url(),
+        provision.api_token_file().display(),
+        provision.projects().display(),
+        provision.logs().display(),
+    )
+}

@@ -1,0 +1,162 @@
+//! Who may ask: the token of the API, and on whose behalf a browser calls.
+//!
+//! The token alone would do, were it not for browsers: a page of any site may send requests to a loopback address, under its own name if it
+//! controls a name server (DNS rebinding). So the names of host and origin are checked even where no token is asked for.
+
+use std::{
+    future::{Ready, ready},
+    net::IpAddr,
+};
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    body::MessageBody,
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderMap, HeaderName},
+    middleware::Next,
+    web,
+};
+use model::Digest;
+use subtle::ConstantTimeEq as _;
+
+use super::{Api, ApiError};
+
+/// The secret that callers of the API show. It is never written anywhere: there is no `Display`, and `Debug` shows none of it.
+#[derive(Clone)]
+pub struct ApiToken(Digest);
+
+impl ApiToken {
+    /// The token whose text is `text`. Only its digest is kept.
+    pub fn new(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()))
+    }
+
+    /// Whether `given` is the token; how long that takes says nothing about the token.
+    fn is(&self, given: &str) -> bool {
+        self.0.bytes().ct_eq(Digest::of(given.as_bytes()).bytes()).into()
+    }
+}
+
+impl std::fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiToken(…)")
+    }
+}
+
+/// What is asked of a request before anything is done for it.
+pub(super) struct Access {
+    pub(super) token: ApiToken,
+    pub(super) hosts: Vec<String>,
+    pub(super) origins: Vec<String>,
+}
+
+impl Access {
+    /// The host under whose name the API is called, and the page that calls it, must be known.
+    fn check_names(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let host = text(headers, &header::HOST).unwrap_or_default();
+        let name = name_of(host);
+        if !is_loopback(name) && !self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+            return Err(ApiError::ForeignHost(host.to_owned()));
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        let own = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
+        if own || self.origins.iter().any(|allowed| allowed == origin) { Ok(()) } else { Err(ApiError::Origin(origin.to_owned())) }
+    }
+
+    fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let authorization = text(headers, &header::AUTHORIZATION).ok_or(ApiError::Unauthorized("the request has no token"))?;
+        let given = authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (_, given) = given.ok_or(ApiError::Unauthorized("the authorization is no bearer token"))?;
+        if self.token.is(given.trim()) { Ok(()) } else { Err(ApiError::Unauthorized("the token is not the API's")) }
+    }
+}
+
+/// Whoever sent the request has shown the token. A handler that takes one is open to no one else.
+pub(super) struct Caller;
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let api = request.app_data::<web::Data<Api>>().expect("every app of this module has the data");
+        ready(api.access.check_token(request.headers()).map(|()| Self))
+    }
+}
+
+/// Checks the names of host and origin of every request.
+pub(super) async fn guard(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let api = request.app_data::<web::Data<Api>>().expect("every app of this module has the data");
+    api.access.check_names(request.headers())?;
+    next.call(request).await
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The host of an authority, without its port.
+fn name_of(authority: &str) -> &str {
+    if let Some((address, _)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    authority.split_once(':').map_or(authority, |(name, _)| name)
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn access() -> Access {
+        Access { token: ApiToken::new("s3cret"), hosts: vec!["otto.test".into()], origins: vec!["https://pages.test".into()] }
+    }
+
+    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn only_known_hosts_are_served() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:7480", "127.9.9.9", "[::1]:7480", "otto.test", "Otto.Test:443"] {
+            assert!(access().check_names(&headers(&[(header::HOST, host)])).is_ok(), "{host}");
+        }
+        for host in ["", "evil.test", "localhost.evil.test", "127.0.0.1.evil.test", "otto.test.evil", "10.0.0.1", "[::2]", "0.0.0.0"] {
+            assert!(matches!(access().check_names(&headers(&[(header::HOST, host)])), Err(ApiError::ForeignHost(_))), "{host}");
+        }
+        assert!(access().check_names(&headers(&[])).is_err());
+    }
+
+    #[test]
+    fn only_known_origins_may_call() {
+        for origin in ["http://localhost:7480", "https://pages.test"] {
+            assert!(access().check_names(&headers(&[(header::HOST, "localhost:7480"), (header::ORIGIN, origin)])).is_ok(), "{origin}");
+        }
+        for origin in ["null", "", "http://localhost:7481", "https://evil.test", "https://pages.test.evil", "localhost:7480"] {
+            let refused = access().check_names(&headers(&[(header::HOST, "localhost:7480"), (header::ORIGIN, origin)]));
+            assert!(matches!(refused, Err(ApiError::Origin(_))), "{origin}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_token_opens() {
+        for authorization in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"] {
+            assert!(access().check_token(&headers(&[(header::AUTHORIZATION, authorization)])).is_ok(), "{authorization}");
+        }
+        for authorization in ["", "s3cret", "Basic s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crets"] {
+            let refused = access().check_token(&headers(&[(header::AUTHORIZATION, authorization)]));
+            assert!(matches!(refused, Err(ApiError::Unauthorized(_))), "{authorization}");
+        }
+        assert!(access().check_token(&headers(&[])).is_err());
+        assert_eq!(format!("{:?}", ApiToken::new("s3cret")), "ApiToken(…)");
+    }
+}

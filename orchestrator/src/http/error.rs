@@ -1,0 +1,173 @@
+//! From what went wrong to the problem document that says so. The codes, their statuses and their texts are `apispec`'s one table.
+
+use std::collections::BTreeMap;
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    error::JsonPayloadError,
+    http::{StatusCode, header},
+};
+use apispec::Code;
+use blob::BlobError;
+use eventbus::BusError;
+use model::{Digest, RunId};
+use service::supervisor::chain;
+use tracing::error;
+use utoipa::{
+    IntoResponses,
+    openapi::{Content, Ref, RefOr, Response, ResponseBuilder},
+};
+
+use crate::CommandError;
+
+/// The media type of a problem document (RFC 9457, section 3).
+const PROBLEM_JSON: &str = "application/problem+json";
+/// When to try again what is refused because too much is going on, in seconds.
+const RETRY_AFTER_S: &str = "1";
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The body is not what the request asks for.
+    #[error("{0}")]
+    InvalidBody(String),
+    /// A query parameter is not what it should be.
+    #[error("{0}")]
+    InvalidQuery(String),
+    /// A header is not what it should be.
+    #[error("the header `{name}` {why}")]
+    InvalidHeader {
+        /// Which.
+        name: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The token is missing or wrong.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// The API is called under a name that is not its own.
+    #[error("the header `Host` names `{0}`")]
+    ForeignHost(String),
+    /// A page of an unknown origin calls.
+    #[error("the header `Origin` names `{0}`")]
+    Origin(String),
+    /// There is no such run.
+    #[error("there is no run `{0}`")]
+    UnknownRun(String),
+    /// There is no such stage.
+    #[error("the run {run} has no stage `{stage}`")]
+    UnknownStage {
+        /// The run.
+        run: RunId,
+        /// What was asked for.
+        stage: String,
+    },
+    /// There is no such path.
+    #[error("there is no path `{0}`")]
+    UnknownPath(String),
+    /// The path has other methods.
+    #[error("the path takes {allow}")]
+    MethodNotAllowed {
+        /// Those that it has.
+        allow: String,
+    },
+    /// The body is over the limit.
+    #[error("the body has over {} bytes", super::BODY_BYTES_MAX)]
+    BodyTooLarge,
+    /// The body is not JSON.
+    #[error("the body is not declared as JSON")]
+    UnsupportedMediaType,
+    /// The source is not in the depot.
+    #[error("the depot has no {0}")]
+    UnknownSource(Digest),
+    /// Too many streams.
+    #[error("{} streams are being followed", super::FOLLOWERS_MAX)]
+    TooManyFollowers,
+    /// The orchestrator did not do it.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The depot did not do it.
+    #[error("the depot did not do its part")]
+    Depot(#[from] BlobError),
+    /// The system has no randomness for an id.
+    #[error("the system gives no random bytes: {0}")]
+    Randomness(getrandom::Error),
+}
+
+impl ApiError {
+    pub(super) fn of_json(error: &JsonPayloadError) -> Self {
+        match error {
+            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => Self::BodyTooLarge,
+            JsonPayloadError::ContentType => Self::UnsupportedMediaType,
+            JsonPayloadError::Deserialize(_) | JsonPayloadError::Serialize(_) | JsonPayloadError::Payload(_) | _ => {
+                Self::InvalidBody(error.to_string())
+            }
+        }
+    }
+
+    /// The row of the table.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidBody(_) => Code::InvalidBody,
+            Self::InvalidQuery(_) => Code::InvalidQuery,
+            Self::InvalidHeader { .. } => Code::InvalidHeader,
+            Self::Unauthorized(_) => Code::Unauthorized,
+            Self::ForeignHost(_) => Code::ForeignHost,
+            Self::Origin(_) => Code::OriginRefused,
+            Self::UnknownRun(_) | Self::Command(CommandError::UnknownRun(_)) => Code::UnknownRun,
+            Self::UnknownStage { .. } => Code::UnknownStage,
+            Self::UnknownPath(_) => Code::UnknownPath,
+            Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
+            Self::BodyTooLarge | Self::Command(CommandError::Bus(BusError::TooLarge { .. })) => Code::BodyTooLarge,
+            Self::UnsupportedMediaType => Code::UnsupportedMediaType,
+            Self::UnknownSource(_) => Code::UnknownSource,
+            Self::TooManyFollowers => Code::TooManyFollowers,
+            Self::Command(CommandError::Ended(_)) => Code::RunEnded,
+            Self::Command(CommandError::Late(_)) => Code::OutcomeUnknown,
+            Self::Command(CommandError::Bus(_)) => Code::BusUnavailable,
+            Self::Depot(_) => Code::DepotUnavailable,
+            Self::Randomness(_) => Code::Internal,
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.code().status()).expect("the table has HTTP statuses")
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, code) = (self.status_code(), self.code());
+        if status.is_server_error() {
+            error!(code = code.as_str(), error = chain(self), "a request failed");
+        }
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+        }
+        if let Self::MethodNotAllowed { allow } = self {
+            response.insert_header((header::ALLOW, allow.as_str()));
+        }
+        let problem = code.problem(chain(self));
+        response.content_type(PROBLEM_JSON).body(serde_json::to_vec(&problem).expect("a problem has text keys only"))
+    }
+}
+
+/// One response for each status of the table; it names every code that has the status.
+impl IntoResponses for ApiError {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut codes: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+        for code in Code::ALL {
+            codes.entry(code.status()).or_default().push(*code);
+        }
+        let response = |codes: &[Code]| {
+            let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}", code.as_str(), code.title())).collect();
+            let content = Content::new(Some(Ref::from_schema_name("Problem")));
+            ResponseBuilder::new().description(lines.join("; ")).content(PROBLEM_JSON, content).build()
+        };
+        codes.iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(codes)))).collect()
+    }
+}

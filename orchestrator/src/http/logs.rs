@@ -1,0 +1,162 @@
+//! The output of a run's stages: as text, or followed as it comes.
+
+use std::convert::Infallible;
+
+use actix_web::{HttpResponse, get, http::header, web};
+use apispec::{GapReason, GapView, SSE_CHUNK, SSE_END, SSE_GAP};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Api, ApiError,
+    access::Caller,
+    runs::find,
+    sse::{self, Message, Seat},
+};
+use crate::{
+    core::{Run, shape::Index},
+    output::{Output, Piece},
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogQuery {
+    /// Only this stage: its path, the last part of it where that is unique, or its id.
+    stage: Option<String>,
+}
+
+/// The output of a run so far, as text.
+///
+/// Stages come in the order of the plan, each attempt with a line of its own before it; of one stage alone, the bytes are as they came.
+/// Missing output is marked by a line `[otto: …]`.
+#[utoipa::path(
+    tag = "logs",
+    operation_id = "log_show",
+    params(("run" = apispec::schema::RunId, Path, description = "the run"), LogQuery),
+    responses((status = 200, description = "the output", body = String, content_type = "text/plain"), ApiError),
+)]
+#[get("/v1/runs/{run}/log")]
+pub(super) async fn whole(
+    _caller: Caller,
+    api: web::Data<Api>,
+    run: web::Path<String>,
+    query: web::Query<LogQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let seat = Seat::take(&api)?;
+    let snapshot = find(&api, &run).await?;
+    let only = only(&snapshot.run, query.stage.as_deref())?;
+    let text =
+        Text { output: Output::so_far(api.orchestrator.clone(), snapshot.run, only), headed: only.is_none(), last: None, line_open: false };
+    let body = stream::unfold((text, seat), |(mut text, seat)| async move {
+        text.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), (text, seat)))
+    });
+    Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").insert_header((header::CACHE_CONTROL, "no-store")).streaming(body))
+}
+
+/// Follow the output of a run: what there is of every stage, in the order of the plan, then all as it comes.
+///
+/// Messages are named `chunk`, with a `ChunkView`, and `gap`, with a `GapView`. The last one is named `end`, with an `EndView`: the run has
+/// ended, and every output is complete or its absence was marked. Who connects again gets everything again; offsets tell what is known.
+#[utoipa::path(
+    tag = "logs",
+    operation_id = "log_follow",
+    params(("run" = apispec::schema::RunId, Path, description = "the run"), LogQuery),
+    responses((status = 200, description = "server-sent events", body = String, content_type = "text/event-stream"), ApiError),
+)]
+#[get("/v1/runs/{run}/log/follow")]
+pub(super) async fn follow(
+    _caller: Caller,
+    api: web::Data<Api>,
+    run: web::Path<String>,
+    query: web::Query<LogQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let seat = Seat::take(&api)?;
+    let snapshot = find(&api, &run).await?;
+    let only = only(&snapshot.run, query.stage.as_deref())?;
+    let output = Output::follow(api.orchestrator.clone(), snapshot.run, only);
+    let messages = stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (message(&piece), output)) });
+    Ok(sse::response(seat, api.token.clone(), messages))
+}
+
+fn message(piece: &Piece) -> Message {
+    match piece {
+        Piece::Chunk(chunk) => Message::new(SSE_CHUNK, chunk),
+        Piece::Gap(gap) => Message::new(SSE_GAP, gap),
+        Piece::End(end) => Message::new(SSE_END, end),
+    }
+}
+
+/// The stage that is asked for, if one is.
+fn only(run: &Run, stage: Option<&str>) -> Result<Option<Index>, ApiError> {
+    let Some(wanted) = stage else { return Ok(None) };
+    let stages = || run.shape.plan().stages.iter().enumerate();
+    let exact = stages().find(|(_, stage)| stage.path == wanted || stage.id.as_str() == wanted);
+    let mut by_last_part = stages().filter(|(_, stage)| stage.path.rsplit('/').next() == Some(wanted));
+    let unique = by_last_part.next().filter(|_| by_last_part.next().is_none());
+    let found = exact.or(unique).map(|(at, _)| at);
+    found.map(Some).ok_or_else(|| ApiError::UnknownStage { run: run.id.clone(), stage: wanted.to_owned() })
+}
+
+/// Output as text.
+struct Text {
+    output: Output,
+    /// Whether the first attempt, too, has a line of its own.
+    headed: bool,
+    last: Option<(String, u32, u64)>,
+    line_open: bool,
+}
+
+impl Text {
+    async fn next(&mut self) -> Option<Bytes> {
+        let piece = self.output.next().await?;
+        let mut text = Vec::new();
+        match piece {
+            Piece::Chunk(chunk) => {
+                self.head(&mut text, (chunk.path, chunk.attempt, chunk.fence));
+                text.extend_from_slice(&chunk.bytes.0);
+                self.line_open = chunk.bytes.0.last().is_some_and(|byte| *byte != b'\n');
+            }
+            Piece::Gap(gap) => {
+                let line = gap_line(&gap);
+                self.head(&mut text, (gap.path, gap.attempt, gap.fence));
+                self.close_line(&mut text);
+                text.extend_from_slice(line.as_bytes());
+            }
+            Piece::End(_) => return None,
+        }
+        Some(Bytes::from(text))
+    }
+
+    /// The line that begins an attempt.
+    fn head(&mut self, text: &mut Vec<u8>, attempt: (String, u32, u64)) {
+        if self.last.as_ref() == Some(&attempt) {
+            return;
+        }
+        self.close_line(text);
+        if self.headed || self.last.is_some() {
+            text.extend_from_slice(format!("==> {} (attempt {}) <==\n", attempt.0, attempt.1).as_bytes());
+        }
+        self.last = Some(attempt);
+    }
+
+    fn close_line(&mut self, text: &mut Vec<u8>) {
+        if std::mem::take(&mut self.line_open) {
+            text.push(b'\n');
+        }
+    }
+}
+
+fn gap_line(gap: &GapView) -> String {
+    let reason = match gap.reason {
+        GapReason::NotKept => "not kept",
+        GapReason::NeverStored => "never stored",
+        GapReason::DepotUnavailable => "the depot does not give it now",
+    };
+    match gap.to {
+        Some(to) => format!("[otto: {} bytes of output are missing here: {reason}]\n", to.saturating_sub(gap.from)),
+        None => format!("[otto: output may be missing from here: {reason}]\n"),
+    }
+}

@@ -1,0 +1,133 @@
+//! The HTTP API: create a run, show, list and cancel runs, follow their events and their output.
+//!
+//! A request is read by extractors, authorised by one of them ([`access::Caller`]), becomes one call into the [`Orchestrator`], and its
+//! result a view of `apispec`. What can be followed has two paths: the thing as it is now, and beside it `…/follow`, the same as a stream
+//! of server-sent events that ends with an event `end`: a client that knows no streams needs only the first.
+//!
+//! **Invariant:** no decision about a run is made here, and no subject of the bus is known here.
+
+mod access;
+mod error;
+mod events;
+mod logs;
+mod runs;
+mod spec;
+mod sse;
+pub(crate) mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use actix_web::{App, HttpServer, middleware::from_fn, web};
+use service::{OnError, Supervisor};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
+
+pub use access::ApiToken;
+pub use error::ApiError;
+pub use spec::openapi;
+
+use crate::Orchestrator;
+
+/// The largest body of a request, in bytes: a pipeline file of 1 MiB, escaped, with room for the rest.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Streams that are served at once; each costs a few receivers and at most one temporary file.
+const FOLLOWERS_MAX: usize = 256;
+/// Threads that serve requests. They wait most of the time, and the engine should have the other cores.
+const WORKERS: usize = 2;
+/// How long requests have to end at a shutdown, in seconds; less than [`service::supervisor::GRACE`]. Streams end at once.
+const SHUTDOWN_S: u64 = 2;
+
+/// What the API is told at its start.
+#[derive(Debug)]
+pub struct HttpOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What callers must show.
+    pub token: ApiToken,
+    /// Names, besides those of the loopback, under which the API may be called: hosts without a port.
+    pub hosts: Vec<String>,
+    /// Origins, besides the API's own, whose pages may call it, such as `https://otto.example.org`.
+    pub origins: Vec<String>,
+}
+
+/// Why the API is not served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen}")]
+pub struct HttpError {
+    listen: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// What the handlers of all threads share.
+pub(crate) struct Api {
+    orchestrator: Orchestrator,
+    access: access::Access,
+    followers: Arc<Semaphore>,
+    /// Cancelled when streams are to end.
+    token: CancellationToken,
+    document: String,
+    routes: spec::Routes,
+}
+
+impl Api {
+    fn new(options: HttpOptions, orchestrator: Orchestrator, token: CancellationToken) -> Self {
+        let document = openapi();
+        Self {
+            orchestrator,
+            access: access::Access { token: options.token, hosts: options.hosts, origins: options.origins },
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            token,
+            routes: spec::Routes::of(&document),
+            document: spec::text(&document),
+        }
+    }
+}
+
+/// Serves the API under `supervisor` until that ends; gives the address on which it listens.
+pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supervisor) -> Result<SocketAddr, HttpError> {
+    let listen = options.listen;
+    let failed = |source| HttpError { listen, source };
+    let token = supervisor.token().clone();
+    let api = web::Data::new(Api::new(options, orchestrator, token.clone()));
+    let server = HttpServer::new(move || {
+        let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| configure(config, &api));
+        app.into_app()
+    })
+    .workers(WORKERS)
+    .tcp_nodelay(true)
+    .shutdown_signal(token.cancelled_owned())
+    .shutdown_timeout(SHUTDOWN_S)
+    .bind(listen)
+    .map_err(failed)?;
+    let address = server.addrs().first().copied().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+    let server = server.run();
+    supervisor.spawn("http", OnError::Shutdown, async move { Ok(server.await?) });
+    Ok(address)
+}
+
+fn configure(config: &mut ServiceConfig<'_>, api: &web::Data<Api>) {
+    let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| ApiError::of_json(&error).into());
+    let query = web::QueryConfig::default().error_handler(|error, _| ApiError::InvalidQuery(error.to_string()).into());
+    config.app_data(api.clone()).app_data(json).app_data(query);
+    config.configure(routes).default_service(web::to(spec::unknown_path));
+}
+
+/// Every path of the API.
+fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(runs::create)
+        .service(runs::list)
+        .service(runs::show)
+        .service(runs::cancel)
+        .service(events::list)
+        .service(events::follow)
+        .service(logs::whole)
+        .service(logs::follow)
+        .service(spec::health)
+        .service(spec::openapi_json);
+}

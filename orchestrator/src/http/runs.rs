@@ -1,0 +1,211 @@
+//! Runs: create one, show it, list them, ask for its end.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
+use apispec::{RunCreate, RunCreated, RunDetail, RunList, RunView};
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use model::{
+    RunId, TriggerId,
+    context::{EventKind, TriggerContext},
+    planning::{INLINE_BYTES_MAX, Text},
+    trigger::Trigger,
+};
+use serde::Deserialize;
+use tokio::{sync::broadcast::error::RecvError, time::timeout};
+use utoipa::IntoParams;
+
+use super::{Api, ApiError, access::Caller, view};
+use crate::{CommandError, runs::Snapshot};
+
+/// How long a request for an unknown run waits for it to appear: a trigger that was just stored is a run as soon as its pipeline is
+/// planned, which takes milliseconds.
+const APPEARS_WAIT: Duration = Duration::from_millis(500);
+/// How long the request for a run's end may take to be stored: as long as the bus takes to say that it does not store it.
+const CANCEL_STORED_WAIT: Duration = Duration::from_secs(10);
+/// Runs in one answer, where the request does not say how many.
+const LIST_DEFAULT: usize = 50;
+/// The most runs in one answer.
+const LIST_MAX: usize = 500;
+/// The longest idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+/// The longest path of a pipeline file, in bytes: what Linux takes as a path.
+const PATH_BYTES_MAX: usize = 4096;
+/// The longest branch name, in bytes; git's own limit is that of a file name for each of its parts.
+const BRANCH_BYTES_MAX: usize = 1024;
+/// The longest commit id, in bytes: twice that of SHA-256.
+const COMMIT_BYTES_MAX: usize = 128;
+/// The header that makes the same request, sent again, the same run.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// Who asks for the end of a run, when the API is asked.
+const CANCELLED_BY: &str = "api";
+
+/// The run that a path names.
+pub(super) async fn find(api: &Api, id: &str) -> Result<Snapshot, ApiError> {
+    let unknown = || ApiError::UnknownRun(id.to_owned());
+    let run: RunId = id.parse().map_err(|_| unknown())?;
+    api.orchestrator.runs.get_soon(&run, APPEARS_WAIT).await.ok_or_else(unknown)
+}
+
+/// Create a run.
+///
+/// When this is answered, the request is stored, and its run exists or will. The same `Idempotency-Key` again is the same run; of two
+/// different requests with one key, the first counts.
+#[utoipa::path(
+    tag = "runs",
+    operation_id = "run_create",
+    params(("Idempotency-Key" = Option<String>, Header, description = "makes the same request, sent again, the same run", max_length = 255)),
+    request_body = RunCreate,
+    responses(
+        (status = 201, description = "the run", body = RunCreated,
+            headers(("Location" = String, description = "where the run is shown"))),
+        ApiError,
+    ),
+)]
+#[post("/v1/runs")]
+pub(super) async fn create(
+    _caller: Caller,
+    api: web::Data<Api>,
+    request: HttpRequest,
+    body: web::Json<RunCreate>,
+) -> Result<HttpResponse, ApiError> {
+    let delivery = delivery(&request)?;
+    let trigger = trigger(&api, &delivery, body.into_inner()).await?;
+    let run = api.orchestrator.create(&trigger).await?;
+    let location = (header::LOCATION, format!("/v1/runs/{run}"));
+    Ok(HttpResponse::Created().insert_header(location).json(RunCreated { run }))
+}
+
+/// What makes this request the same as another.
+fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
+    let Some(key) = request.headers().get(IDEMPOTENCY_KEY) else {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(ApiError::Randomness)?;
+        return Ok(HEXLOWER.encode(&random));
+    };
+    let invalid = |why| ApiError::InvalidHeader { name: IDEMPOTENCY_KEY, why };
+    let key = key.to_str().map_err(|_| invalid("has other than visible ASCII characters"))?;
+    match key.len() {
+        0 => Err(invalid("is empty")),
+        1..=KEY_BYTES_MAX => Ok(key.to_owned()),
+        _ => Err(invalid("is longer than 255 characters")),
+    }
+}
+
+async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger, ApiError> {
+    check_text("pipeline_path", &wanted.pipeline_path, PATH_BYTES_MAX)?;
+    check_text("branch", &wanted.branch, BRANCH_BYTES_MAX)?;
+    check_text("commit", &wanted.commit, COMMIT_BYTES_MAX)?;
+    let blobs = &api.orchestrator.blobs;
+    if let Some(source) = wanted.source
+        && !blobs.has(&source).await?
+    {
+        return Err(ApiError::UnknownSource(source));
+    }
+    let pipeline = if wanted.pipeline.len() <= INLINE_BYTES_MAX {
+        Text::Inline(wanted.pipeline)
+    } else {
+        Text::Depot(blobs.put(Bytes::from(wanted.pipeline)).await?)
+    };
+    let context = TriggerContext { event: EventKind::Manual, branch: wanted.branch, commit: wanted.commit, parameters: wanted.parameters };
+    Ok(Trigger {
+        id: TriggerId::of("api", delivery),
+        project: wanted.project,
+        context,
+        pipeline_path: wanted.pipeline_path,
+        pipeline,
+        source: wanted.source,
+    })
+}
+
+fn check_text(name: &str, text: &str, bytes_max: usize) -> Result<(), ApiError> {
+    if text.len() > bytes_max {
+        return Err(ApiError::InvalidBody(format!("`{name}` has {} bytes, over the limit of {bytes_max}", text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ApiError::InvalidBody(format!("`{name}` has a control character")));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// How many runs at most.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<usize>,
+    /// The `cursor` of the answer before.
+    #[param(value_type = Option<apispec::schema::RunId>)]
+    cursor: Option<RunId>,
+}
+
+/// List runs, the newest first.
+#[utoipa::path(
+    tag = "runs",
+    operation_id = "run_list",
+    params(ListQuery),
+    responses((status = 200, description = "some runs, and where to go on", body = RunList), ApiError),
+)]
+#[get("/v1/runs")]
+pub(super) async fn list(_caller: Caller, api: web::Data<Api>, query: web::Query<ListQuery>) -> Result<web::Json<RunList>, ApiError> {
+    let limit = query.limit.unwrap_or(LIST_DEFAULT);
+    if !(1..=LIST_MAX).contains(&limit) {
+        return Err(ApiError::InvalidQuery(format!("`limit` is {limit}, and must be 1 to {LIST_MAX}")));
+    }
+    let runs = &api.orchestrator.runs;
+    if let Some(cursor) = &query.cursor
+        && runs.get(cursor).is_none()
+    {
+        return Err(ApiError::InvalidQuery(format!("`cursor` names the run {cursor}, which is not listed any more: begin again")));
+    }
+    let mut found = runs.list(query.cursor.as_ref(), limit + 1);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let cursor = found.last().filter(|_| more).map(|run| run.id.clone());
+    Ok(web::Json(RunList { runs: found.iter().map(|run| view::run(run)).collect(), cursor }))
+}
+
+/// Show a run with its stages, their attempts, and the offers that decided where they ran.
+#[utoipa::path(
+    tag = "runs",
+    operation_id = "run_show",
+    params(("run" = apispec::schema::RunId, Path, description = "the run")),
+    responses((status = 200, description = "the run", body = RunDetail), ApiError),
+)]
+#[get("/v1/runs/{run}")]
+pub(super) async fn show(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<web::Json<RunDetail>, ApiError> {
+    let snapshot = find(&api, &run).await?;
+    let run = &snapshot.run;
+    Ok(web::Json(view::detail(run, |stage| api.orchestrator.runs.unplaced(&run.id, stage))))
+}
+
+/// Ask for the end of a run.
+///
+/// When this is answered, the request is stored; it has taken effect when the run has ended.
+#[utoipa::path(
+    tag = "runs",
+    operation_id = "run_cancel",
+    params(("run" = apispec::schema::RunId, Path, description = "the run")),
+    responses((status = 202, description = "the run, whose end was asked for", body = RunView), ApiError),
+)]
+#[post("/v1/runs/{run}/cancel")]
+pub(super) async fn cancel(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    let snapshot = find(&api, &run).await?;
+    // Follow first, then ask: the record that says so is not missed.
+    let mut appended = api.orchestrator.runs.follow();
+    let id = &snapshot.run.id;
+    let mut state = api.orchestrator.cancel(id, CANCELLED_BY).await?.run;
+    let stored = async {
+        while state.cancelled.is_none() && state.ended.is_none() {
+            if let Err(RecvError::Closed) = appended.recv().await {
+                return Err(CommandError::Late(id.clone()));
+            }
+            state = api.orchestrator.runs.get(id).ok_or_else(|| CommandError::UnknownRun(id.clone()))?.run;
+        }
+        Ok(state)
+    };
+    let state = timeout(CANCEL_STORED_WAIT, stored).await.map_err(|_| CommandError::Late(id.clone()))??;
+    Ok(HttpResponse::Accepted().json(view::run(&state)))
+}
