@@ -1,0 +1,51 @@
+//! `otto run`, as a whole process.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+
+use crate::{
+    baseline, scratch,
+    stats::{Row, Samples},
+};
+
+/// Runs of each length.
+const RUNS: usize = 30;
+
+pub(crate) fn measure(otto: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for stages in [1, 40] {
+        let folder = scratch()?;
+        std::fs::write(folder.path().join("Ottofile"), baseline::pipeline(stages))?;
+        let (mut bare, mut run) = (Samples::default(), Samples::default());
+        run_once(otto, folder.path())?;
+        for _ in 0..RUNS {
+            // In turns, so that a machine that drifts slows both.
+            let begun = Instant::now();
+            for _ in 0..stages {
+                baseline::shell()?;
+            }
+            bare.push(begun.elapsed());
+            run.push(run_once(otto, folder.path())?);
+        }
+        rows.push(bare.row(&format!("{stages} bare shells in a row"), None));
+        rows.push(run.row(&format!("`otto run` of {stages} stages, the whole process"), Some(bare.p50())));
+        if stages > 1 {
+            let per_stage: Samples = std::iter::once(run.p50().saturating_sub(bare.p50()) / u32::try_from(stages)?).collect();
+            rows.push(per_stage.row("the same, for each stage over its shell", None));
+        }
+    }
+    Ok(rows)
+}
+
+fn run_once(otto: &Path, folder: &Path) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let output = Command::new(otto).arg("run").current_dir(folder).stdin(Stdio::null()).output()?;
+    let took = begun.elapsed();
+    ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(took)
+}
