@@ -5,7 +5,10 @@ use std::time::Duration;
 use blob::Blobs;
 use eventbus::{Bus, BusError};
 use model::{RunId, trigger::Trigger};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     logs::LogHub,
@@ -58,13 +61,28 @@ impl Orchestrator {
         Ok(trigger.run())
     }
 
-    /// Asks for the end of a run. It is requested when this returns; it has taken effect when the run has ended.
+    /// Asks for the end of a run. The request is in the log when this returns; it has taken effect when the run has ended.
     pub async fn cancel(&self, run: &RunId, by: &str) -> Result<Snapshot, CommandError> {
-        let (done, outcome) = oneshot::channel();
         let late = || CommandError::Late(run.clone());
+        timeout(COMMAND_DEADLINE, self.cancel_and_see(run, by)).await.map_err(|_| late())?
+    }
+
+    async fn cancel_and_see(&self, run: &RunId, by: &str) -> Result<Snapshot, CommandError> {
+        let late = || CommandError::Late(run.clone());
+        // Follow first, then ask: the record that says so is not missed.
+        let mut appended = self.runs.follow();
+        let (done, outcome) = oneshot::channel();
         let command = Command::Cancel { run: run.clone(), by: by.to_owned(), done };
         self.commands.send(command).await.map_err(|_| late())?;
-        tokio::time::timeout(COMMAND_DEADLINE, outcome).await.map_err(|_| late())?.map_err(|_| late())??;
-        self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))
+        outcome.await.map_err(|_| late())??;
+        loop {
+            let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
+            if snapshot.run.cancelled.is_some() || snapshot.run.ended.is_some() {
+                return Ok(snapshot);
+            }
+            if let Err(RecvError::Closed) = appended.recv().await {
+                return Err(late());
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ use testkit::wait_for;
 /// The binary under test.
 pub(crate) const OTTO: &str = env!("CARGO_BIN_EXE_otto");
 /// The longest that anything here may take. It is far longer than a lease, and a machine under load is slow.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Waits until the condition holds.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {

@@ -2,10 +2,16 @@
 //!
 //! It is a test of the package that has the binary `otto`, so that cargo builds the one for the other.
 
+#[cfg(test)]
 mod house;
+#[cfg(test)]
 mod witness;
 
+#[cfg(test)]
 mod delivery;
+#[cfg(test)]
 mod kills;
+#[cfg(test)]
 mod local;
+#[cfg(test)]
 mod writes;

@@ -104,16 +104,11 @@ async fn deliver(house: &House, source: &Source, document: &PlanDocument, termin
     let stages = document.plan().stages.iter().map(|stage| (stage.id.clone(), stage.path.clone()));
     let mut follow = Follow::new(&mut terminal.out, terminal.colour);
     follow.know(stages);
-    show(&house.orchestrator, &trigger, document, &mut follow).await
+    show(&house.orchestrator, &trigger, &mut follow).await
 }
 
 /// Starts the run and prints it as it happens, until it has ended and everything that its stages said was printed.
-async fn show(
-    orchestrator: &Orchestrator,
-    trigger: &Trigger,
-    document: &PlanDocument,
-    follow: &mut Follow<impl io::Write>,
-) -> anyhow::Result<RunOutcome> {
+async fn show(orchestrator: &Orchestrator, trigger: &Trigger, follow: &mut Follow<impl io::Write>) -> anyhow::Result<RunOutcome> {
     let mut appended = orchestrator.runs.follow();
     let run = orchestrator.create(trigger).await?;
     let snapshot = orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;

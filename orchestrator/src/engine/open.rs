@@ -24,7 +24,7 @@ pub(crate) const INPUTS_MAX: usize = 64;
 /// Before an append is tried again that the bus did not take.
 pub(crate) const APPEND_PAUSE: Duration = Duration::from_millis(500);
 /// How long an ended run waits in memory for the outputs of its stages.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_mins(1);
 /// Before an auction that found nobody is held again, if no slot became free in the meantime.
 const AUCTION_PAUSE: Duration = Duration::from_secs(1);
 /// Before offers for a stage that cannot start yet are asked for again.

@@ -18,7 +18,7 @@ use super::{Engine, WOKEN_MAX, outbox::Letter};
 use crate::core::{Answer, AttemptEnd, Effect, Run, shape::Index};
 
 /// How long after a stage's time is up its agent may still store output: a bus or depot that was away comes back in that time.
-const STORE_OUTPUT: Duration = Duration::from_secs(24 * 60 * 60);
+const STORE_OUTPUT: Duration = Duration::from_hours(24);
 
 impl Engine {
     /// Says what the state of the run demands and was not said lately.

@@ -13,17 +13,14 @@ use model::{
     trigger::Trigger,
 };
 use serde::Deserialize;
-use tokio::{sync::broadcast::error::RecvError, time::timeout};
 use utoipa::IntoParams;
 
 use super::{Api, ApiError, access::Caller, view};
-use crate::{CommandError, runs::Snapshot};
+use crate::runs::Snapshot;
 
 /// How long a request for an unknown run waits for it to appear: a trigger that was just stored is a run as soon as its pipeline is
 /// planned, which takes milliseconds.
 const APPEARS_WAIT: Duration = Duration::from_millis(500);
-/// How long the request for a run's end may take to be stored: as long as the bus takes to say that it does not store it.
-const CANCEL_STORED_WAIT: Duration = Duration::from_secs(10);
 /// Runs in one answer, where the request does not say how many.
 const LIST_DEFAULT: usize = 50;
 /// The most runs in one answer.
@@ -193,19 +190,6 @@ pub(super) async fn show(_caller: Caller, api: web::Data<Api>, run: web::Path<St
 #[post("/v1/runs/{run}/cancel")]
 pub(super) async fn cancel(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<HttpResponse, ApiError> {
     let snapshot = find(&api, &run).await?;
-    // Follow first, then ask: the record that says so is not missed.
-    let mut appended = api.orchestrator.runs.follow();
-    let id = &snapshot.run.id;
-    let mut state = api.orchestrator.cancel(id, CANCELLED_BY).await?.run;
-    let stored = async {
-        while state.cancelled.is_none() && state.ended.is_none() {
-            if let Err(RecvError::Closed) = appended.recv().await {
-                return Err(CommandError::Late(id.clone()));
-            }
-            state = api.orchestrator.runs.get(id).ok_or_else(|| CommandError::UnknownRun(id.clone()))?.run;
-        }
-        Ok(state)
-    };
-    let state = timeout(CANCEL_STORED_WAIT, stored).await.map_err(|_| CommandError::Late(id.clone()))??;
+    let state = api.orchestrator.cancel(&snapshot.run.id, CANCELLED_BY).await?.run;
     Ok(HttpResponse::Accepted().json(view::run(&state)))
 }

@@ -1,4 +1,6 @@
 //! The orchestrator from outside.
 
+#[cfg(test)]
 mod engine;
+#[cfg(test)]
 mod openapi;
