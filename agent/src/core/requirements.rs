@@ -1,0 +1,114 @@
+//! Whether an agent has what a stage demands.
+
+use std::collections::BTreeMap;
+
+use model::plan::{Requirements, Value};
+
+/// What an agent is and has.
+pub(crate) type Facts = BTreeMap<String, Value>;
+
+/// What is missing, for people; `None` if nothing is.
+pub(crate) fn missing(requires: &Requirements, facts: &Facts) -> Option<String> {
+    let lacks: Vec<String> = requires
+        .iter()
+        .filter(|(name, wanted)| !meets(wanted, facts.get(*name)))
+        .map(|(name, wanted)| lack(name, wanted, facts.get(name)))
+        .collect();
+    (!lacks.is_empty()).then(|| lacks.join("; "))
+}
+
+fn meets(wanted: &Value, fact: Option<&Value>) -> bool {
+    match (wanted, fact) {
+        (Value::Boolean(true), fact) => !matches!(fact, None | Some(Value::Boolean(false))),
+        (Value::Boolean(false), fact) => matches!(fact, None | Some(Value::Boolean(false))),
+        (Value::List(all), fact) => all.iter().all(|one| meets(one, fact)),
+        (_, None) => false,
+        // A fact that is a list has several values, such as an agent's labels: one that meets the demand is enough.
+        (wanted, Some(Value::List(facts))) => facts.iter().any(|fact| meets(wanted, Some(fact))),
+        (Value::Text(wanted), Some(fact)) => matches!(fact, Value::Text(text) if text == wanted),
+        (Value::Integer(wanted), Some(Value::Integer(fact))) => fact >= wanted,
+        (Value::Integer(_) | Value::Decimal { .. }, Some(fact)) => match (number(wanted), number(fact)) {
+            (Some(wanted), Some(fact)) => fact >= wanted,
+            _ => false,
+        },
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(number) => number.to_string().parse().ok(),
+        Value::Decimal { decimal } => decimal.parse().ok(),
+        Value::Boolean(_) | Value::Text(_) | Value::List(_) => None,
+    }
+}
+
+fn lack(name: &str, wanted: &Value, fact: Option<&Value>) -> String {
+    let wanted = match wanted {
+        Value::Boolean(true) => format!("wants {name}"),
+        Value::Integer(_) | Value::Decimal { .. } => format!("wants {name} of at least {}", show(wanted)),
+        Value::Boolean(false) | Value::Text(_) | Value::List(_) => format!("wants {name} = {}", show(wanted)),
+    };
+    let has = fact.map_or("this agent has none".to_owned(), |fact| format!("this agent has {}", show(fact)));
+    format!("{wanted}, {has}")
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::Boolean(value) => value.to_string(),
+        Value::Integer(number) => number.to_string(),
+        Value::Text(text) => format!("'{text}'"),
+        Value::Decimal { decimal } => decimal.clone(),
+        Value::List(values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn each_kind_of_demand_is_met_in_its_own_way() {
+        let facts = Facts::from([
+            ("arch".to_owned(), text("amd64")),
+            ("cores".to_owned(), Value::Integer(4)),
+            ("load".to_owned(), Value::Decimal { decimal: "1.5".to_owned() }),
+            ("docker".to_owned(), Value::Boolean(true)),
+            ("gpu".to_owned(), Value::Boolean(false)),
+            ("label".to_owned(), Value::List(vec![text("fast"), text("office")])),
+        ]);
+        let cases = [
+            ("arch", text("amd64"), true),
+            ("arch", text("arm64"), false),
+            ("arch", Value::Boolean(true), true),
+            ("cores", Value::Integer(4), true),
+            ("cores", Value::Integer(5), false),
+            ("cores", Value::Decimal { decimal: "3.5".to_owned() }, true),
+            ("cores", text("4"), false),
+            ("load", Value::Integer(2), false),
+            ("docker", Value::Boolean(true), true),
+            ("gpu", Value::Boolean(true), false),
+            ("gpu", Value::Boolean(false), true),
+            ("none", Value::Boolean(true), false),
+            ("none", text("x"), false),
+            ("label", text("office"), true),
+            ("label", Value::List(vec![text("fast"), text("office")]), true),
+            ("label", Value::List(vec![text("fast"), text("slow")]), false),
+        ];
+        for (name, wanted, met) in cases {
+            let requires = Requirements::from([(name.to_owned(), wanted.clone())]);
+            assert_eq!(missing(&requires, &facts).is_none(), met, "{name} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let facts = Facts::from([("cores".to_owned(), Value::Integer(4))]);
+        let requires = Requirements::from([("arch".to_owned(), text("arm64")), ("cores".to_owned(), Value::Integer(8))]);
+        let said = missing(&requires, &facts).unwrap();
+        assert_eq!(said, "wants arch = 'arm64', this agent has none; wants cores of at least 8, this agent has 4");
+    }
+}

@@ -1,0 +1,104 @@
+//! The directories of one attempt: fresh when it begins, gone when it is over.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// `<root>/source`, where steps run, and beside it what is not part of the source.
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The one at `root`, which need not exist.
+    pub(crate) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Makes the directories. Only the agent's user can enter them.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        for path in [&self.root, &self.source(), &self.home(), &self.temporary()] {
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
+        Ok(())
+    }
+
+    /// The directory that holds the others.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where steps run: the source tree.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.root.join("source")
+    }
+
+    /// The steps' `HOME`.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    /// The steps' `TMPDIR`.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Where the script of a step is written that cannot be an argument.
+    pub(crate) fn script(&self, step: u32) -> PathBuf {
+        self.root.join(format!("step-{step}"))
+    }
+
+    /// Removes everything. It is no error if nothing is there.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.root)
+    }
+}
+
+/// Removes a tree even where a stage has taken its own right to write away, as Go's module cache does.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path)?;
+            fs::remove_dir_all(path)
+        }
+        result => result,
+    }
+}
+
+fn make_writable(root: &Path) -> io::Result<()> {
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_cannot_be_written_to_is_removed_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(folder.path().join("w"));
+        workspace.create().unwrap();
+        let locked = workspace.source().join("locked");
+        fs::create_dir(&locked).unwrap();
+        fs::write(locked.join("file"), "x").unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o555)).unwrap();
+        workspace.remove().unwrap();
+        assert!(!folder.path().join("w").exists());
+        workspace.remove().unwrap();
+    }
+}

@@ -1,0 +1,125 @@
+//! The agent role: makes offers, runs stages, streams their output, reports how they ended. It owns its slots.
+//!
+//! ```text
+//! desk ── core::slots (pure: offers, reservations, leases)
+//!   └─▶ keeper of each attempt ── executor (work directory, steps, output)
+//!                              └─ spool (what outlives a kill), reports (said until heard)
+//! ```
+//!
+//! **Invariants:** an attempt is started at most once under one fence, even if the agent is killed at any instruction; no process of an
+//! attempt is left when its end is reported; what ended is told until somebody says that it was heard.
+//!
+//! It must never see another agent's work, or hold a secret value.
+
+mod clock;
+mod core;
+mod desk;
+mod executor;
+mod keeper;
+mod reports;
+mod spool;
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, thread::available_parallelism};
+
+use blob::Blobs;
+use eventbus::{Bus, BusError, Subject};
+use model::{AgentName, plan::Value};
+use service::{OnError, Supervisor};
+use tokio::task::spawn_blocking;
+
+pub use executor::environment::{Variables, tool_homes};
+pub use spool::SpoolError;
+
+use self::{
+    core::slots::{Slots, Terms},
+    desk::Desk,
+    executor::{Tools, sources::Sources},
+    keeper::Shared,
+    spool::Spool,
+};
+
+/// The target of the log lines from which the benchmark draws where the time of a stage goes.
+pub(crate) const WATERFALL: &str = "waterfall";
+
+/// How an agent is set up.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// Its name, unique on its bus.
+    pub name: AgentName,
+    /// How many stages it runs at once.
+    pub slots: u32,
+    /// The folder of its data; no other agent may use it. Work directories lie there, so a short path is a good one.
+    pub data: PathBuf,
+    /// The price of a second, in millionths of the installation's currency unit.
+    pub price_micros_per_s: u64,
+    /// The class whose auctions it hears.
+    pub class: String,
+    /// What it is and has, for stages' requirements; see [`machine_facts`].
+    pub facts: BTreeMap<String, Value>,
+    /// What stages see of the agent's own environment; see [`tool_homes`].
+    pub passthrough: Variables,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its data folder cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// What it keeps there cannot be read.
+    #[error("cannot take stock of the agent's data folder {}", path.display())]
+    Stock {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot listen.
+    #[error("the agent cannot listen to the bus")]
+    Bus(#[from] BusError),
+}
+
+/// `arch`, `os` and `cores` of this machine.
+pub fn machine_facts() -> BTreeMap<String, Value> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        arch => arch,
+    };
+    let cores = available_parallelism().map_or(1, |cores| i64::try_from(cores.get()).unwrap_or(i64::MAX));
+    BTreeMap::from([
+        ("arch".to_owned(), Value::Text(arch.to_owned())),
+        ("os".to_owned(), Value::Text(std::env::consts::OS.to_owned())),
+        ("cores".to_owned(), Value::Integer(cores)),
+    ])
+}
+
+/// Starts an agent on `supervisor`. When this returns it listens: an announcement that is published afterwards is answered.
+///
+/// What an earlier life with the same data folder left running is ended first, and reported as lost.
+pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<(), Error> {
+    let data = options.data.clone();
+    let opened = spawn_blocking(move || -> Result<_, Error> {
+        let stock = |source| Error::Stock { path: data.clone(), source };
+        let spool = Spool::open(&data)?;
+        let recovered = spool.recover().map_err(stock)?;
+        let sources = Sources::create(data.join("sources")).map_err(stock)?;
+        Ok((spool, recovered, sources))
+    });
+    let (spool, recovered, sources) =
+        opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
+    let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
+    let tools = Tools { sources, blobs, passthrough: options.passthrough };
+    let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
+    let now = clock::now_ms();
+    let terms = Terms { agent: options.name, slots: options.slots, price_micros_per_s: options.price_micros_per_s, facts: options.facts };
+    let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);
+    for recovered in recovered {
+        desk.go_on(recovered, now);
+    }
+    let ahead = shared;
+    supervisor.spawn("agent folders", OnError::Log, async move { Ok(spawn_blocking(move || ahead.spool.make_ready()).await?) });
+    supervisor.spawn("agent desk", OnError::Shutdown, desk.work(ears));
+    Ok(())
+}

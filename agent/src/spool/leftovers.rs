@@ -1,0 +1,90 @@
+//! Ends processes that an agent which was killed could not end. They are told from all others by what Linux says of them under `/proc`:
+//! a process id alone may have been given to somebody else meanwhile.
+
+use std::{collections::BTreeSet, fs, thread, time::Duration};
+
+use model::protocol::agent::Lease;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tracing::{info, warn};
+
+use crate::executor::environment::LEASE_MARK;
+
+/// Rounds of looking for processes: each ends all it sees, and a process that forks fast enough to outlive the first round meets the next.
+const ROUNDS_MAX: u32 = 20;
+/// Between two rounds, for the killed to go.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// What tells a process from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Status {
+    group: i32,
+    zombie: bool,
+    start_ticks: u64,
+}
+
+/// When the process started, in ticks since boot; `None` if it is gone or the system has no `/proc`.
+pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
+    status(pid).map(|status| status.start_ticks)
+}
+
+/// Ends every process of the lease: those with its mark in their environment, wherever they have gone, and those of a group whose
+/// leader is the one that was recorded.
+pub(super) fn end(lease: &Lease, mark: &str, groups: &[(i32, Option<u64>)]) {
+    let mark = format!("{LEASE_MARK}={mark}").into_bytes();
+    for _ in 0..ROUNDS_MAX {
+        let alive: BTreeSet<i32> =
+            groups.iter().filter(|(pid, ticks)| ticks.is_some() && start_ticks(*pid) == *ticks).map(|(pid, _)| *pid).collect();
+        let found: Vec<i32> = pids()
+            .filter(|pid| status(*pid).is_some_and(|status| !status.zombie && (alive.contains(&status.group) || has_mark(*pid, &mark))))
+            .collect();
+        if found.is_empty() {
+            return;
+        }
+        info!(?lease, processes = ?found, "ending what an earlier life left running");
+        for pid in found {
+            // It may have ended by itself just now.
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        thread::sleep(ROUND_PAUSE);
+    }
+    warn!(?lease, "processes that an earlier life left running do not end");
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn has_mark(pid: i32, mark: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == mark))
+}
+
+fn status(pid: i32) -> Option<Status> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Reads `/proc/<pid>/stat` (`man 5 proc_pid_stat`): the name in parentheses may have blanks and parentheses of its own.
+fn parse(text: &str) -> Option<Status> {
+    let (_, fields) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    // Fields are counted from 1, and the first one here is the third.
+    Some(Status {
+        zombie: *fields.first()? == "Z",
+        group: fields.get(5 - 3)?.parse().ok()?,
+        start_ticks: fields.get(22 - 3)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let text = "7 (a) b (c) S 1 6 6 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1 1\n";
+        assert_eq!(parse(text), Some(Status { group: 6, zombie: false, start_ticks: 12345 }));
+        assert_eq!(parse("7 (x"), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! The agent on the memory bus. Each test plays the orchestrator and the auctioneer.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
+mod office;
+
+mod life;
+mod output;
+mod promises;
+mod stages;

@@ -1,0 +1,285 @@
+//! What plays the orchestrator: it announces, assigns, listens and acknowledges.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use agent::{AgentOptions, tool_homes};
+use blob::{Blobs, DiskStore, Durability};
+use bytes::Bytes;
+use eventbus::{Bus, Pattern, Subject, Subscription};
+use model::{
+    AgentName, AttemptId, AuctionId, Digest, RunId, StageId, StageOutcome, TriggerId,
+    plan::{Effect, Stage, Step, Value},
+    protocol::{
+        agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
+        auction::{Announcement, AuctionRequest, Bid},
+        log::{LogChunk, LogMark, Stream},
+    },
+};
+use service::{Supervisor, supervisor::Ended};
+use tempfile::TempDir;
+use testkit::TEST_DEADLINE;
+use tokio::time::timeout;
+
+pub(crate) struct Office {
+    /// The orchestrator's.
+    pub(crate) bus: Bus,
+    auctioneer: Bus,
+    agent: Bus,
+    pub(crate) blobs: Blobs,
+    pub(crate) supervisor: Supervisor,
+    folder: TempDir,
+    reports: [Subscription; 4],
+    bids: Subscription,
+    pub(crate) logs: Subscription,
+    pub(crate) statuses: Subscription,
+}
+
+pub(crate) fn name() -> AgentName {
+    "a1".parse().unwrap()
+}
+
+pub(crate) fn sh(script: &str) -> Step {
+    step("sh", "script", script)
+}
+
+pub(crate) fn step(symbol: &str, parameter: &str, text: &str) -> Step {
+    let parameters = BTreeMap::from([(parameter.to_owned(), Value::Text(text.to_owned()))]);
+    Step { symbol: symbol.to_owned(), library: "stdlib".to_owned(), parameters }
+}
+
+pub(crate) fn stage(path: &str, steps: Vec<Step>) -> Stage {
+    Stage {
+        id: StageId::of(path),
+        path: path.to_owned(),
+        needs: vec![],
+        requires: BTreeMap::new(),
+        environment: BTreeMap::new(),
+        steps,
+        timeout_ms: 60_000,
+        effect: Effect::Safe,
+        retries_lost: 2,
+    }
+}
+
+pub(crate) fn lease(stage: &Stage, fence: u64) -> Lease {
+    Lease { attempt: AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: stage.id.clone(), attempt: 1 }, fence }
+}
+
+pub(crate) fn assignment(stage: Stage, fence: u64) -> Assignment {
+    Assignment {
+        lease: lease(&stage, fence),
+        stage,
+        project: "shop".to_owned(),
+        branch: "main".to_owned(),
+        commit: "c0ffee".to_owned(),
+        source: None,
+        depot_token: String::new(),
+    }
+}
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(TEST_DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+}
+
+impl Office {
+    /// With an agent of two slots.
+    pub(crate) async fn open() -> Self {
+        let office = Self::without_agent().await;
+        office.start_agent().await;
+        office
+    }
+
+    pub(crate) async fn without_agent() -> Self {
+        let bus = eventbus::memory::bus();
+        Self::on(bus.clone(), bus.clone(), bus).await
+    }
+
+    /// Without an agent, on the connections of orchestrator, auctioneer and agent.
+    pub(crate) async fn on(bus: Bus, auctioneer: Bus, agent: Bus) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, c, d] = Pattern::reports();
+        let reports = [
+            bus.subscribe(a).await.unwrap(),
+            bus.subscribe(b).await.unwrap(),
+            bus.subscribe(c).await.unwrap(),
+            bus.subscribe(d).await.unwrap(),
+        ];
+        Self {
+            blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
+            supervisor: Supervisor::new(),
+            reports,
+            bids: auctioneer.subscribe(Pattern::bids()).await.unwrap(),
+            logs: bus.subscribe(Pattern::logs()).await.unwrap(),
+            statuses: bus.subscribe(Pattern::statuses()).await.unwrap(),
+            bus,
+            auctioneer,
+            agent,
+            folder,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn options(&self) -> AgentOptions {
+        AgentOptions {
+            name: name(),
+            slots: 2,
+            data: self.path("agent"),
+            price_micros_per_s: 0,
+            class: "any".to_owned(),
+            facts: agent::machine_facts(),
+            passthrough: tool_homes(&BTreeMap::new()),
+        }
+    }
+
+    pub(crate) async fn start_agent(&self) {
+        agent::run(self.options(), self.agent.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
+    }
+
+    pub(crate) async fn stop_agent(&mut self) {
+        assert_eq!(self.supervisor.shut_down().await, Ended::InOrder);
+        self.supervisor = Supervisor::new();
+    }
+
+    pub(crate) async fn ask(&mut self, stage: &Stage, round: u32, after: &[&Stage]) -> Bid {
+        let attempt = lease(stage, 0).attempt;
+        let request = AuctionRequest {
+            auction: AuctionId::of(&attempt, round),
+            attempt,
+            requires: stage.requires.clone(),
+            source: None,
+            after: after.iter().map(|stage| lease(stage, 0).attempt).collect(),
+            except: vec![],
+        };
+        self.auctioneer.publish(&Subject::auction("any"), &Announcement { request }).await.unwrap();
+        soon("a bid", self.bids.next()).await.unwrap().read().unwrap()
+    }
+
+    pub(crate) async fn send(&self, command: AgentCommand) {
+        self.bus.publish(&Subject::inbox(&name()), &command).await.unwrap();
+    }
+
+    pub(crate) async fn assign(&self, assignment: &Assignment) {
+        self.send(AgentCommand::Assign(Box::new(assignment.clone()))).await;
+    }
+
+    /// Auction and assignment.
+    pub(crate) async fn award(&mut self, assignment: &Assignment) {
+        let bid = self.ask(&assignment.stage, 0, &[]).await;
+        assert!(matches!(bid, Bid::Offer(_)), "{bid:?}");
+        self.assign(assignment).await;
+    }
+
+    pub(crate) async fn acknowledge(&self, lease: &Lease, report: ReportKind) {
+        self.send(AgentCommand::Acknowledge { lease: lease.clone(), report }).await;
+    }
+
+    /// The next report of this kind, not acknowledged. Those of its channel that come before it are skipped.
+    pub(crate) async fn report(&mut self, kind: ReportKind) -> AgentReport {
+        let channel = match kind {
+            ReportKind::Declined => 0,
+            ReportKind::Started => 1,
+            ReportKind::Finished | ReportKind::Lost => 2,
+            ReportKind::LogStored => 3,
+        };
+        let [.., subscription] = &mut self.reports[..=channel] else { unreachable!() };
+        soon(&format!("a report {kind:?}"), async {
+            loop {
+                let report: AgentReport = subscription.next().await.unwrap().read().unwrap();
+                if report.report.kind() == kind {
+                    return report;
+                }
+            }
+        })
+        .await
+    }
+
+    /// The result, acknowledged.
+    pub(crate) async fn result(&mut self, lease: &Lease) -> (StageOutcome, Option<String>) {
+        loop {
+            let report = self.report(ReportKind::Finished).await;
+            let Report::Finished { outcome, reason, .. } = report.report else { unreachable!() };
+            if report.lease == *lease {
+                self.acknowledge(lease, ReportKind::Finished).await;
+                return (outcome, reason);
+            }
+        }
+    }
+
+    /// The stored output and its index, acknowledged.
+    pub(crate) async fn stored(&mut self, of: &Lease) -> (Bytes, Bytes) {
+        loop {
+            let AgentReport { lease, report: Report::LogStored { log } } = self.report(ReportKind::LogStored).await else { unreachable!() };
+            if lease == *of {
+                self.acknowledge(of, ReportKind::LogStored).await;
+                let bytes = self.blobs.get(&log.bytes).await.unwrap();
+                assert_eq!(bytes.len() as u64, log.length);
+                return (bytes, self.blobs.get(&log.index).await.unwrap());
+            }
+        }
+    }
+
+    /// Runs a stage of these steps; its outcome, the reason, and its standard output.
+    pub(crate) async fn run(&mut self, path: &str, steps: Vec<Step>) -> (StageOutcome, Option<String>, String) {
+        self.run_stage(stage(path, steps), None).await
+    }
+
+    pub(crate) async fn run_stage(&mut self, stage: Stage, source: Option<Digest>) -> (StageOutcome, Option<String>, String) {
+        let assignment = Assignment { source, ..assignment(stage, 1) };
+        self.award(&assignment).await;
+        let (outcome, reason) = self.result(&assignment.lease).await;
+        let (bytes, index) = self.stored(&assignment.lease).await;
+        let said = said(&bytes, &index, Stream::Out);
+        (outcome, reason, String::from_utf8(said).unwrap())
+    }
+
+    /// The next chunk of live output that is the stage's own.
+    pub(crate) async fn chunk(&mut self) -> LogChunk {
+        soon("live output", async {
+            loop {
+                let chunk = LogChunk::decode(&self.logs.next().await.unwrap().payload).unwrap();
+                if chunk.header.mark.stream == Stream::Out {
+                    return chunk;
+                }
+            }
+        })
+        .await
+    }
+
+    /// The agent's folders of attempts, without those that are made ahead: their journal is empty.
+    pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
+        let (spool, work) = (self.path("agent/spool"), self.path("agent/work"));
+        let is_used = |folder: &PathBuf| {
+            std::fs::metadata(spool.join(folder.file_name().unwrap()).join("journal")).map_or(true, |journal| journal.len() > 0)
+        };
+        let folders = [&spool, &work].map(|folder| std::fs::read_dir(folder).unwrap());
+        folders.into_iter().flatten().map(|entry| entry.unwrap().path()).filter(is_used).collect()
+    }
+}
+
+/// The marks of an index.
+pub(crate) fn marks(index: &[u8]) -> Vec<LogMark> {
+    index.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// The bytes of one stream.
+pub(crate) fn said(bytes: &[u8], index: &[u8], stream: Stream) -> Vec<u8> {
+    let of_stream = marks(index).into_iter().filter(|mark| mark.stream == stream);
+    of_stream.flat_map(|mark| bytes[usize::try_from(mark.offset).unwrap()..][..mark.length as usize].to_vec()).collect()
+}
+
+/// Whether a process is there, and no zombie.
+pub(crate) fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    testkit::wait_for(TEST_DEADLINE, what, async || condition().then_some(())).await;
+}
+
+/// A short time in which nothing may happen.
+pub(crate) const QUIET: Duration = Duration::from_millis(200);

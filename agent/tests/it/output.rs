@@ -1,0 +1,83 @@
+//! Output: live, whole, and never in the way.
+
+use model::{
+    StageOutcome,
+    protocol::{
+        agent::{AgentCommand, ReportKind},
+        log::{CHUNK_BYTES_MAX, Stream},
+    },
+};
+
+use crate::office::{Office, assignment, marks, said, sh, stage};
+
+#[tokio::test]
+async fn output_arrives_while_the_stage_runs() {
+    let mut office = Office::open().await;
+    let gate = office.path("gate");
+    let assignment = assignment(stage("live", vec![sh(&format!("printf first; until [ -e {} ]; do sleep 0.01; done", gate.display()))]), 1);
+    office.award(&assignment).await;
+    let chunk = office.chunk().await;
+    assert_eq!((chunk.bytes.as_slice(), chunk.header.lease), (b"first".as_slice(), assignment.lease.clone()));
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(office.result(&assignment.lease).await.0, StageOutcome::Success);
+}
+
+#[tokio::test]
+async fn any_bytes_are_kept_whole_with_a_mark_for_each_chunk() {
+    let mut office = Office::open().await;
+    let script = r"set +x; printf '\377\000x'; sleep 0.05; printf '\303' >&2; sleep 0.05; printf 'no line feed'";
+    let assignment = assignment(stage("bytes", vec![sh(script)]), 1);
+    office.award(&assignment).await;
+    office.result(&assignment.lease).await;
+    let (bytes, index) = office.stored(&assignment.lease).await;
+    let marks = marks(&index);
+    let of = |stream| said(&bytes, &index, stream);
+    assert_eq!(of(Stream::Out), b"\xff\0xno line feed");
+    assert_eq!(of(Stream::Err), b"+ set +x\n\xc3");
+    assert!(of(Stream::Otto).starts_with(b"[otto] step 1/1: sh 'set +x;"));
+    let mut offset = 0;
+    for mark in &marks {
+        assert_eq!(mark.offset, offset);
+        offset += u64::from(mark.length);
+    }
+    assert_eq!(offset, bytes.len() as u64);
+    let mut live = Vec::new();
+    while let Some(message) = office.logs.try_next() {
+        live.extend(model::protocol::log::LogChunk::decode(&message.payload).unwrap().bytes);
+    }
+    assert_eq!(live, bytes);
+}
+
+#[tokio::test]
+async fn much_output_is_complete() {
+    let mut office = Office::open().await;
+    let assignment = assignment(stage("much", vec![sh("set +x; head -c 3000000 /dev/zero; echo end")]), 1);
+    office.award(&assignment).await;
+    office.result(&assignment.lease).await;
+    let (bytes, index) = office.stored(&assignment.lease).await;
+    assert!(bytes.ends_with(b"\0end\n"));
+    let zeros: Vec<u8> = said(&bytes, &index, Stream::Out).into_iter().take_while(|byte| *byte == 0).collect();
+    assert_eq!(zeros.len(), 3_000_000);
+    assert!(marks(&index).iter().all(|mark| mark.length as usize <= CHUNK_BYTES_MAX));
+}
+
+#[tokio::test]
+async fn output_that_never_ends_does_not_outlive_a_cancel() {
+    let mut office = Office::open().await;
+    let assignment = assignment(stage("endless", vec![sh("set +x; yes")]), 1);
+    office.award(&assignment).await;
+    office.chunk().await;
+    office.send(AgentCommand::Cancel { lease: assignment.lease.clone() }).await;
+    assert_eq!(office.result(&assignment.lease).await.0, StageOutcome::Aborted);
+    let stored = office.report(ReportKind::LogStored).await;
+    assert_eq!(stored.lease, assignment.lease);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_words_of_a_process_are_never_lost() {
+    let mut office = Office::open().await;
+    let steps = (0..300).map(|number| sh(&format!("echo {number}"))).collect();
+    let (outcome, _, said) = office.run("words", steps).await;
+    assert_eq!(outcome, StageOutcome::Success);
+    assert!(said.lines().eq((0..300).map(|number| number.to_string())), "{said}");
+}
