@@ -14,6 +14,9 @@ use service::{env, settings::Settings, telemetry};
 use crate::{home, provision::forge_url};
 
 /// Have a git repository tell Otto of every push
+///
+/// A push starts runs of the projects whose repository it is. A project is a file `NAME.yml` in the folder of projects, which `otto up`
+/// names when it is ready: `source:` and, indented below it, `url: /path/of/the/repository.git`. It is read when Otto starts.
 #[derive(Debug, clap::Args)]
 pub struct HookArgs {
     #[command(subcommand)]

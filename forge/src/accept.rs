@@ -30,7 +30,7 @@ const BRANCH: &str = "refs/heads/";
 /// Why a delivery is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AcceptError {
-    #[error("the repository {0} is no project's")]
+    #[error("the repository {0} is no project's: name it as the `url` of the `source` in a project's file, and start the forge again")]
     UnknownRepository(String),
     #[error("the delivery has {0} updates, over the limit of {UPDATES_MAX}")]
     TooManyUpdates(usize),

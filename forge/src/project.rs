@@ -130,7 +130,7 @@ pub(crate) fn bare_repository(path: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8"));
     }
     if !path.join("HEAD").is_file() || !path.join("objects").is_dir() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no bare git repository"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no bare git repository: `git init --bare` makes one"));
     }
     Ok(path)
 }

@@ -52,7 +52,7 @@ pub enum ClientError {
     #[error("the orchestrator at {0} is gone: see what `otto up` says; the run goes on when it is back")]
     Lost(String),
     /// It answered, and refused.
-    #[error("{}: {} ({}); {}", .0.title, .0.detail, .0.code.as_str(), .0.hint)]
+    #[error("{}: {} ({}); {}", .0.title, .0.detail, .0.code.as_str(), hint(.0))]
     Refused(Box<Problem>),
     /// It answered with something that is not its API's.
     #[error("what answers at {url} is no orchestrator of this version (HTTP {status}): is OTTO_API_URL right?")]
@@ -187,6 +187,16 @@ impl ClientError {
             Self::Lost(_) | Self::Foreign { .. } | Self::Address(_) => false,
         }
     }
+}
+
+/// How to mend it with the commands and settings of this program, where the API's own hint speaks of requests.
+fn hint(problem: &Problem) -> &str {
+    let own = [
+        (Code::Unauthorized, "set OTTO_API_TOKEN_FILE to the file of that API's token, or unset it to speak with the last `otto up`"),
+        (Code::UnknownRun, "`otto runs` lists the runs"),
+        (Code::UnknownStage, "`otto show` lists the run's stages"),
+    ];
+    own.into_iter().find(|(code, _)| *code == problem.code).map_or(&problem.hint, |(_, hint)| hint)
 }
 
 fn with_stage(request: RequestBuilder, stage: Option<&str>) -> RequestBuilder {

@@ -1,6 +1,6 @@
 //! The client against the real API, with all roles behind it in this process.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use apispec::{EventView, RunStatus};
 use blob::{Blobs, DiskStore, disk::Durability};
@@ -90,6 +90,23 @@ async fn a_run_is_created_followed_and_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_has_ended_is_followed_with_the_output_before_the_end() {
+    let house = House::start().await;
+    house.agent().await;
+    let run = house.create(TWO_STAGES).await;
+    timeout(DEADLINE, follow(&house.client, &run, None, io::sink(), false)).await.unwrap().unwrap();
+    let mut printed = Vec::new();
+    timeout(DEADLINE, follow(&house.client, &run, None, &mut printed, false)).await.unwrap().unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    let at =
+        |line: &str| printed.lines().position(|printed| printed.starts_with(line)).unwrap_or_else(|| panic!("no `{line}`:\n{printed}"));
+    let order = ["Build ▶", "Build │ one", "Build ✔", "Test  ▶", "Test  │ three", "Test  ✔", "run: success"].map(at);
+    assert!(order.is_sorted(), "{printed}");
+    assert!(at("Build │ two") < at("Build ✔"), "{printed}");
+    house.supervisor.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_nobody_takes_says_so_and_can_be_cancelled() {
     let house = House::start().await;
     let run = house.create(TWO_STAGES).await;
@@ -120,7 +137,7 @@ async fn an_error_says_what_where_and_how_to_mend_it() {
     let url = house.client.url().to_owned();
     let wrong = Client::new(Connection::new(&url, "wrong")).unwrap();
     let error = wrong.list(1, None).await.unwrap_err().to_string();
-    assert!(error.contains("no valid token") && error.contains("(unauthorized)") && error.contains("Authorization: Bearer"), "{error}");
+    assert!(error.contains("no valid token") && error.contains("(unauthorized)") && error.contains("OTTO_API_TOKEN_FILE"), "{error}");
     assert!(matches!(house.client.pick("latest").await, Err(PickError::NoRuns)));
     house.supervisor.shut_down().await;
 

@@ -1,17 +1,13 @@
 //! `otto explain`: everything that a pipeline file will do.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-    process::ExitCode,
-};
+use std::{io, path::Path, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use model::context::TriggerContext;
 use parser::{Planning, explain};
 
-use super::{PIPELINE_FILE, Terminal, plan_file};
-use crate::exit;
+use super::{PIPELINE_FILE, Terminal, complain, plan_file};
+use crate::{exit, up::colours_on_stderr};
 
 /// Explain what a pipeline file will do, before anything is done
 #[derive(Debug, Args)]
@@ -49,9 +45,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Planning::Refused(diagnostics) => (None, diagnostics),
         Planning::Needs(_) => unreachable!("a planned file needs no more files"),
     };
-    for diagnostic in &diagnostics {
-        writeln!(io::stderr(), "{}\n", parser::render(diagnostic, &source, terminal.colour))?;
-    }
+    complain(&diagnostics, &source, &mut io::stderr(), colours_on_stderr())?;
     let Some(document) = document else { return Ok(exit::bad_input()) };
     let plan = document.plan();
     terminal.print(&match args.format {

@@ -1,19 +1,21 @@
 //! `otto log`: the output of a run, whole or as it comes.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     process::ExitCode,
 };
 
+use apispec::{EventView, RunDetail, RunStatus};
 use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
-use model::{RunId, RunOutcome};
+use model::{RunId, RunOutcome, StageId, event::run::RunEvent};
 
 use super::{
     follow::Follow,
     terminal::{Terminal, or_closed},
 };
-use crate::client::{Client, ClientError, EventMessage, LogMessage};
+use crate::client::{Client, ClientError, EventMessage, LogFollower, LogMessage};
 
 /// Print the output of a run
 #[derive(Debug, Args)]
@@ -68,19 +70,93 @@ pub async fn follow(client: &Client, run: &RunId, stage: Option<&str>, out: impl
     // Of one stage, only its output is asked for.
     let mut follow = if stage.is_some() { follow.output_only() } else { follow };
     follow.know_views(&detail.stages);
+    if let RunStatus::Ended { outcome, .. } = detail.run.status
+        && stage.is_none()
+    {
+        ended(client, &detail, &mut follow).await?;
+        return Ok(outcome);
+    }
     let mut told = told(client, run, stage);
-    let mut outcome = None;
+    let (mut outcome, mut last) = (None, None);
     while let Some(message) = told.next().await {
         match message? {
-            Told::Event(EventMessage::Event(event)) if stage.is_none() => follow.event_view(&event)?,
-            Told::Event(EventMessage::Event(_)) => {}
+            Told::Event(EventMessage::Event(_)) if stage.is_some() => {}
+            // The run's end is printed behind the last of its output.
+            Told::Event(EventMessage::Event(event)) if matches!(event.event, RunEvent::RunFinished { .. }) => last = Some(event),
+            Told::Event(EventMessage::Event(event)) => follow.event_view(&event)?,
             Told::Output(LogMessage::Chunk(chunk)) => follow.output(&chunk)?,
             Told::Output(LogMessage::Gap(gap)) => follow.gap(&gap)?,
             Told::Event(EventMessage::End(end)) | Told::Output(LogMessage::End(end)) => outcome = Some(end.outcome),
         }
     }
+    last.map_or(Ok(()), |event| follow.event_view(&event))?;
     follow.finish()?;
     outcome.ok_or_else(|| anyhow::anyhow!("the run {run} was followed to no end"))
+}
+
+/// Prints a run that has ended. Its events would be here long before its output, which lies in the depot; so it is told stage by stage, in
+/// the order of the plan as the output comes, each attempt's output before its end.
+async fn ended(client: &Client, detail: &RunDetail, follow: &mut Follow<impl Write>) -> anyhow::Result<()> {
+    let run = &detail.run.id;
+    let mut by_stage: BTreeMap<StageId, Vec<EventView>> = BTreeMap::new();
+    let mut last = Vec::new();
+    for event in client.events(run).await? {
+        match (&event.event, stage_of(&event.event)) {
+            (_, Some(stage)) => by_stage.entry(stage.clone()).or_default().push(event),
+            (RunEvent::RunAccepted { .. }, None) => follow.event_view(&event)?,
+            (_, None) => last.push(event),
+        }
+    }
+    let mut output = Ahead { follower: client.follow_log(run, None), next: None };
+    for stage in &detail.stages {
+        for event in by_stage.remove(&stage.id).unwrap_or_default() {
+            if let RunEvent::StageFinished { attempt, .. } | RunEvent::StageLost { attempt, .. } = event.event {
+                output.print(follow, |of, up_to| *of == stage.id && up_to <= attempt).await?;
+            }
+            follow.event_view(&event)?;
+        }
+    }
+    output.print(follow, |_, _| true).await?;
+    last.iter().try_for_each(|event| follow.event_view(event))?;
+    Ok(follow.finish()?)
+}
+
+/// The stage that an event is about, if it is about one.
+fn stage_of(event: &RunEvent) -> Option<&StageId> {
+    match event {
+        RunEvent::StageReady { stage, .. }
+        | RunEvent::StageAwarded { stage, .. }
+        | RunEvent::StageDeclined { stage, .. }
+        | RunEvent::StageStarted { stage, .. }
+        | RunEvent::StageFinished { stage, .. }
+        | RunEvent::StageLost { stage, .. }
+        | RunEvent::StageSkipped { stage, .. }
+        | RunEvent::StageLogStored { stage, .. } => Some(stage),
+        RunEvent::RunAccepted { .. } | RunEvent::CancelRequested { .. } | RunEvent::RunFinished { .. } => None,
+    }
+}
+
+/// The output of a run, of which one message is looked at before it is printed.
+struct Ahead {
+    follower: LogFollower,
+    next: Option<LogMessage>,
+}
+
+impl Ahead {
+    /// Prints what comes next as long as it is of a stage and an attempt that are wanted.
+    async fn print(&mut self, follow: &mut Follow<impl Write>, wanted: impl Fn(&StageId, u32) -> bool) -> anyhow::Result<()> {
+        loop {
+            if self.next.is_none() {
+                self.next = self.follower.next().await?;
+            }
+            match &self.next {
+                Some(LogMessage::Chunk(chunk)) if wanted(&chunk.stage, chunk.attempt) => follow.output(chunk)?,
+                Some(LogMessage::Gap(gap)) if wanted(&gap.stage, gap.attempt) => follow.gap(gap)?,
+                Some(LogMessage::Chunk(_) | LogMessage::Gap(_) | LogMessage::End(_)) | None => return Ok(()),
+            }
+            self.next = None;
+        }
+    }
 }
 
 /// Both streams of a run at once. They are streams, not calls in a `select!`: a connection that is being made again goes on being made

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::File,
+    io::{self, Read as _, Write},
     path::{Component, Path},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use model::{context::TriggerContext, planning::PLAN_ROUNDS_MAX};
+use model::{context::TriggerContext, diagnostic::Diagnostic, planning::PLAN_ROUNDS_MAX};
 use parser::{PlanInput, Planning};
 
 /// The pipeline file of a folder that names none.
@@ -39,9 +40,44 @@ fn is_inside(name: &str) -> bool {
     Path::new(name).components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+/// The bytes of a file that may be no pipeline file at all: a device never ends, and says that it is empty.
+pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let doing = || format!("cannot read {}", path.display());
-    let length = fs::metadata(path).with_context(doing)?.len();
-    ensure!(length <= FILE_BYTES_MAX, "{} has {length} bytes, over the limit of {FILE_BYTES_MAX}", path.display());
-    fs::read(path).with_context(doing)
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).with_context(doing)?;
+    ensure!(bytes.len() as u64 <= FILE_BYTES_MAX, "{} has over {FILE_BYTES_MAX} bytes: is it a pipeline file?", path.display());
+    Ok(bytes)
+}
+
+/// Shows people what is wrong with a file, or may be: one paragraph each.
+pub fn complain(diagnostics: &[Diagnostic], source: &[u8], out: &mut impl Write, colour: bool) -> io::Result<()> {
+    diagnostics.iter().try_for_each(|diagnostic| writeln!(out, "{}\n", parser::render(diagnostic, source, colour)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_ends_is_not_read_to_its_end() {
+        let error = read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.starts_with("/dev/zero has over 16777216 bytes"), "{error}");
+    }
+
+    #[test]
+    fn each_complaint_is_a_paragraph() {
+        let source = b"pipeline { stage 'A' { steps { shh 'a' } } stage 'A' { steps { shh 'b' } } }";
+        let input = PlanInput {
+            path: "Ottofile",
+            source,
+            context: &TriggerContext::default(),
+            files: &BTreeMap::new(),
+            libraries: &[stdlib::library()],
+        };
+        let Planning::Refused(diagnostics) = parser::plan(&input) else { panic!("it is wrong") };
+        let mut printed = Vec::new();
+        complain(&diagnostics, source, &mut printed, false).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        assert!(diagnostics.len() > 1 && printed.matches("\n\n").count() == diagnostics.len() && printed.ends_with("\n\n"), "{printed}");
+    }
 }

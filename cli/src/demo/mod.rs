@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     client::{Client, Connection},
-    command::{Terminal, log::follow},
+    command::{Terminal, Unheard, log::follow},
     home,
     provision::PortChoice,
     up::{DEFAULT_PROCFILE, Fleet, FleetOptions},
@@ -129,7 +129,7 @@ async fn deliver(fleet: &Fleet, repository: &Repository, page: &mut Page) -> any
     let run = newest_run(&client).await?;
     page.heading(&format!("The run {run}, as it happens"));
     let mut terminal = Terminal::stdout();
-    let outcome = follow(&client, &run, None, &mut terminal.out, terminal.colour).await?;
+    let outcome = follow(&client, &run, None, Unheard(&mut terminal.out), terminal.colour).await?;
     drop(terminal);
 
     page.heading(&format!("The result: {outcome}"));

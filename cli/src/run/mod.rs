@@ -31,8 +31,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use self::{house::House, source::Source};
 use crate::{
-    command::{Terminal, follow::Follow},
+    command::{Terminal, complain, follow::Follow},
     exit,
+    up::colours_on_stderr,
 };
 
 /// How long a run may take from its trigger to its first event; it takes a millisecond.
@@ -53,7 +54,7 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::find(&args.file)?;
     let mut terminal = Terminal::stdout();
-    let Some(document) = plan(&source, &mut terminal)? else { return Ok(exit::bad_input()) };
+    let Some(document) = plan(&source)? else { return Ok(exit::bad_input()) };
     let slots = args.jobs.or_else(|| NonZeroU32::new(u32::try_from(available_parallelism().ok()?.get()).ok()?)).unwrap_or(NonZeroU32::MIN);
     let mut signals = Signals::listen()?;
     let house = House::start(slots).await?;
@@ -63,11 +64,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         () = second_signal(&mut signals, &house.orchestrator, &source) => Ok(RunOutcome::Aborted),
     };
     house.end().await?;
-    Ok(exit::of_run(outcome?))
+    match outcome {
+        // Whoever read what is printed is gone (`otto run | head`): as with any program, that is the end of it.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
+            Ok(exit::of_run(RunOutcome::Aborted))
+        }
+        outcome => Ok(exit::of_run(outcome?)),
+    }
 }
 
 /// The plan, with its warnings shown; `None` after the errors of a file that is refused.
-fn plan(source: &Source, terminal: &mut Terminal) -> anyhow::Result<Option<PlanDocument>> {
+fn plan(source: &Source) -> anyhow::Result<Option<PlanDocument>> {
     let input = parser::PlanInput {
         path: &source.pipeline_path,
         source: &source.pipeline,
@@ -80,9 +87,7 @@ fn plan(source: &Source, terminal: &mut Terminal) -> anyhow::Result<Option<PlanD
         parser::Planning::Refused(diagnostics) => (None, diagnostics),
         parser::Planning::Needs(files) => bail!("{} names files that are not read yet: {}", source.pipeline_path, files.join(", ")),
     };
-    for diagnostic in diagnostics {
-        terminal.print(&parser::render(&diagnostic, &source.pipeline, terminal.colour))?;
-    }
+    complain(&diagnostics, &source.pipeline, &mut io::stderr(), colours_on_stderr())?;
     Ok(document)
 }
 

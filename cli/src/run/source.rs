@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use model::{ProjectName, TriggerId, name::NAME_BYTES_MAX};
 use service::clock;
 
+use crate::command::read;
+
 /// The project of a folder whose name is none.
 const PROJECT_DEFAULT: &str = "local";
 
@@ -30,9 +32,8 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn find(file: &Path) -> anyhow::Result<Self> {
-        let missing =
-            || format!("cannot read the pipeline file {}: name another, or begin with the examples of the README", file.display());
-        let pipeline = fs::read(file).with_context(missing)?;
+        let missing = || format!("{} is no pipeline file: name another, or begin with the examples of the README", file.display());
+        let pipeline = read(file).with_context(missing)?;
         let path = file.canonicalize().with_context(missing)?;
         let folder = path.parent().context("a file is in a folder")?;
         let root = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder).to_owned();

@@ -6,6 +6,9 @@
 //!    └──── pipe ────────────────────────▶ (standard input)
 //! ```
 //!
+//! The guard also ends a server that says that it cannot write a stream any more: after a disk was full it takes nothing for that stream until
+//! it is started again, however much room there is, and `otto up` starts it again.
+//!
 //! Only the guard looks at the pipe to `otto up`; without such a pipe there is no guard, and the server is whoever started it's.
 
 use std::{
@@ -25,7 +28,7 @@ use nix::{
 };
 use service::{env, supervisor::GRACE};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     READY,
@@ -38,6 +41,11 @@ use crate::home;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+/// Between two looks whether a server that was ready still is.
+const HEALTH_PAUSE: Duration = Duration::from_secs(1);
+/// How many looks in a row must find the server ill before it is ended: what passes by itself has passed by then, and a disk that stays full
+/// has it started again every few seconds only.
+const ILL_LOOKS_MAX: u32 = 5;
 
 /// What the server needs.
 #[derive(Debug)]
@@ -78,10 +86,10 @@ impl Nats {
         let ready = async {
             until_healthy(monitor).await;
             let _nobody_hears = writeln!(io::stdout(), "{READY} nats-server, monitored on http://{monitor}");
-            std::future::pending::<()>().await;
+            until_ill(monitor).await
         };
         tokio::select! {
-            () = ready => {}
+            why = ready => error!(why, "nats-server takes nothing more, so it is ended"),
             () = parent.gone() => {}
         }
         end(server).await;
@@ -89,12 +97,68 @@ impl Nats {
     }
 }
 
+/// What the server answers when it is asked for its health.
+enum Health {
+    Good,
+    /// It says that it is not well, and why.
+    Ill(String),
+    /// It stands still or is gone, which ending it would not mend.
+    Unknown,
+}
+
+/// Asks for the health of the server.
+struct Doctor {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl Doctor {
+    fn new(monitor: SocketAddr) -> Self {
+        let client = reqwest::Client::builder().timeout(LOOK_DEADLINE).no_proxy().build().expect("a client of these options can be built");
+        Self { client, url: format!("http://{monitor}/healthz") }
+    }
+
+    async fn look(&self) -> Health {
+        match self.client.get(&self.url).send().await {
+            Ok(answer) if answer.status().is_success() => Health::Good,
+            Ok(answer) => Health::Ill(answer.text().await.unwrap_or_default()),
+            Err(_) => Health::Unknown,
+        }
+    }
+}
+
+/// Looks in a row that found the server ill.
+#[derive(Default)]
+struct Illness(u32);
+
+impl Illness {
+    /// Why the server is to be ended, if it is.
+    fn after(&mut self, health: Health) -> Option<String> {
+        let Health::Ill(why) = health else {
+            self.0 = 0;
+            return None;
+        };
+        self.0 += 1;
+        (self.0 >= ILL_LOOKS_MAX).then_some(why)
+    }
+}
+
 async fn until_healthy(monitor: SocketAddr) {
-    let client = reqwest::Client::builder().timeout(LOOK_DEADLINE).no_proxy().build().expect("a client of these options can be built");
-    let url = format!("http://{monitor}/healthz");
+    let doctor = Doctor::new(monitor);
     // Bounded by whoever waits for this: `otto up` gives up, and ends the server with its guard.
-    while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+    while !matches!(doctor.look().await, Health::Good) {
         sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Returns when the server has been ill for some time, with what it says.
+async fn until_ill(monitor: SocketAddr) -> String {
+    let (doctor, mut illness) = (Doctor::new(monitor), Illness::default());
+    loop {
+        sleep(HEALTH_PAUSE).await;
+        if let Some(why) = illness.after(doctor.look().await) {
+            return why;
+        }
     }
 }
 
@@ -113,5 +177,40 @@ async fn end(server: u32) {
             return;
         }
         sleep(LOOK_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_ended_only_after_it_said_again_and_again_that_it_is_ill() {
+        let ill = || Health::Ill("full".to_owned());
+        let mut illness = Illness::default();
+        for cure in [Health::Good, Health::Unknown] {
+            assert!((1..ILL_LOOKS_MAX).all(|_| illness.after(ill()).is_none()));
+            assert_eq!(illness.after(cure), None);
+        }
+        assert!((1..ILL_LOOKS_MAX).all(|_| illness.after(ill()).is_none()));
+        assert_eq!(illness.after(ill()).as_deref(), Some("full"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_write_says_so_and_one_that_is_gone_says_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let doctor = Doctor::new(listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            assert!(connection.read(&mut request).unwrap() > 0);
+            let answer = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\nconnection: close\r\n\r\nfull!";
+            connection.write_all(answer.as_bytes()).unwrap();
+        });
+        assert!(matches!(doctor.look().await, Health::Ill(why) if why == "full!"));
+        server.join().unwrap();
+        assert!(matches!(doctor.look().await, Health::Unknown));
     }
 }

@@ -17,7 +17,7 @@ const SECRET_BYTES: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// It is no bare repository.
-    #[error("`{}` is no bare git repository", path.display())]
+    #[error("cannot install a hook into `{}`", path.display())]
     Repository {
         /// The path.
         path: PathBuf,
