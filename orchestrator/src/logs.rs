@@ -16,8 +16,11 @@ use tracing::{debug, trace, warn};
 
 use crate::{engine::WATERFALL, runs::Runs};
 
-/// Bytes of one attempt's output that are kept for late followers. What came before is a marked gap until the log is stored.
+/// Bytes of one attempt's output that are kept for late followers, with [`CHUNK_BYTES`] for each chunk. What came before is a marked gap
+/// until the log is stored.
 pub const BUFFER_BYTES_MAX: usize = 1024 * 1024;
+/// What a chunk takes beside its bytes, about: output that comes byte by byte would fill memory otherwise.
+pub const CHUNK_BYTES: usize = 256;
 /// Attempts whose output is buffered at once; the one whose output began first makes room.
 pub const BUFFERED_ATTEMPTS_MAX: usize = 256;
 /// Chunks that a slow follower may be behind before it sees a gap.
@@ -103,12 +106,12 @@ impl Buffers {
             }
         }
         let buffer = self.by_lease.entry(lease).or_default();
-        buffer.bytes += chunk.bytes.len();
+        buffer.bytes += chunk.bytes.len() + CHUNK_BYTES;
         buffer.chunks.push_back(chunk);
         while buffer.bytes > BUFFER_BYTES_MAX
             && let Some(dropped) = buffer.chunks.pop_front()
         {
-            buffer.bytes -= dropped.bytes.len();
+            buffer.bytes -= dropped.bytes.len() + CHUNK_BYTES;
         }
     }
 }

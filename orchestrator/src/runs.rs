@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use model::{RunId, StageId, event::run::RunRecord, protocol::auction::Declined};
+use model::{
+    RunId, StageId,
+    event::run::{RunEvent, RunRecord},
+    protocol::auction::Declined,
+};
 use tokio::{sync::broadcast, time::timeout};
 
 use crate::core::Run;
@@ -48,6 +52,8 @@ struct Kept {
     runs: BTreeMap<RunId, Snapshot>,
     /// The sequence of a run's first record, which orders runs by age.
     by_age: BTreeMap<u64, RunId>,
+    /// The sequence of the record that ended a run, which orders ended runs: the one that ended first leaves first.
+    by_end: BTreeMap<u64, RunId>,
     /// Why a ready stage found no agent in its last auction. Soft: it is asked anew all the time.
     unplaced: BTreeMap<(RunId, StageId), Vec<Declined>>,
 }
@@ -107,10 +113,18 @@ impl Runs {
         };
     }
 
-    /// Puts a run into memory, as it was read from the log.
+    /// Puts a run into memory, as it was read from the log, and tells the followers what they have not heard of.
     pub(crate) fn load(&self, run: Run, records: Vec<Arc<Appended>>) {
-        let mut kept = self.kept.write().expect("no holder of this lock panics");
-        kept.put(Snapshot { run: Arc::new(run), records: Arc::new(records) });
+        let news = {
+            let mut kept = self.kept.write().expect("no holder of this lock panics");
+            let known = kept.runs.get(&run.id).and_then(|snapshot| snapshot.records.last()).map_or(0, |last| last.sequence);
+            let news: Vec<_> = records.iter().filter(|record| record.sequence > known).cloned().collect();
+            kept.put(Snapshot { run: Arc::new(run), records: Arc::new(records) });
+            news
+        };
+        for appended in news {
+            let _nobody_follows = self.appended.send(appended);
+        }
     }
 
     /// Shows the state after `appended`, then tells the followers.
@@ -118,9 +132,13 @@ impl Runs {
         let appended = Arc::new(appended);
         {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
-            let mut records = kept.runs.remove(&run.id).map_or_else(Arc::default, |snapshot| snapshot.records);
-            Arc::make_mut(&mut records).push(appended.clone());
-            kept.put(Snapshot { run: Arc::new(run.clone()), records });
+            let known = kept.runs.remove(&run.id).map(|snapshot| snapshot.records);
+            // An ended run may have left memory: its log is not shown in part.
+            if known.is_some() || appended.record.previous.is_none() {
+                let mut records = known.unwrap_or_default();
+                Arc::make_mut(&mut records).push(appended.clone());
+                kept.put(Snapshot { run: Arc::new(run.clone()), records });
+            }
         }
         let _nobody_follows = self.appended.send(appended);
     }
@@ -130,19 +148,94 @@ impl Snapshot {
     fn first_sequence(&self) -> Option<u64> {
         self.records.first().map(|record| record.sequence)
     }
+
+    fn end_sequence(&self) -> Option<u64> {
+        self.run.ended?;
+        let ends = |record: &&Arc<Appended>| record.record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. }));
+        self.records.iter().rev().find(ends).map(|record| record.sequence)
+    }
 }
 
 impl Kept {
     fn put(&mut self, snapshot: Snapshot) {
         let Some(first) = snapshot.first_sequence() else { return };
-        self.by_age.insert(first, snapshot.run.id.clone());
-        self.runs.insert(snapshot.run.id.clone(), snapshot);
-        if self.runs.len() > ENDED_RUNS_MAX {
-            let oldest_ended = self.by_age.iter().find(|(_, run)| self.runs.get(*run).is_none_or(|kept| kept.run.ended.is_some()));
-            if let Some((sequence, run)) = oldest_ended.map(|(sequence, run)| (*sequence, run.clone())) {
-                self.by_age.remove(&sequence);
-                self.runs.remove(&run);
-            }
+        let id = snapshot.run.id.clone();
+        self.by_age.insert(first, id.clone());
+        if let Some(end) = snapshot.end_sequence() {
+            self.by_end.insert(end, id.clone());
+            // Nothing of it waits for an agent any more.
+            self.unplaced.retain(|(run, _), _| *run != id);
         }
+        self.runs.insert(id, snapshot);
+        if self.by_end.len() > ENDED_RUNS_MAX
+            && let Some((_, oldest)) = self.by_end.pop_first()
+            && let Some(first) = self.runs.remove(&oldest).as_ref().and_then(Snapshot::first_sequence)
+        {
+            self.by_age.remove(&first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{
+        Digest, RunOutcome, Timestamp, TriggerId,
+        context::TriggerContext,
+        event::run::{Planned, RECORD_SCHEMA},
+        plan::{PLAN_SCHEMA, Plan},
+        planning::Text,
+        trigger::Trigger,
+    };
+
+    use super::*;
+    use crate::core::{Position, Shape};
+
+    fn run(number: usize) -> Run {
+        let trigger = Trigger {
+            id: TriggerId::of("test", &number.to_string()),
+            project: "demo".parse().unwrap(),
+            context: TriggerContext::default(),
+            pipeline_path: "Ottofile".to_owned(),
+            pipeline: Text::Inline(String::new()),
+            source: None,
+        };
+        let shape = Arc::new(Shape::new(Plan { schema: PLAN_SCHEMA, stages: Vec::new(), libraries: BTreeMap::new() }));
+        let position = Position { sequence: number as u64, at: Timestamp(0) };
+        Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b"") }, shape, position)
+    }
+
+    fn appended(run: &Run, sequence: u64, previous: Option<Digest>, event: RunEvent) -> Appended {
+        let record = RunRecord { schema: RECORD_SCHEMA, previous, actor: "test".to_owned(), at: Timestamp(0), events: vec![event] };
+        Appended { run: run.id.clone(), sequence, record }
+    }
+
+    fn begin(runs: &Runs, number: usize) -> Run {
+        let run = run(number);
+        let accepted = RunEvent::RunAccepted { trigger: run.trigger.clone(), planned: run.planned.clone() };
+        runs.publish(&run, appended(&run, number as u64, None, accepted));
+        run
+    }
+
+    fn end(runs: &Runs, mut run: Run, sequence: u64) {
+        run.ended = Some((RunOutcome::Success, Timestamp(0)));
+        let finished = RunEvent::RunFinished { outcome: RunOutcome::Success };
+        runs.publish(&run, appended(&run, sequence, Some(Digest::of(b"")), finished));
+    }
+
+    #[test]
+    fn a_run_that_outlasts_thousands_of_others_is_seen_to_end() {
+        let runs = Runs::default();
+        let long = begin(&runs, 1);
+        for number in 2..ENDED_RUNS_MAX + 10 {
+            let short = begin(&runs, number);
+            end(&runs, short, 1_000_000 + number as u64);
+        }
+        let id = long.id.clone();
+        runs.set_unplaced(&id, &StageId::of("a"), Some(Vec::new()));
+        end(&runs, long, 2_000_000);
+        assert!(runs.get(&id).is_some_and(|snapshot| snapshot.run.ended.is_some()));
+        assert_eq!(runs.unplaced(&id, &StageId::of("a")), None);
+        let kept = runs.kept.read().unwrap();
+        assert_eq!((kept.runs.len(), kept.by_age.len(), kept.by_end.len()), (ENDED_RUNS_MAX, ENDED_RUNS_MAX, ENDED_RUNS_MAX));
     }
 }

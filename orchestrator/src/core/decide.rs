@@ -24,6 +24,9 @@ use super::{
     state::{AttemptEnd, Position, Run, Status},
 };
 
+/// Characters of a reason that are stored. It is a sentence for a person.
+const REASON_CHARACTERS_MAX: usize = 1_000;
+
 /// The freshest proposal for each stage that waits for one. They are soft: the log has none of them.
 pub type Proposals = BTreeMap<Index, Proposal>;
 
@@ -182,7 +185,7 @@ impl<'a> Draft<'a> {
                     stage: self.id(at),
                     attempt: attempt.number,
                     outcome: *outcome,
-                    reason: reason.clone(),
+                    reason: reason.as_deref().map(bounded),
                     started_at: *started_at,
                     finished_at: *finished_at,
                 });
@@ -212,12 +215,17 @@ impl<'a> Draft<'a> {
 
     /// Gives a ready stage to the best offer that is at hand.
     fn award(&mut self, at: Index) {
-        let Some(Status::Ready { attempt, declined, .. }) = self.run.stages.get(at).map(|stage| &stage.status) else { return };
+        let Some(Status::Ready { attempt, .. }) = self.run.stages.get(at).map(|stage| &stage.status) else { return };
         let wanted = AttemptId { run: self.run.id.clone(), stage: self.id(at), attempt: *attempt };
         let Some(proposal) = self.proposals.get(&at).filter(|proposal| proposal.attempt == wanted) else { return };
+        // Who turned this very offer's award down would do so again; what it offers later is another matter.
+        let declined = |agent: &AgentName| {
+            let mut awards = self.run.stages[at].attempts.iter().rev().take_while(|award| award.number == wanted.attempt);
+            awards.any(|award| award.agent == *agent && award.auction == proposal.auction)
+        };
         let best = proposal.offers.iter().find(|ranked| {
             let given_away = ranked.offer.reservation == Reservation::Handover && self.handed_over.contains(&ranked.agent);
-            !declined.contains(&ranked.agent) && !given_away
+            !given_away && !declined(&ranked.agent)
         });
         let Some(best) = best else { return };
         if best.offer.reservation == Reservation::Handover {
@@ -235,7 +243,7 @@ impl<'a> Draft<'a> {
     fn declined(&mut self, at: Index, reason: &str) {
         let Some(holder) = self.run.stages[at].holder() else { return };
         let (attempt, agent) = (holder.number, holder.agent.clone());
-        self.push(RunEvent::StageDeclined { stage: self.id(at), attempt, agent, reason: reason.to_owned() });
+        self.push(RunEvent::StageDeclined { stage: self.id(at), attempt, agent, reason: bounded(reason) });
         if self.run.cancelled.is_some() {
             self.push(RunEvent::StageSkipped { stage: self.id(at), reason: SkipReason::Cancelled });
         } else {
@@ -245,7 +253,7 @@ impl<'a> Draft<'a> {
 
     fn lost(&mut self, at: Index, reason: &str) {
         let Some(attempt) = self.run.stages[at].holder().map(|holder| holder.number) else { return };
-        self.push(RunEvent::StageLost { stage: self.id(at), attempt, reason: reason.to_owned() });
+        self.push(RunEvent::StageLost { stage: self.id(at), attempt, reason: bounded(reason) });
         let planned = self.run.shape.stage(at);
         let losses = self.run.stages[at].attempts.iter().filter(|a| matches!(a.end, Some(AttemptEnd::Lost { .. }))).count();
         let again = planned.effect == Effect::Safe && losses <= planned.retries_lost as usize && self.run.cancelled.is_none();
@@ -295,6 +303,11 @@ impl<'a> Draft<'a> {
             self.push(RunEvent::RunFinished { outcome: outcome(&self.run) });
         }
     }
+}
+
+/// A reason as it is stored: it comes from outside, and a record must stay within the bus's limit.
+fn bounded(reason: &str) -> String {
+    reason.chars().take(REASON_CHARACTERS_MAX).collect()
 }
 
 /// The worst of what happened to the stages; a refused pipeline is a failure.

@@ -1,9 +1,9 @@
 //! What the outside world must be told, as the log has it now. Effects are level-triggered: they stand as long as their cause does,
 //! and are sent again until an event ends it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use model::{AgentName, AttemptId, protocol::agent::Lease};
+use model::{AgentName, AttemptId, event::run::RunEvent, protocol::agent::Lease};
 
 use super::{
     shape::Index,
@@ -25,7 +25,7 @@ pub enum Effect {
         attempt: AttemptId,
         /// The attempts whose end it waits for; empty if it is ready.
         after: Vec<AttemptId>,
-        /// Who turned it down.
+        /// Who turned it down, once for each time.
         except: Vec<AgentName>,
     },
     /// Tell the winner to begin.
@@ -48,42 +48,73 @@ pub enum Effect {
     },
 }
 
-/// Everything that must be said now.
+impl Effect {
+    /// The stage that it is about.
+    pub fn at(&self) -> Index {
+        match self {
+            Self::Auction { at, .. } | Self::Assign { at, .. } | Self::Cancel { at, .. } => *at,
+        }
+    }
+
+    /// Whether offers are asked for before the stage is ready.
+    pub fn is_ahead(&self) -> bool {
+        matches!(self, Self::Auction { after, .. } if !after.is_empty())
+    }
+}
+
+/// Everything that must be said now, at most one thing for a stage.
 pub fn effects(run: &Run) -> Vec<Effect> {
-    let mut effects = Vec::new();
-    if run.ended.is_some() {
-        return effects;
-    }
-    let mut placed: BTreeMap<Index, usize> = BTreeMap::new();
-    for &at in &run.active {
-        let stage = &run.stages[at];
-        if let Status::Ready { attempt, declined, .. } = &stage.status {
-            let attempt = AttemptId { run: run.id.clone(), stage: run.shape.stage(at).id.clone(), attempt: *attempt };
-            effects.push(Effect::Auction { at, attempt, after: Vec::new(), except: declined.clone() });
-        }
-        let Some(holder) = stage.holder() else { continue };
-        let (agent, lease) = (holder.agent.clone(), run.lease(at, holder));
-        if run.cancelled.is_some() {
-            effects.push(Effect::Cancel { at, agent, lease });
-            continue;
-        }
-        if stage.status == Status::Awarded {
-            effects.push(Effect::Assign { at, agent, lease });
-        }
-        for dependent in run.shape.dependents(at) {
-            *placed.entry(dependent).or_default() += 1;
-        }
-    }
-    effects.extend(ahead(run, &placed));
+    let mut effects: Vec<Effect> = run.active.iter().filter_map(|at| effect_of(run, *at)).collect();
+    let held = run.active.iter().filter(|at| run.stages[**at].holder().is_some());
+    let next: BTreeSet<Index> = held.flat_map(|at| run.shape.dependents(*at)).collect();
+    effects.extend(next.into_iter().filter(|at| !run.active.contains(at)).filter_map(|at| effect_of(run, at)).take(AHEAD_MAX));
     effects
 }
 
-/// Auctions for the stages that become ready when what runs now succeeds. `placed` counts for each stage how many of its needs run.
-fn ahead<'a>(run: &'a Run, placed: &'a BTreeMap<Index, usize>) -> impl Iterator<Item = Effect> + 'a {
-    let next = placed.iter().filter(|(at, count)| run.stages[**at].status == Status::Waiting && run.stages[**at].unmet == **count);
-    next.take(AHEAD_MAX).map(|(&at, _)| {
-        let after = run.shape.needs(at).filter_map(|need| Some(run.lease(need, run.stages[need].holder()?).attempt)).collect();
-        let attempt = AttemptId { run: run.id.clone(), stage: run.shape.stage(at).id.clone(), attempt: 1 };
-        Effect::Auction { at, attempt, after, except: Vec::new() }
-    })
+/// What must be said about one stage. Of those that are not ready, only [`AHEAD_MAX`] are to be spoken of at once.
+pub fn effect_of(run: &Run, at: Index) -> Option<Effect> {
+    if run.ended.is_some() {
+        return None;
+    }
+    let stage = &run.stages[at];
+    let attempt = |attempt| AttemptId { run: run.id.clone(), stage: run.shape.stage(at).id.clone(), attempt };
+    if let Status::Ready { attempt: number, declined, .. } = &stage.status {
+        return Some(Effect::Auction { at, attempt: attempt(*number), after: Vec::new(), except: declined.clone() });
+    }
+    if stage.status == Status::Waiting {
+        // It becomes ready when what runs now succeeds.
+        if run.cancelled.is_some() || stage.unmet == 0 || stage.unmet > run.active.len() {
+            return None;
+        }
+        let holders = run.shape.needs(at).filter_map(|need| Some((need, run.stages[need].holder()?)));
+        let after: Vec<AttemptId> = holders.map(|(need, holder)| run.lease(need, holder).attempt).collect();
+        return (after.len() == stage.unmet).then(|| Effect::Auction { at, attempt: attempt(1), after, except: Vec::new() });
+    }
+    let holder = stage.holder()?;
+    let (agent, lease) = (holder.agent.clone(), run.lease(at, holder));
+    if run.cancelled.is_some() {
+        return Some(Effect::Cancel { at, agent, lease });
+    }
+    (stage.status == Status::Awarded).then_some(Effect::Assign { at, agent, lease })
+}
+
+/// The stages of whose effects these events, which `run` has seen, may have changed something; `None` if it may be any.
+pub fn touched(run: &Run, events: &[RunEvent]) -> Option<BTreeSet<Index>> {
+    let mut touched = BTreeSet::new();
+    for event in events {
+        match event {
+            RunEvent::RunAccepted { .. } | RunEvent::CancelRequested { .. } | RunEvent::RunFinished { .. } => return None,
+            RunEvent::StageReady { stage, .. }
+            | RunEvent::StageAwarded { stage, .. }
+            | RunEvent::StageDeclined { stage, .. }
+            | RunEvent::StageStarted { stage, .. }
+            | RunEvent::StageFinished { stage, .. }
+            | RunEvent::StageLost { stage, .. }
+            | RunEvent::StageSkipped { stage, .. }
+            | RunEvent::StageLogStored { stage, .. } => touched.extend(run.shape.find(stage)),
+        }
+    }
+    let next: Vec<Index> = touched.iter().flat_map(|at| run.shape.dependents(*at)).collect();
+    touched.extend(next);
+    Some(touched)
 }

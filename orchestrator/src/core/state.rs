@@ -82,7 +82,7 @@ pub enum Status {
         attempt: u32,
         /// Since when.
         since: Timestamp,
-        /// Who turned this attempt down, the latest last.
+        /// Who turned this attempt down, once for each time, the latest last.
         declined: Vec<AgentName>,
     },
     /// Given to the agent of the last attempt, which has not begun.

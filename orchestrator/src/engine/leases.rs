@@ -8,7 +8,7 @@ use model::{
 };
 use tokio::time::Instant;
 
-use crate::core::Run;
+use crate::core::{Run, shape::Index};
 
 const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
@@ -16,7 +16,6 @@ const LEASE: Duration = Duration::from_millis(LEASE_MS);
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     held: BTreeMap<Lease, Held>,
-    checked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,6 +38,20 @@ impl Leases {
         }
     }
 
+    /// The same, of one stage alone.
+    pub(crate) fn follow_stage(&mut self, run: &Run, at: Index, now: Instant) {
+        let stage = &run.stages[at];
+        let holder = stage.holder().map(|holder| holder.fence);
+        for attempt in &stage.attempts {
+            let lease = run.lease(at, attempt);
+            if holder == Some(attempt.fence) {
+                self.held.entry(lease).or_insert_with(|| Held { agent: attempt.agent.clone(), until: now + LEASE });
+            } else {
+                self.held.remove(&lease);
+            }
+        }
+    }
+
     /// The agent shows that it is alive.
     pub(crate) fn renew(&mut self, lease: &Lease, agent: &AgentName, now: Instant) {
         if let Some(held) = self.held.get_mut(lease).filter(|held| held.agent == *agent) {
@@ -48,22 +61,37 @@ impl Leases {
 
     /// Takes out what was not renewed in time. If its loss cannot be stored now, it is granted again and lapses again.
     pub(crate) fn lapsed(&mut self, now: Instant) -> Vec<Lease> {
-        self.checked = Some(now);
         self.held.extract_if(.., |_, held| now >= held.until).map(|(lease, _)| lease).collect()
     }
 
-    /// The bus is away, and nobody can renew: the time since the last look does not count.
-    pub(crate) fn excuse(&mut self, now: Instant) -> Vec<Lease> {
-        let away = self.checked.map_or(Duration::ZERO, |checked| now - checked);
+    /// Nobody could be heard: leases count from now on.
+    pub(crate) fn excuse(&mut self, now: Instant) {
         for held in self.held.values_mut() {
-            held.until += away;
+            held.until = now + LEASE;
         }
-        self.checked = Some(now);
-        Vec::new()
     }
 
     /// The run is over.
     pub(crate) fn forget(&mut self, run: &RunId) {
         self.held.retain(|lease, _| lease.attempt.run != *run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{AttemptId, StageId, TriggerId};
+
+    use super::*;
+
+    #[test]
+    fn leases_count_anew_from_when_agents_can_be_heard_again() {
+        let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("a"), attempt: 1 };
+        let mut leases = Leases::default();
+        let start = Instant::now();
+        leases.held.insert(Lease { attempt, fence: 1 }, Held { agent: "one".parse().unwrap(), until: start + LEASE });
+        let back = start + LEASE * 3;
+        leases.excuse(back);
+        assert!(leases.lapsed(back + LEASE / 2).is_empty());
+        assert_eq!(leases.lapsed(back + LEASE).len(), 1);
     }
 }

@@ -19,9 +19,10 @@ mod outbox;
 mod plans;
 mod recovery;
 mod speak;
+mod starving;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -53,9 +54,10 @@ use self::{
     open::{APPEND_PAUSE, OpenRun},
     outbox::{Outbox, post},
     plans::Plans,
+    starving::Starving,
 };
 use crate::{
-    core::{Answer, Input, decide, shape::Index},
+    core::{Answer, Input, decide, effects::touched},
     handle::{COMMANDS_MAX, Command, CommandError, Orchestrator},
     logs::LogHub,
     runs::{Appended, Runs},
@@ -65,12 +67,12 @@ use crate::{
 pub(crate) const WATERFALL: &str = "waterfall";
 /// How often time itself is looked at while a run is open.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at the time so much means that the process was stopped: what agents said meanwhile is not heard yet.
+const STALL: Duration = Duration::from_secs(2);
 /// Triggers whose plan is being made at once; more wait in the stream.
 const INTAKE_MAX: usize = 64;
 /// Stages without an agent that are auctioned again for one slot that became free, or one tick.
 const WOKEN_MAX: usize = 16;
-/// Stages without an agent that are remembered in the order in which they began to wait; the rest is asked again by its timer.
-const STARVING_MAX: usize = 16 * 1024;
 
 /// What the engine is told at its start.
 #[derive(Debug)]
@@ -120,8 +122,9 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
         reloading: BTreeSet::new(),
         work: FuturesUnordered::new(),
         leases: Leases::default(),
-        starving: VecDeque::new(),
+        starving: Starving::default(),
         agents: BTreeSet::new(),
+        ticked: Instant::now(),
     };
     engine.recover().await?;
     let triggers = bus.triggers().await?;
@@ -163,10 +166,11 @@ struct Engine {
     reloading: BTreeSet<RunId>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     leases: Leases,
-    /// Ready stages that found no agent, the longest waiting first.
-    starving: VecDeque<(RunId, Index)>,
+    starving: Starving,
     /// Agents that were heard of.
     agents: BTreeSet<AgentName>,
+    /// The last look at the time.
+    ticked: Instant,
 }
 
 /// What came of work that took time.
@@ -292,10 +296,7 @@ impl Engine {
         let starves = open.propose(proposal, Instant::now());
         self.runs.set_unplaced(&run, &stage, unplaced);
         if let (true, Some(at)) = (starves, at) {
-            let entry = (run.clone(), at);
-            if self.starving.len() < STARVING_MAX && !self.starving.contains(&entry) {
-                self.starving.push_back(entry);
-            }
+            self.starving.push(run.clone(), at);
         }
         self.advance(&run);
     }
@@ -343,11 +344,20 @@ impl Engine {
             self.damaged.insert(run.clone());
             return;
         }
-        open.tail = Tail { sequence, digest: Some(pending.digest) };
-        open.busy = false;
-        self.leases.follow(&open.run, Instant::now());
+        open.stored(Tail { sequence, digest: Some(pending.digest) });
+        let now = Instant::now();
+        let touched = touched(&open.run, &appended.record.events);
+        let unsaid = if let Some(stages) = touched {
+            for at in &stages {
+                self.leases.follow_stage(&open.run, *at, now);
+            }
+            open.unsaid_of(&stages, now)
+        } else {
+            self.leases.follow(&open.run, now);
+            open.unsaid(now)
+        };
         self.runs.publish(&open.run, appended);
-        self.speak(run);
+        self.say_all(run, unsaid);
         self.answer(pending.answers);
         self.wake(freed);
         self.advance(run);
@@ -356,10 +366,20 @@ impl Engine {
     fn not_appended(&mut self, run: &RunId, pending: Pending, failure: &AppendError) {
         warn!(%run, error = service::supervisor::chain(failure), "a record was not appended");
         let Some(open) = self.open.get_mut(run) else { return };
-        open.put_back(pending.inputs, Instant::now(), APPEND_PAUSE);
+        let now = Instant::now();
         match failure {
-            AppendError::Bus(_) => open.busy = false,
+            AppendError::Bus(BusError::TooLarge { .. }) => {
+                if let Some(input) = open.divide(pending.inputs, now) {
+                    error!(%run, ?input, "an input whose events are too large for a record is dropped");
+                }
+                self.advance(run);
+            }
+            AppendError::Bus(_) => {
+                open.put_back(pending.inputs, now, APPEND_PAUSE);
+                open.busy = false;
+            }
             AppendError::Conflict { .. } | AppendError::Unknown { .. } => {
+                open.put_back(pending.inputs, now, APPEND_PAUSE);
                 open.reloading = true;
                 self.reload(run.clone(), None);
             }
@@ -369,9 +389,13 @@ impl Engine {
     /// Looks at the time: what is late is said again, given up, or forgotten.
     fn tick(&mut self) {
         let now = Instant::now();
-        let connected = self.bus.is_connected();
-        let lapsed = if connected { self.leases.lapsed(now) } else { self.leases.excuse(now) };
-        for lease in lapsed {
+        let stalled = now - std::mem::replace(&mut self.ticked, now) >= STALL;
+        // Whoever could not be heard is not late.
+        let heard = self.bus.is_connected() && !stalled;
+        if !heard {
+            self.leases.excuse(now);
+        }
+        for lease in self.leases.lapsed(now) {
             let run = lease.attempt.run.clone();
             debug!(attempt = %lease.attempt, "the lease lapsed");
             self.input(&run, Input::LeaseLapsed(lease));
@@ -379,7 +403,7 @@ impl Engine {
         let runs: Vec<RunId> = self.open.keys().cloned().collect();
         for run in runs {
             let Some(open) = self.open.get_mut(&run) else { continue };
-            if connected {
+            if heard {
                 for input in open.not_taken_up(now) {
                     open.push(input, now);
                 }

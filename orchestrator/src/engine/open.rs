@@ -1,7 +1,7 @@
 //! One run that is not over: its state, the inputs that wait for it, and what was said for it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -15,7 +15,12 @@ use model::{
 use tokio::time::Instant;
 
 use super::log::Tail;
-use crate::core::{AttemptEnd, Effect, Input, Run, decide::Proposals, effects, shape::Index};
+use crate::core::{
+    AttemptEnd, Effect, Input, Run,
+    decide::Proposals,
+    effects::{AHEAD_MAX, effect_of, effects},
+    shape::Index,
+};
 
 /// How long what nobody waits for (a stage has begun, its output is stored) waits for company in its record.
 pub(crate) const LAZY: Duration = Duration::from_millis(100);
@@ -29,6 +34,13 @@ const LINGER: Duration = Duration::from_mins(1);
 const AUCTION_PAUSE: Duration = Duration::from_secs(1);
 /// Before offers for a stage that cannot start yet are asked for again.
 const AHEAD_PAUSE: Duration = Duration::from_secs(5);
+/// Before who turned an attempt down is asked again. It doubles with each time: an agent that was slow once, or whose slot had just gone,
+/// may be the only one there is.
+const DECLINED_PAUSE: Duration = Duration::from_secs(1);
+/// How often [`DECLINED_PAUSE`] doubles at most.
+const DECLINED_DOUBLINGS_MAX: usize = 6;
+/// Inputs of a run that wait. Reports beyond are dropped, as their agents say them again; the rest is few.
+const WAITING_MAX: usize = 8 * 1024;
 /// How much earlier than its agent the orchestrator holds an offer to be over: its way back takes time.
 const OFFER_MARGIN: Duration = Duration::from_millis(300);
 /// How long the winner has to say that it began. By then, by its own clock, its offer is over, and it never will.
@@ -49,14 +61,18 @@ pub(crate) struct OpenRun {
     urgent: bool,
     retry_at: Option<Instant>,
     stale_at: BTreeMap<Index, Instant>,
-    said: BTreeMap<Effect, Said>,
+    /// By the stage: of each, one thing is to be said at a time.
+    said: BTreeMap<Index, Said>,
     rounds: BTreeMap<Index, u32>,
     ended_since: Option<Instant>,
+    /// Inputs that the next record takes together, at most.
+    together: usize,
 }
 
-/// When an effect was said.
-#[derive(Debug, Clone, Copy)]
+/// An effect, and when it was said.
+#[derive(Debug)]
 struct Said {
+    effect: Effect,
     first: Instant,
     last: Instant,
 }
@@ -77,11 +93,16 @@ impl OpenRun {
             said: BTreeMap::new(),
             rounds: BTreeMap::new(),
             ended_since: None,
+            together: INPUTS_MAX,
         }
     }
 
-    /// Puts an input behind those that wait.
+    /// Puts an input behind those that wait, unless it is among them: while the log cannot be written, everybody repeats itself.
     pub(crate) fn push(&mut self, input: Input, now: Instant) {
+        let dropped = self.inputs.len() >= WAITING_MAX && matches!(input, Input::Report { .. });
+        if dropped || self.inputs.contains(&input) {
+            return;
+        }
         self.urgent |= !self.is_lazy(&input);
         self.waiting_since.get_or_insert(now);
         self.inputs.push_back(input);
@@ -93,7 +114,7 @@ impl OpenRun {
         if self.busy || self.retry_at.is_some_and(|at| now < at) || !(self.urgent || waited) {
             return None;
         }
-        let inputs: Vec<Input> = self.inputs.drain(..self.inputs.len().min(INPUTS_MAX)).collect();
+        let inputs: Vec<Input> = self.inputs.drain(..self.inputs.len().min(self.together)).collect();
         if self.inputs.is_empty() {
             self.waiting_since = None;
             self.urgent = false;
@@ -116,6 +137,25 @@ impl OpenRun {
         }
     }
 
+    /// A record was stored.
+    pub(crate) fn stored(&mut self, tail: Tail) {
+        self.tail = tail;
+        self.busy = false;
+        self.together = INPUTS_MAX;
+    }
+
+    /// What follows from these inputs together is too large for one record: they are taken in smaller parts. Gives the input that is too
+    /// large by itself, which nothing can come of.
+    pub(crate) fn divide(&mut self, mut inputs: Vec<Input>, now: Instant) -> Option<Input> {
+        self.busy = false;
+        if inputs.len() <= 1 {
+            return inputs.pop();
+        }
+        self.together = inputs.len() / 2;
+        self.put_back(inputs, now, Duration::ZERO);
+        None
+    }
+
     /// Takes a proposal; `true` if its stage waits for one.
     pub(crate) fn propose(&mut self, proposal: Proposal, now: Instant) -> bool {
         let Some(at) = self.run.shape.find(&proposal.attempt.stage) else { return false };
@@ -135,42 +175,58 @@ impl OpenRun {
 
     /// What is to be said now: what is new, and what was not answered in time. What has no cause any more is forgotten.
     pub(crate) fn unsaid(&mut self, now: Instant) -> Vec<(Effect, u32)> {
-        let standing = effects(&self.run);
-        self.said.retain(|effect, _| standing.contains(effect));
+        let standing: BTreeMap<Index, Effect> = effects(&self.run).into_iter().map(|effect| (effect.at(), effect)).collect();
+        self.said.retain(|at, _| standing.contains_key(at));
+        standing.into_values().filter_map(|effect| self.due_now(effect, now)).collect()
+    }
+
+    /// The same, of these stages alone: a run of thousands of stages is not looked through for each record.
+    pub(crate) fn unsaid_of(&mut self, stages: &BTreeSet<Index>, now: Instant) -> Vec<(Effect, u32)> {
         let mut unsaid = Vec::new();
-        for effect in standing {
-            let pause = pause_of(&effect);
-            let said = self.said.get(&effect).copied();
-            if said.is_some_and(|said| now < said.last + pause) {
-                continue;
+        for &at in stages {
+            let known = self.said.contains_key(&at);
+            match effect_of(&self.run, at) {
+                None => drop(self.said.remove(&at)),
+                // Its turn comes when all are looked at.
+                Some(effect) if effect.is_ahead() && !known && self.ahead() >= AHEAD_MAX => {}
+                Some(effect) => unsaid.extend(self.due_now(effect, now)),
             }
-            let first = said.map_or(now, |said| said.first);
-            self.said.insert(effect.clone(), Said { first, last: now });
-            let round = match effect {
-                Effect::Auction { at, .. } => self.next_round(at),
-                Effect::Assign { .. } | Effect::Cancel { .. } => 0,
-            };
-            unsaid.push((effect, round));
         }
         unsaid
     }
 
+    fn ahead(&self) -> usize {
+        self.said.values().filter(|said| said.effect.is_ahead()).count()
+    }
+
+    fn due_now(&mut self, effect: Effect, now: Instant) -> Option<(Effect, u32)> {
+        let at = effect.at();
+        let said = self.said.get(&at).filter(|said| said.effect == effect);
+        if said.is_some_and(|said| now < said.last + pause_of(&effect)) {
+            return None;
+        }
+        let first = said.map_or(now, |said| said.first);
+        self.said.insert(at, Said { effect: effect.clone(), first, last: now });
+        let round = match effect {
+            Effect::Auction { at, .. } => self.next_round(at),
+            Effect::Assign { .. } | Effect::Cancel { .. } => 0,
+        };
+        Some((asked(effect, now - first), round))
+    }
+
     /// The auction of the stage at `at`, to be held again at once; `None` if the stage waits for none.
     pub(crate) fn auction_again(&mut self, at: Index, now: Instant) -> Option<(Effect, u32)> {
-        let (effect, said) = self
-            .said
-            .iter_mut()
-            .find(|(effect, _)| matches!(effect, Effect::Auction { at: stage, after, .. } if *stage == at && after.is_empty()))?;
+        let said = self.said.get_mut(&at).filter(|said| matches!(said.effect, Effect::Auction { .. }) && !said.effect.is_ahead())?;
         said.last = now;
-        let effect = effect.clone();
+        let effect = asked(said.effect.clone(), now - said.first);
         let round = self.next_round(at);
         Some((effect, round))
     }
 
     /// Leases whose award was said long ago and not taken up.
     pub(crate) fn not_taken_up(&self, now: Instant) -> Vec<Input> {
-        let late = self.said.iter().filter(|(_, said)| now >= said.first + TAKE_UP);
-        late.filter_map(|(effect, _)| match effect {
+        let late = self.said.values().filter(|said| now >= said.first + TAKE_UP);
+        late.filter_map(|said| match &said.effect {
             Effect::Assign { lease, .. } if !self.speaks_of(lease) => Some(Input::NotTakenUp(lease.clone())),
             Effect::Assign { .. } | Effect::Auction { .. } | Effect::Cancel { .. } => None,
         })
@@ -227,10 +283,81 @@ impl OpenRun {
     }
 }
 
+/// The effect as it is said when it has stood for `stood`: who turned an attempt down is passed over for a while, and not for ever.
+fn asked(effect: Effect, stood: Duration) -> Effect {
+    let Effect::Auction { at, attempt, after, except } = effect else { return effect };
+    let doublings = except.len().saturating_sub(1).min(DECLINED_DOUBLINGS_MAX);
+    let except = if stood >= DECLINED_PAUSE * (1 << doublings) {
+        Vec::new()
+    } else {
+        except.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    Effect::Auction { at, attempt, after, except }
+}
+
 fn pause_of(effect: &Effect) -> Duration {
     match effect {
         Effect::Auction { after, .. } if after.is_empty() => AUCTION_PAUSE,
         Effect::Auction { .. } => AHEAD_PAUSE,
         Effect::Assign { .. } | Effect::Cancel { .. } => Duration::from_millis(RESEND_MS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::{
+        Digest, Timestamp, TriggerId,
+        context::TriggerContext,
+        event::run::Planned,
+        plan::{PLAN_SCHEMA, Plan},
+        planning::Text,
+        trigger::Trigger,
+    };
+
+    use super::*;
+    use crate::core::{Position, Shape};
+
+    fn open() -> OpenRun {
+        let trigger = Trigger {
+            id: TriggerId::of("test", "1"),
+            project: "demo".parse().unwrap(),
+            context: TriggerContext::default(),
+            pipeline_path: "Ottofile".to_owned(),
+            pipeline: Text::Inline(String::new()),
+            source: None,
+        };
+        let shape = Arc::new(Shape::new(Plan { schema: PLAN_SCHEMA, stages: Vec::new(), libraries: BTreeMap::new() }));
+        let position = Position { sequence: 1, at: Timestamp(0) };
+        OpenRun::new(Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b"") }, shape, position), Tail::default())
+    }
+
+    #[test]
+    fn inputs_that_are_too_large_together_are_taken_in_smaller_parts_and_in_their_order() {
+        let (mut open, now) = (open(), Instant::now());
+        let inputs: Vec<Input> = (0..5).map(Input::Proposed).collect();
+        for input in &inputs {
+            open.push(input.clone(), now);
+        }
+        let together = open.due(now).unwrap();
+        assert_eq!(together, inputs);
+        assert_eq!(open.divide(together, now), None);
+        let part = open.due(now).unwrap();
+        assert_eq!(part, inputs[..2]);
+        assert_eq!(open.divide(part, now), None);
+        let one = open.due(now).unwrap();
+        assert_eq!(open.divide(one, now), Some(Input::Proposed(0)), "nothing can come of it");
+        open.stored(Tail::default());
+        assert_eq!(open.due(now).unwrap(), inputs[1..]);
+    }
+
+    #[test]
+    fn what_is_said_again_while_the_log_cannot_be_written_waits_once() {
+        let (mut open, now) = (open(), Instant::now());
+        for _ in 0..100 {
+            open.push(Input::Cancel { by: "ann".to_owned() }, now);
+        }
+        assert_eq!(open.due(now).unwrap().len(), 1);
     }
 }

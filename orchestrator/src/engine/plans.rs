@@ -25,6 +25,11 @@ use crate::core::Shape;
 const PARSER_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two questions that the parser did not answer.
 const PARSER_PAUSE: Duration = Duration::from_millis(200);
+/// How often the parser is asked for one plan before the trigger makes room for others and is delivered again: a pipeline that the parser
+/// fails on must not keep the next ones from it.
+const PARSER_TRIES_MAX: u32 = 3;
+/// How long the parser is waited for while nobody listens at all, in tries.
+const PARSER_ABSENCES_MAX: u32 = 25;
 /// Graphs that are kept because many runs share one plan.
 const SHAPES_MAX: usize = 64;
 /// The most bytes of one stage's JSON: its assignment must fit into one message of the bus.
@@ -36,6 +41,9 @@ pub enum PlanningError {
     /// The depot did not give or take the bytes.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The parser does not answer.
+    #[error("the parser does not answer")]
+    Parser(#[source] BusError),
     /// The bytes under a plan's digest are none.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -54,7 +62,7 @@ impl Plans {
         Self { bus, blobs, shapes: Arc::default() }
     }
 
-    /// Asks the parser until it answers. A plan lies in the depot when this returns.
+    /// Asks the parser, some times if it does not answer. A plan lies in the depot when this returns.
     pub(crate) async fn plan(&self, trigger: &Trigger) -> Result<(Planned, Arc<Shape>), PlanningError> {
         let request = PlanRequest {
             path: trigger.pipeline_path.clone(),
@@ -63,7 +71,7 @@ impl Plans {
             files: BTreeMap::new(),
         };
         let refused = |diagnostics| (Planned::Refused { diagnostics }, empty_shape());
-        let (digest, text) = match self.ask(&request).await {
+        let (digest, text) = match self.ask(&request).await? {
             PlanReply::Planned { digest, plan } => (digest, plan),
             PlanReply::Refused { diagnostics } => return Ok(refused(diagnostics)),
             PlanReply::Needs { files } => return Ok(refused(vec![needs_files(&request.path, &files)])),
@@ -96,17 +104,32 @@ impl Plans {
         Ok(self.keep(*digest, document.plan().clone()))
     }
 
-    async fn ask(&self, request: &PlanRequest) -> PlanReply {
+    async fn ask(&self, request: &PlanRequest) -> Result<PlanReply, PlanningError> {
+        let (mut failures, mut absences) = (0, 0);
         loop {
             match self.bus.request(&Subject::plan(), request, PARSER_DEADLINE).await {
-                Ok(PlanReply::Unavailable { message }) => warn!(message, "the parser could not plan, asking again"),
-                Ok(reply) => return reply,
-                Err(error @ (BusError::TooLarge { .. } | BusError::Refused { .. })) => {
-                    return PlanReply::Refused {
-                        diagnostics: vec![diagnostic("E0902", &request.path, error.to_string(), "make the pipeline file smaller")],
-                    };
+                Ok(PlanReply::Unavailable { message }) => {
+                    failures += 1;
+                    if failures >= PARSER_TRIES_MAX {
+                        return Ok(PlanReply::Unavailable { message });
+                    }
+                    warn!(message, "the parser could not plan, asking again");
                 }
-                Err(error) => warn!(%error, "the parser does not answer, asking again"),
+                Ok(reply) => return Ok(reply),
+                Err(error @ (BusError::TooLarge { .. } | BusError::Refused { .. })) => {
+                    return Ok(PlanReply::Refused {
+                        diagnostics: vec![diagnostic("E0902", &request.path, error.to_string(), "make the pipeline file smaller")],
+                    });
+                }
+                Err(error) => {
+                    let absent = matches!(error, BusError::NoResponder { .. });
+                    failures += u32::from(!absent);
+                    absences += u32::from(absent);
+                    if failures >= PARSER_TRIES_MAX || absences >= PARSER_ABSENCES_MAX {
+                        return Err(PlanningError::Parser(error));
+                    }
+                    warn!(%error, "the parser does not answer, asking again");
+                }
             }
             tokio::time::sleep(PARSER_PAUSE).await;
         }

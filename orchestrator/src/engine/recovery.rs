@@ -1,7 +1,7 @@
 //! Back from the log: all of it at the start, one run's after a conflict or when somebody speaks of a run that has left memory.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -63,19 +63,16 @@ pub(super) enum LaterReason {
 struct Reading {
     records: Vec<Arc<Appended>>,
     tail: Tail,
+    has_ended: bool,
 }
 
 impl Reading {
     fn take(&mut self, stored: &StoredRecord) -> Result<(), LogError> {
         let (record, tail) = log::decode(self.tail, stored)?;
+        self.has_ended |= record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. }));
         self.records.push(appended(&stored.run, stored.sequence, record));
         self.tail = tail;
         Ok(())
-    }
-
-    fn has_ended(&self) -> bool {
-        let mut events = self.records.iter().flat_map(|record| &record.record.events);
-        events.any(|event| matches!(event, RunEvent::RunFinished { .. }))
     }
 
     async fn finish(self, run: &RunId, plans: &Plans) -> Reloaded {
@@ -101,26 +98,29 @@ impl Engine {
         let mut stored = self.bus.run_logs().await?;
         let mut readings: BTreeMap<RunId, Reading> = BTreeMap::new();
         let mut ended: VecDeque<RunId> = VecDeque::new();
+        // Where output lies may be told long after a run's end.
+        let mut left_out: BTreeSet<RunId> = BTreeSet::new();
         while let Some(record) = stored.recv().await {
             let record = record?;
             let run = record.run.clone();
-            if self.damaged.contains(&run) {
+            if self.damaged.contains(&run) || left_out.contains(&run) {
                 continue;
             }
             let reading = readings.entry(run.clone()).or_default();
-            let had_ended = reading.has_ended();
+            let had_ended = reading.has_ended;
             if let Err(error) = reading.take(&record) {
                 self.set_aside(&run, &error);
                 readings.remove(&run);
                 continue;
             }
-            if !had_ended && reading.has_ended() {
+            if !had_ended && reading.has_ended {
                 ended.push_back(run);
             }
             if ended.len() > ENDED_RUNS_MAX
                 && let Some(oldest) = ended.pop_front()
             {
                 readings.remove(&oldest);
+                left_out.insert(oldest);
             }
         }
         let count = readings.len();
@@ -162,7 +162,15 @@ impl Engine {
         }
         self.reloading.remove(run);
         match outcome {
-            Reloaded::Run(loaded) => self.put_in(run, *loaded),
+            Reloaded::Run(loaded) => {
+                let state = loaded.run.clone();
+                self.put_in(run, *loaded);
+                if let (false, Some(Asker { agent, report })) = (self.open.contains_key(run), asker) {
+                    // Nothing is left to do for the run, so nothing can follow from the report but an answer.
+                    let decision = decide(&state, &Proposals::new(), &[Input::Report { agent, report }], state.accepted_at);
+                    self.answer(decision.answers);
+                }
+            }
             Reloaded::Damaged(damage) => self.set_aside(run, &damage),
             Reloaded::Missing | Reloaded::Later(_) => {
                 if let Some(Asker { agent, report }) = asker {

@@ -25,6 +25,10 @@ impl Engine {
     pub(super) fn speak(&mut self, run: &RunId) {
         let Some(open) = self.open.get_mut(run) else { return };
         let unsaid = open.unsaid(Instant::now());
+        self.say_all(run, unsaid);
+    }
+
+    pub(super) fn say_all(&self, run: &RunId, unsaid: Vec<(Effect, u32)>) {
         for (effect, round) in unsaid {
             self.say(run, effect, round);
         }
@@ -87,8 +91,9 @@ impl Engine {
         let now = Instant::now();
         for lease in &status.leases {
             self.leases.renew(lease, agent, now);
-            let superseded = self.open.get(&lease.attempt.run).is_some_and(|open| {
-                let known = open.run.attempt_of(lease);
+            // Also of a run that has ended: its agent may come back long after.
+            let superseded = self.runs.get(&lease.attempt.run).is_some_and(|snapshot| {
+                let known = snapshot.run.attempt_of(lease);
                 known.is_some_and(|(_, attempt)| attempt.agent == *agent && matches!(attempt.end, Some(AttemptEnd::Lost { .. })))
             });
             if superseded {
@@ -106,7 +111,7 @@ impl Engine {
         let now = Instant::now();
         let mut woken = 0;
         while woken < freed.min(WOKEN_MAX)
-            && let Some((run, at)) = self.starving.pop_front()
+            && let Some((run, at)) = self.starving.pop()
         {
             let again = self.open.get_mut(&run).and_then(|open| open.auction_again(at, now));
             if let Some((effect, round)) = again {

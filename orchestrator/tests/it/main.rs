@@ -3,4 +3,8 @@
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod house;
+#[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod trouble;

@@ -22,6 +22,7 @@ use model::{
 use super::{
     Decision, Input, Position, Run, Shape,
     decide::{Proposals, accept, before, decide},
+    effects::{effect_of, touched},
 };
 
 pub(super) fn trigger() -> Trigger {
@@ -82,12 +83,16 @@ impl Driven {
         self.now += 1;
         let decision = decide(&self.run, &self.proposals, &[input], Timestamp(self.now));
         if !decision.events.is_empty() {
+            let before: Vec<_> = (0..self.shape.len()).map(|at| effect_of(&self.run, at)).collect();
             let sequence = self.log.last().map_or(0, |(last, _)| last.sequence) + 1;
             let position = Position { sequence, at: Timestamp(self.now) };
             for event in &decision.events {
                 self.run.apply(position, event).unwrap();
             }
             self.log.push((position, decision.events.clone()));
+            let touched = touched(&self.run, &decision.events);
+            let same = |at| effect_of(&self.run, at) == before[at] || touched.as_ref().is_none_or(|touched| touched.contains(&at));
+            assert!((0..self.shape.len()).all(same), "no effect changes unnoticed: {:?}", decision.events);
         }
         decision
     }

@@ -147,3 +147,17 @@ fn an_event_that_cannot_follow_is_named() {
     let error = run.run.apply(position, &early).unwrap_err();
     assert!(error.to_string().contains("`stage_ready` at sequence 9"), "{error}");
 }
+
+#[test]
+fn who_declined_is_passed_over_in_that_auction_and_not_in_the_next() {
+    let mut run = Driven::new(vec![stage("a", &[])]);
+    run.propose("a", 1, &["one"], &Reservation::Slot);
+    let first = run.lease("a");
+    run.report("one", &first, Report::Declined { reason: "x".repeat(1_000_000) });
+    assert!(run.propose("a", 1, &["one"], &Reservation::Slot).events.is_empty(), "the same auction, told again");
+    let at = run.shape.find(&model::StageId::of("a")).unwrap();
+    run.proposals.get_mut(&at).unwrap().auction = model::AuctionId::of(&run.attempt("a", 1), 2);
+    assert_eq!(kinds(&run.input(Input::Proposed(at)).events), ["stage_awarded"]);
+    let bytes: usize = run.log.iter().map(|(_, events)| serde_json::to_vec(events).unwrap().len()).sum();
+    assert!(bytes < 10_000, "a reason is a sentence, not a megabyte: {bytes}");
+}

@@ -1,0 +1,179 @@
+//! A bus and a depot, and the roles around the orchestrator, which the tests play themselves.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use blob::{Blobs, DiskStore, disk::Durability};
+use eventbus::{Bus, Subject, Subscription};
+use model::{
+    AgentName, StageId, StageOutcome, Timestamp, TriggerId,
+    context::TriggerContext,
+    plan::{Effect, Need, NeedReason, PLAN_SCHEMA, Plan, PlanDocument, Stage},
+    planning::{PlanReply, PlanRequest, Text},
+    protocol::{
+        agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
+        auction::{AuctionRequest, Offer, Proposal, RankedOffer, Reservation},
+    },
+    trigger::Trigger,
+};
+use orchestrator::{
+    Orchestrator,
+    core::Run,
+    engine::{self, EngineOptions},
+};
+use service::{OnError, Supervisor};
+use tokio::time::timeout;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) fn agent() -> AgentName {
+    "one".parse().unwrap()
+}
+
+/// A chain of stages.
+pub(crate) fn chain(names: &[&str]) -> Plan {
+    let stages = names.iter().enumerate().map(|(at, name)| Stage {
+        id: StageId::of(name),
+        path: (*name).to_owned(),
+        needs: at.checked_sub(1).map(|at| Need { stage: StageId::of(names[at]), reason: NeedReason::Order }).into_iter().collect(),
+        requires: BTreeMap::new(),
+        environment: BTreeMap::new(),
+        steps: Vec::new(),
+        timeout_ms: 60_000,
+        effect: Effect::Safe,
+        retries_lost: 2,
+    });
+    Plan { schema: PLAN_SCHEMA, stages: stages.collect(), libraries: BTreeMap::new() }
+}
+
+pub(crate) fn trigger(delivery: &str) -> Trigger {
+    Trigger {
+        id: TriggerId::of("test", delivery),
+        project: "demo".parse().unwrap(),
+        context: TriggerContext::default(),
+        pipeline_path: "Ottofile".to_owned(),
+        pipeline: Text::Inline("pipeline {}".to_owned()),
+        source: None,
+    }
+}
+
+/// A bus and a depot, which outlive the orchestrators that are started on them.
+pub(crate) struct House {
+    pub(crate) bus: Bus,
+    pub(crate) blobs: Blobs,
+    pub(crate) others: Supervisor,
+    _folder: tempfile::TempDir,
+}
+
+impl House {
+    pub(crate) async fn new(plan: Plan) -> Self {
+        Self::on(eventbus::memory::bus(), plan).await
+    }
+
+    pub(crate) async fn on(bus: Bus, plan: Plan) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
+        let house = Self { bus, blobs, others: Supervisor::new(), _folder: folder };
+        house.play_parser(plan).await;
+        house.play_auctioneer().await;
+        house
+    }
+
+    pub(crate) async fn start(&self) -> (Orchestrator, Supervisor) {
+        let supervisor = Supervisor::new();
+        let options = EngineOptions { name: "test".to_owned(), signer: None };
+        let orchestrator = engine::start(options, self.bus.clone(), self.blobs.clone(), &supervisor).await.unwrap();
+        (orchestrator, supervisor)
+    }
+
+    pub(crate) async fn play_parser(&self, plan: Plan) {
+        let document = PlanDocument::new(plan);
+        let plan = Text::Inline(String::from_utf8(document.bytes().to_vec()).unwrap());
+        let reply = PlanReply::Planned { digest: document.digest(), plan };
+        let mut asked = self.bus.subscribe_group(Subject::plan(), "parser").await.unwrap();
+        self.others.spawn("parser", OnError::Log, async move {
+            while let Some(message) = asked.next().await {
+                message.read::<PlanRequest>()?;
+                message.reply(&reply).await?;
+            }
+            Ok(())
+        });
+    }
+
+    /// Proposes the one agent for whatever is asked.
+    pub(crate) async fn play_auctioneer(&self) {
+        let mut asked = self.bus.subscribe(Subject::for_auction()).await.unwrap();
+        let bus = self.bus.clone();
+        self.others.spawn("auctioneer", OnError::Log, async move {
+            while let Some(message) = asked.next().await {
+                let request: AuctionRequest = message.read()?;
+                let reservation = if request.after.is_empty() { Reservation::Slot } else { Reservation::Handover };
+                let offer = Offer { price_micros_per_s: 0, start_ms: 0, reservation };
+                let offers = if request.except.contains(&agent()) { vec![] } else { vec![RankedOffer { agent: agent(), offer }] };
+                let AuctionRequest { auction, attempt, .. } = request;
+                let proposal = Proposal { auction, attempt, offers, declined: vec![], closed_at: Timestamp(0) };
+                bus.publish(&Subject::proposed(), &proposal).await?;
+            }
+            Ok(())
+        });
+    }
+
+    pub(crate) async fn inbox(&self) -> Inbox {
+        Inbox { commands: self.bus.subscribe(Subject::inbox(&agent())).await.unwrap(), bus: self.bus.clone() }
+    }
+}
+
+/// The agent's side of the bus.
+pub(crate) struct Inbox {
+    pub(crate) commands: Subscription,
+    bus: Bus,
+}
+
+impl Inbox {
+    pub(crate) async fn next(&mut self) -> AgentCommand {
+        let message = timeout(DEADLINE, self.commands.next()).await.expect("the orchestrator speaks in time").unwrap();
+        message.read().unwrap()
+    }
+
+    /// The next assignment for a lease that was not assigned before.
+    pub(crate) async fn assignment(&mut self, before: Option<&Lease>) -> Assignment {
+        loop {
+            if let AgentCommand::Assign(assignment) = self.next().await
+                && before != Some(&assignment.lease)
+            {
+                return *assignment;
+            }
+        }
+    }
+
+    pub(crate) async fn acknowledged(&mut self, kind: ReportKind) {
+        while !matches!(self.next().await, AgentCommand::Acknowledge { report, .. } if report == kind) {}
+    }
+
+    pub(crate) async fn report(&self, lease: &Lease, report: Report) {
+        let subject = Subject::report(&agent(), report.kind());
+        self.bus.publish(&subject, &AgentReport { lease: lease.clone(), report }).await.unwrap();
+    }
+
+    pub(crate) async fn succeed(&self, lease: &Lease) {
+        let report =
+            Report::Finished { outcome: StageOutcome::Success, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2) };
+        self.report(lease, report).await;
+    }
+}
+
+pub(crate) async fn ended(orchestrator: &Orchestrator, trigger: &Trigger) -> Arc<Run> {
+    ended_within(orchestrator, trigger, DEADLINE).await
+}
+
+pub(crate) async fn ended_within(orchestrator: &Orchestrator, trigger: &Trigger, limit: Duration) -> Arc<Run> {
+    let mut appended = orchestrator.runs.follow();
+    let ends = async {
+        loop {
+            match orchestrator.runs.get(&trigger.run()) {
+                Some(snapshot) if snapshot.run.ended.is_some() => return snapshot.run,
+                _ => drop(appended.recv().await),
+            }
+        }
+    };
+    timeout(limit, ends).await.expect("the run ends in time")
+}

@@ -1,0 +1,266 @@
+//! What may go wrong around a run: appends that fail, agents that decline, a second orchestrator, plans of many stages.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use eventbus::{
+    Bus, BusError, Pattern, StoredRecord, Subject, Subscription, Triggers,
+    bus::{Backend, MESSAGE_BYTES_MAX, Stored},
+};
+use futures_util::future::join_all;
+use model::{
+    RunId, RunOutcome, StageId, StageOutcome, Timestamp,
+    event::run::{RunEvent, RunRecord},
+    plan::Plan,
+    protocol::agent::{AgentCommand, Report},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::house::{DEADLINE, House, Inbox, chain, ended, ended_within, trigger};
+
+/// How an append fails.
+#[derive(Debug, Clone, Copy)]
+enum Fails {
+    /// It is refused.
+    Before,
+    /// It is stored, and said to be refused.
+    After,
+}
+
+/// A bus on which one append to a run's log fails.
+#[derive(Debug)]
+struct Failing {
+    inner: Arc<dyn Backend>,
+    fails: Fails,
+    at: usize,
+    appends: AtomicUsize,
+}
+
+#[async_trait]
+impl Backend for Failing {
+    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
+        self.inner.publish(subject, payload).await
+    }
+
+    async fn request(&self, subject: &Subject, payload: Bytes, limit: Duration) -> Result<Bytes, BusError> {
+        self.inner.request(subject, payload, limit).await
+    }
+
+    async fn subscribe(&self, pattern: &Pattern, group: Option<&'static str>) -> Result<Subscription, BusError> {
+        self.inner.subscribe(pattern, group).await
+    }
+
+    async fn store(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+        let is_record = subject.run_id().is_some();
+        let fails = is_record && self.appends.fetch_add(1, Ordering::Relaxed) + 1 == self.at;
+        if !fails {
+            return self.inner.store(subject, payload, last).await;
+        }
+        if matches!(self.fails, Fails::After) {
+            self.inner.store(subject, payload, last).await?;
+        }
+        Err(BusError::Refused { doing: "a test".to_owned(), source: "it is this one's turn".into() })
+    }
+
+    async fn last(&self, subject: &Subject) -> Result<Option<(u64, Bytes)>, BusError> {
+        self.inner.last(subject).await
+    }
+
+    async fn run_log(&self, run: &RunId) -> Result<Vec<StoredRecord>, BusError> {
+        self.inner.run_log(run).await
+    }
+
+    async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError> {
+        self.inner.run_logs().await
+    }
+
+    async fn triggers(&self) -> Result<Triggers, BusError> {
+        self.inner.triggers().await
+    }
+
+    fn is_connected(&self) -> bool {
+        self.inner.is_connected()
+    }
+}
+
+/// The agent does whatever it is told to, at once.
+async fn obey(mut inbox: Inbox) {
+    while let Some(message) = inbox.commands.next().await {
+        if let AgentCommand::Assign(assignment) = message.read().unwrap() {
+            inbox.succeed(&assignment.lease).await;
+        }
+    }
+}
+
+async fn events(house: &House, run: &RunId) -> Vec<RunEvent> {
+    let records = house.bus.run_log(run).await.unwrap();
+    records.iter().flat_map(|stored| serde_json::from_slice::<RunRecord>(&stored.bytes).unwrap().events).collect()
+}
+
+/// Stages have one result each, and none is awarded after it.
+fn results_count_once(events: &[RunEvent]) {
+    let mut results: BTreeMap<&StageId, usize> = BTreeMap::new();
+    for event in events {
+        match event {
+            RunEvent::StageFinished { stage, .. } => *results.entry(stage).or_default() += 1,
+            RunEvent::StageAwarded { stage, .. } => assert!(!results.contains_key(stage), "{stage} has a result and is awarded again"),
+            RunEvent::RunAccepted { .. }
+            | RunEvent::StageReady { .. }
+            | RunEvent::StageDeclined { .. }
+            | RunEvent::StageStarted { .. }
+            | RunEvent::StageLost { .. }
+            | RunEvent::StageSkipped { .. }
+            | RunEvent::StageLogStored { .. }
+            | RunEvent::CancelRequested { .. }
+            | RunEvent::RunFinished { .. } => {}
+        }
+    }
+    assert!(results.values().all(|count| *count == 1), "{results:?}");
+}
+
+fn outcome(run: &orchestrator::core::Run) -> Option<RunOutcome> {
+    run.ended.map(|(outcome, _)| outcome)
+}
+
+async fn a_run_of_which_one_append_fails(fails: Fails, at: usize) {
+    let bus = Bus::new(Failing { inner: eventbus::memory::bus().backend(), fails, at, appends: AtomicUsize::new(0) });
+    let house = House::on(bus, chain(&["a", "b", "c"])).await;
+    let inbox = house.inbox().await;
+    house.others.spawn("agent", service::OnError::Log, async move {
+        obey(inbox).await;
+        Ok(())
+    });
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    let run = ended(&orchestrator, &trigger).await;
+    assert_eq!(outcome(&run), Some(RunOutcome::Success), "{fails:?} at append {at}");
+    results_count_once(&events(&house, &run.id).await);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_run_ends_whichever_of_its_appends_fails_before_or_after_it_is_stored() {
+    let all = [Fails::Before, Fails::After].into_iter().flat_map(|fails| (1..=6).map(move |at| (fails, at)));
+    join_all(all.map(|(fails, at)| a_run_of_which_one_append_fails(fails, at))).await;
+}
+
+#[tokio::test]
+async fn whoever_follows_a_run_hears_of_records_that_were_read_back() {
+    // The last record is stored, and the orchestrator learns of it by reading the log again.
+    let bus = Bus::new(Failing { inner: eventbus::memory::bus().backend(), fails: Fails::After, at: 3, appends: AtomicUsize::new(0) });
+    let house = House::on(bus, chain(&["a"])).await;
+    let mut inbox = house.inbox().await;
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    let assignment = inbox.assignment(None).await;
+    let mut appended = orchestrator.runs.follow();
+    inbox.succeed(&assignment.lease).await;
+    let finished = async {
+        loop {
+            let record = appended.recv().await.unwrap();
+            if record.record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. })) {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, finished).await.expect("followers are told of the end");
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_stage_that_its_only_agent_declined_is_offered_to_it_again() {
+    let house = House::new(chain(&["a"])).await;
+    let mut inbox = house.inbox().await;
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    let first = inbox.assignment(None).await;
+    inbox.report(&first.lease, Report::Declined { reason: "the slot is gone".to_owned() }).await;
+    let second = inbox.assignment(Some(&first.lease)).await;
+    inbox.succeed(&second.lease).await;
+    assert_eq!(outcome(&*ended(&orchestrator, &trigger).await), Some(RunOutcome::Success));
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_reason_as_large_as_a_message_does_not_stop_its_run() {
+    let house = House::new(chain(&["a"])).await;
+    let mut inbox = house.inbox().await;
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    let a = inbox.assignment(None).await;
+    let reason = Some("x".repeat(MESSAGE_BYTES_MAX - 300));
+    let report = Report::Finished { outcome: StageOutcome::Failure, reason, started_at: None, finished_at: Timestamp(2) };
+    inbox.report(&a.lease, report).await;
+    assert_eq!(outcome(&*ended(&orchestrator, &trigger).await), Some(RunOutcome::Failure));
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn two_orchestrators_on_one_bus_both_go_on_and_no_result_counts_twice() {
+    let house = House::new(chain(&["a", "b", "c"])).await;
+    let inbox = house.inbox().await;
+    house.others.spawn("agent", service::OnError::Log, async move {
+        obey(inbox).await;
+        Ok(())
+    });
+    let (first, one) = house.start().await;
+    let (second, two) = house.start().await;
+    let triggers: Vec<_> = (0..8).map(|number| trigger(&number.to_string())).collect();
+    for trigger in &triggers {
+        first.create(trigger).await.unwrap();
+    }
+    for trigger in &triggers {
+        tokio::select! {
+            run = ended(&first, trigger) => assert_eq!(outcome(&run), Some(RunOutcome::Success)),
+            run = ended(&second, trigger) => assert_eq!(outcome(&run), Some(RunOutcome::Success)),
+        }
+        results_count_once(&events(&house, &trigger.run()).await);
+    }
+    one.shut_down().await;
+    two.shut_down().await;
+    let (third, three) = house.start().await;
+    for trigger in &triggers {
+        assert!(third.runs.get(&trigger.run()).is_some_and(|snapshot| snapshot.run.ended.is_some()), "the log is whole");
+    }
+    three.shut_down().await;
+}
+
+/// Stages that need nothing.
+fn fan(stages: usize) -> Plan {
+    let names: Vec<String> = (0..stages).map(|number| format!("s{number}")).collect();
+    let mut plan = chain(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for stage in &mut plan.stages {
+        stage.needs.clear();
+    }
+    plan
+}
+
+#[tokio::test]
+async fn a_run_of_two_thousand_parallel_stages_takes_seconds() {
+    // A cost that grows with the square of the stages takes minutes; what grows with their number, two seconds.
+    const LIMIT: Duration = Duration::from_mins(1);
+    let house = House::new(fan(2_000)).await;
+    let inbox = house.inbox().await;
+    house.others.spawn("agent", service::OnError::Log, async move {
+        obey(inbox).await;
+        Ok(())
+    });
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    let run = ended_within(&orchestrator, &trigger, LIMIT).await;
+    assert_eq!(outcome(&run), Some(RunOutcome::Success));
+    supervisor.shut_down().await;
+}
