@@ -213,9 +213,8 @@ impl Spool {
             }
         }
         if ended.is_none() {
-            let when = if groups.is_empty() { "before its first process" } else { "while it ran" };
             leftovers::end(&lease, &entry.mark(&lease), &groups);
-            let report = Report::Lost { reason: format!("its agent was restarted {when}") };
+            let report = Report::Lost { reason: "its agent was restarted while it ran".to_owned() };
             entry.write(&Line::Ended { report: report.clone() })?;
             ended = Some(report);
         }

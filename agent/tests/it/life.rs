@@ -29,7 +29,7 @@ fn what_ran_when_the_agent_was_killed_is_ended_and_reported_lost() {
     let mut office = outer.block_on(Office::without_agent());
     let (pids, witness) = (office.path("pids"), office.path("witness"));
     let script = format!(
-        "echo started >>{1}; sleep 1000 & echo $! >>{0}; setsid sleep 1000 & echo $! >>{0}; echo half; wait",
+        "set +x; echo started >>{1}; sleep 1000 & echo $! >>{0}; setsid sleep 1000 & echo $! >>{0}; echo half; wait",
         pids.display(),
         witness.display()
     );

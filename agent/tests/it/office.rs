@@ -1,6 +1,10 @@
 //! What plays the orchestrator: it announces, assigns, listens and acknowledges.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use agent::{AgentOptions, tool_homes};
 use blob::{Blobs, DiskStore, Durability};
@@ -251,11 +255,10 @@ impl Office {
     /// The agent's folders of attempts, without those that are made ahead: their journal is empty.
     pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
         let (spool, work) = (self.path("agent/spool"), self.path("agent/work"));
-        let is_used = |folder: &PathBuf| {
-            std::fs::metadata(spool.join(folder.file_name().unwrap()).join("journal")).map_or(true, |journal| journal.len() > 0)
-        };
-        let folders = [&spool, &work].map(|folder| std::fs::read_dir(folder).unwrap());
-        folders.into_iter().flatten().map(|entry| entry.unwrap().path()).filter(is_used).collect()
+        let list = |folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let is_ahead = |folder: &Path| std::fs::metadata(folder.join("journal")).map_or(folder.exists(), |journal| journal.len() == 0);
+        let forgotten = list(&work).filter(|folder| !is_ahead(&spool.join(folder.file_name().unwrap())));
+        forgotten.chain(list(&spool).filter(|folder| !is_ahead(folder))).collect()
     }
 }
 

@@ -107,7 +107,8 @@ async fn a_slot_is_handed_over_from_stage_to_stage() {
     office.assign(&assignment(second.clone(), 3)).await;
     assert_eq!(office.result(&lease(&second, 3)).await.0, StageOutcome::Success);
     assert_eq!(reservation(&office.ask(&other, 1, &[]).await), Some(&Reservation::Slot));
-    office.send(AgentCommand::Cancel { lease: blocker.lease }).await;
+    office.send(AgentCommand::Cancel { lease: blocker.lease.clone() }).await;
+    assert_eq!(office.result(&blocker.lease).await.0, StageOutcome::Aborted);
 }
 
 #[tokio::test]
