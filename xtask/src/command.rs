@@ -1,10 +1,6 @@
 //! Other programs, run in the repository's root.
 
-use std::{
-    ffi::OsString,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{ffi::OsString, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -28,18 +24,4 @@ pub(crate) fn run_with(root: &Path, words: &[&str], variables: &[(&str, &str)]) 
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     ensure!(status.success(), "`{line}` failed ({status})");
     Ok(())
-}
-
-/// Runs a command and gives what it prints. Its errors go where this one's go.
-pub(crate) fn output(root: &Path, words: &[&str]) -> Result<String> {
-    let (name, arguments) = words.split_first().context("an empty command")?;
-    let line = words.join(" ");
-    let output = Command::new(program(name))
-        .args(arguments)
-        .current_dir(root)
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start `{line}`"))?;
-    ensure!(output.status.success(), "`{line}` failed ({})", output.status);
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` does not print text"))
 }

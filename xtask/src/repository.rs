@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
-
-use crate::command;
+use ignore::WalkBuilder;
 
 /// A file that is larger is data, and not looked at.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -65,12 +64,20 @@ impl Repository {
 }
 
 fn files(root: &Path) -> Result<Vec<File>> {
-    let listed = command::output(root, &["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
-    let mut paths: Vec<&str> = listed.split('\0').filter(|path| !path.is_empty()).collect();
+    // What git would list, without asking it: a stage that checks the project has its tree and no repository.
+    let walk = WalkBuilder::new(root).hidden(false).require_git(false).filter_entry(|entry| entry.file_name() != ".git").build();
+    let mut paths = Vec::new();
+    for entry in walk {
+        let entry = entry.context("cannot list the files of the project")?;
+        if let Ok(path) = entry.path().strip_prefix(root)
+            && let Some(path) = path.to_str().filter(|path| !path.is_empty())
+        {
+            paths.push(path.to_owned());
+        }
+    }
     paths.sort_unstable();
-    paths.dedup();
     let mut files = Vec::new();
-    for path in paths {
+    for path in &paths {
         let full = root.join(path);
         match fs::symlink_metadata(&full) {
             Ok(meta) if meta.is_file() && meta.len() <= FILE_BYTES_MAX => {}
