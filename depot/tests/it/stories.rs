@@ -20,7 +20,7 @@ use reqwest::{StatusCode, header};
 use service::{Supervisor, supervisor::Ended};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 /// How long a condition may take to come true.
@@ -76,11 +76,7 @@ impl Running {
 }
 
 async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    testkit::wait_for(DEADLINE, what, async || condition().then_some(())).await;
 }
 
 async fn problem(response: reqwest::Response) -> Problem {
@@ -290,8 +286,11 @@ async fn a_restart_is_bridged_by_the_client_and_loses_nothing() {
     let Running { folder, signer, address, supervisor } = depot;
     assert_eq!(supervisor.shut_down().await, Ended::InOrder);
     let supervisor = Supervisor::new();
+    // Somebody is there, and breaks the client's first connection.
+    let broken = TcpListener::bind(address).await.unwrap();
     let restart = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(broken.accept().await.unwrap());
+        drop(broken);
         let options = DepotOptions { listen: address, data: folder.path().join("data"), verifier: signer.verifier() };
         depot::run(options, &supervisor).await.unwrap()
     };

@@ -190,9 +190,5 @@ impl World {
 }
 
 pub(crate) async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    testkit::wait_for(DEADLINE, what, async || condition().then_some(())).await;
 }
