@@ -150,6 +150,9 @@ impl Acceptor {
             pipeline_path: project.pipeline.clone(),
             pipeline,
             source: Some(source),
+            listing: None,
+            changed: None,
+            lock: None,
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();

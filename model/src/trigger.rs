@@ -19,6 +19,15 @@ pub struct Trigger {
     pub pipeline: Text,
     /// The source tree, a tar archive in the depot; without one, stages start in an empty folder.
     pub source: Option<Digest>,
+    /// The JSON of the commit's [`Listing`](crate::planning::Listing) in the depot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Digest>,
+    /// The JSON of the list of paths that changed, in the depot; without one, it is not known what changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Digest>,
+    /// The commit's [`LOCK_FILE`](crate::planning::LOCK_FILE), if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Text>,
 }
 
 impl Trigger {

@@ -198,8 +198,11 @@ mod tests {
             pipeline_path: "Ottofile".to_owned(),
             pipeline: Text::Inline(String::new()),
             source: None,
+            listing: None,
+            changed: None,
+            lock: None,
         };
-        let shape = Arc::new(Shape::new(Plan { schema: PLAN_SCHEMA, stages: Vec::new(), libraries: BTreeMap::new() }));
+        let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: number as u64, at: Timestamp(0) };
         Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b"") }, shape, position)
     }

@@ -86,6 +86,8 @@ codes! {
     ArgumentType = "E0408",
     /// The name of a variable that there is not.
     UnknownVariable = "E0409",
+    /// There is no such file in the commit.
+    NoFile = "E0207",
     /// Part of the language, but not of this version.
     NotYet = "E0501",
     /// More stages than the limit.
@@ -113,9 +115,39 @@ impl Code {
     }
 }
 
+/// One of the files of a plan, by its place in [`Files`]; the first is the pipeline file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FileId(usize);
+
+/// The files that findings can stand in.
+#[derive(Debug, Default)]
+pub(crate) struct Files<'a>(Vec<File<'a>>);
+
+/// A file and its lines.
+#[derive(Debug)]
+pub(crate) struct File<'a> {
+    /// Its path from the repository's root.
+    pub(crate) path: &'a str,
+    pub(crate) lines: Lines<'a>,
+}
+
+impl<'a> Files<'a> {
+    /// Adds a file; its findings are found under the id.
+    pub(crate) fn add(&mut self, path: &'a str, source: &'a [u8]) -> FileId {
+        self.0.push(File { path, lines: Lines::of(source) });
+        FileId(self.0.len() - 1)
+    }
+
+    pub(crate) fn get(&self, id: FileId) -> &File<'a> {
+        &self.0[id.0]
+    }
+}
+
 /// One mistake, before its line and column are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
+    /// Set when it is added.
+    file: FileId,
     code: Code,
     span: Span,
     message: String,
@@ -125,7 +157,7 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub(crate) fn new(code: Code, span: Span, message: impl Into<String>) -> Self {
-        Self { code, span, message: message.into(), label: String::new(), help: String::new() }
+        Self { file: FileId::default(), code, span, message: message.into(), label: String::new(), help: String::new() }
     }
 
     /// What stands under the mark.
@@ -142,6 +174,8 @@ impl Finding {
 /// The mistakes that were found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
+    /// The file that is being read: what is added stands in it.
+    file: FileId,
     errors: Kept,
     warnings: Kept,
 }
@@ -154,11 +188,26 @@ struct Kept {
 }
 
 impl Findings {
+    /// Goes on with another file, and gives the one before.
+    pub(crate) fn enter(&mut self, file: FileId) -> FileId {
+        std::mem::replace(&mut self.file, file)
+    }
+
+    /// The file that is being read.
+    pub(crate) fn file(&self) -> FileId {
+        self.file
+    }
+
+    /// Adds a finding, unless the same was found at the same place: what is expanded many times is wrong once.
     pub(crate) fn add(&mut self, finding: Finding) {
+        let finding = Finding { file: self.file, ..finding };
         let kept = match finding.code.severity() {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
+        if kept.found.contains(&finding) {
+            return;
+        }
         if kept.found.len() < DIAGNOSTICS_MAX { kept.found.push(finding) } else { kept.left_out += 1 }
     }
 
@@ -167,34 +216,35 @@ impl Findings {
     }
 
     /// As they are told: the first of the file first.
-    pub(crate) fn finish(self, file: &str, lines: &Lines) -> Vec<Diagnostic> {
+    pub(crate) fn finish(self, files: &Files<'_>) -> Vec<Diagnostic> {
         let mut all = self.errors.close(Code::TooManyErrors);
         all.extend(self.warnings.close(Code::TooManyWarnings));
-        all.sort_by_key(|finding| finding.span);
-        all.into_iter().map(|finding| diagnostic(finding, file, lines)).collect()
+        all.sort_by_key(|finding| (finding.file, finding.span));
+        all.into_iter().map(|finding| diagnostic(finding, files)).collect()
     }
 }
 
 impl Kept {
     /// The findings; where some were left out, the last one says so.
     fn close(mut self, code: Code) -> Vec<Finding> {
-        if let (true, Some(last)) = (self.left_out > 0, self.found.iter().max_by_key(|finding| finding.span)) {
+        if let (true, Some(last)) = (self.left_out > 0, self.found.iter().max_by_key(|finding| (finding.file, finding.span))) {
             let message = format!("{} more are not shown: at most {DIAGNOSTICS_MAX} are", self.left_out);
-            let more = Finding::new(code, last.span, message).help("mend these, then look again");
+            let more = Finding { file: last.file, ..Finding::new(code, last.span, message).help("mend these, then look again") };
             self.found.push(more);
         }
         self.found
     }
 }
 
-fn diagnostic(finding: Finding, file: &str, lines: &Lines) -> Diagnostic {
-    let Finding { code, span, message, label, help } = finding;
-    let (line, column) = lines.place(span.start);
+fn diagnostic(finding: Finding, files: &Files<'_>) -> Diagnostic {
+    let Finding { file, code, span, message, label, help } = finding;
+    let file = files.get(file);
+    let (line, column) = file.lines.place(span.start);
     Diagnostic {
         code: code.as_str().to_owned(),
         severity: code.severity(),
         message,
-        file: file.to_owned(),
+        file: file.path.to_owned(),
         line,
         column,
         span,
@@ -290,7 +340,9 @@ mod tests {
         for place in 0..DIAGNOSTICS_MAX + 3 {
             findings.add(Finding::new(Code::Syntax, Span { start: place, end: place }, "x"));
         }
-        let diagnostics = findings.finish("f", &Lines::of(b""));
+        let mut files = Files::default();
+        files.add("f", b"");
+        let diagnostics = findings.finish(&files);
         assert_eq!(diagnostics.len(), DIAGNOSTICS_MAX + 1);
         assert!(diagnostics.last().unwrap().message.starts_with("3 more"));
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use graph::Graph;
 use model::{
     StageId,
-    plan::{Effect, NeedReason, Plan, PlanDocument, Stage, Step, Value},
+    plan::{Effect, Function, NeedReason, Plan, PlanDocument, RetryReason, Stage, Step, Value},
 };
 
 use crate::diagnostic::is_hidden;
@@ -35,14 +35,14 @@ pub fn explain(plan: &Plan) -> String {
 }
 
 /// The plan's stages and what each waits for, with the reason in words.
-pub fn graph_of(plan: &Plan) -> Graph<StageId, &'static str> {
+pub fn graph_of(plan: &Plan) -> Graph<StageId, String> {
     let mut graph = Graph::new();
     for stage in &plan.stages {
         graph.add_node(stage.id.clone());
     }
     for stage in &plan.stages {
         for need in &stage.needs {
-            graph.add_edge(&need.stage, &stage.id, reason(need.reason)).expect("a plan names no stage that it does not have");
+            graph.add_edge(&need.stage, &stage.id, reason(&need.reason)).expect("a plan names no stage that it does not have");
         }
     }
     graph
@@ -64,9 +64,17 @@ fn paths(plan: &Plan) -> BTreeMap<&StageId, &str> {
     plan.stages.iter().map(|stage| (&stage.id, stage.path.as_str())).collect()
 }
 
-fn reason(reason: NeedReason) -> &'static str {
+fn reason(reason: &NeedReason) -> String {
     match reason {
-        NeedReason::Order => "written before it",
+        NeedReason::Order => "written before it".to_owned(),
+        NeedReason::Needs => "named by its `needs`".to_owned(),
+        NeedReason::Cache(name) => format!("makes the cache `{name}`"),
+        NeedReason::Artifact(name) => format!("makes the artifact `{name}`"),
+        NeedReason::From(block) => format!("its `{block}` comes from it"),
+        NeedReason::Environment(name) => format!("delivers to `{name}` before it"),
+        NeedReason::Variable(name) => format!("sets `vars.{name}`"),
+        NeedReason::Barrier => "is waited for, or waits".to_owned(),
+        NeedReason::Rollback => "is what it undoes".to_owned(),
     }
 }
 
@@ -89,7 +97,7 @@ impl Text {
         let on = stage.requires.iter().map(|(fact, value)| format!("{fact} = {}", shown(value))).collect::<Vec<_>>().join(", ");
         self.fact(depth, "on", if on.is_empty() { "any agent" } else { &on });
         for (name, value) in &stage.environment {
-            self.texts(depth, "env", &format!("{name} ="), value);
+            self.texts(depth, "env", &format!("{name} ="), &shown(value));
         }
         for step in &stage.steps {
             self.step(depth, step);
@@ -98,7 +106,7 @@ impl Text {
             self.fact(depth, "steps", "none");
         }
         self.fact(depth, "timeout", &duration(stage.timeout_ms));
-        let effect = match (stage.effect, stage.retries_lost) {
+        let effect = match (stage.effect, stage.retries(RetryReason::Lost)) {
             (Effect::Once, _) => "once: never started a second time without a person".to_owned(),
             (Effect::Safe, 0) => "safe, but not started again if its agent is lost".to_owned(),
             (Effect::Safe, retries) => format!("safe: started again if its agent is lost, up to {}", counted(retries as usize, "time")),
@@ -115,7 +123,13 @@ impl Text {
             let (what, called) = if place == 0 { ("step", format!("{} {name}:", step.symbol)) } else { ("", format!("  {name}:")) };
             match value {
                 Value::Text(text) => self.texts(depth, what, &called, text),
-                Value::Boolean(_) | Value::Integer(_) | Value::Decimal { .. } | Value::List(_) => {
+                Value::Boolean(_)
+                | Value::Integer(_)
+                | Value::Decimal { .. }
+                | Value::Variable { .. }
+                | Value::Call { .. }
+                | Value::Steps { .. }
+                | Value::List(_) => {
                     self.fact(depth, what, &format!("{called} {}", shown(value)));
                 }
             }
@@ -138,12 +152,12 @@ fn after(stage: &Stage, paths: &BTreeMap<&StageId, &str>) -> String {
     if stage.needs.is_empty() {
         return "nothing: it starts at once".to_owned();
     }
-    let mut by_reason: BTreeMap<NeedReason, Vec<String>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<&NeedReason, Vec<String>> = BTreeMap::new();
     for need in &stage.needs {
         let path = paths.get(&need.stage).map_or_else(|| need.stage.to_string(), |path| printable(path));
-        by_reason.entry(need.reason).or_default().push(path);
+        by_reason.entry(&need.reason).or_default().push(path);
     }
-    let told = |(why, mut names): (NeedReason, Vec<String>)| {
+    let told = |(why, mut names): (&NeedReason, Vec<String>)| {
         let more = names.len().saturating_sub(NEEDS_MAX);
         names.truncate(NEEDS_MAX);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
@@ -158,6 +172,16 @@ fn shown(value: &Value) -> String {
         Value::Integer(number) => number.to_string(),
         Value::Text(text) => format!("'{}'", printable(&text.replace('\'', "''"))),
         Value::Decimal { decimal } => decimal.clone(),
+        Value::Variable { variable } => format!("vars.{variable}"),
+        Value::Call { function, arguments } => {
+            let name = match function {
+                Function::Concat => "concat",
+                Function::Format => "format",
+                Function::Join => "join",
+            };
+            format!("{name}({})", arguments.iter().map(shown).collect::<Vec<_>>().join(", "))
+        }
+        Value::Steps { steps } => format!("[{}]", steps.iter().map(|step| step.symbol.as_str()).collect::<Vec<_>>().join(" ")),
         Value::List(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     limits::{REREAD_BYTES_MAX, SYNTAX_ERRORS_MAX},
     literal,
     scan::Braces,
-    syntax::{Argument, Block, Call, Entry, Item, ItemKind, Name, Spanned, Tail, Value, ValueKind},
+    syntax::{Argument, Block, Call, Condition, ConditionKind, Entry, Item, ItemKind, Name, Spanned, Tail, Value, ValueKind},
 };
 
 #[derive(pest_derive::Parser)]
@@ -148,6 +148,16 @@ fn misplaced(pair: &Pair<'_, Rule>) -> ! {
     unreachable!("the grammar does not put {:?} here", pair.as_rule())
 }
 
+/// One part as it is, several as one condition.
+fn joined(mut parts: Vec<Item>, join: fn(Vec<Condition>) -> ConditionKind) -> Item {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let span = Span { start: parts.first().map_or(0, |part| part.span.start), end: parts.last().map_or(0, |part| part.span.end) };
+    let kind = join(parts.into_iter().map(Item::into_condition).collect());
+    Item { kind: ItemKind::Condition(Box::new(Condition { kind, span })), span }
+}
+
 /// Makes the nodes. It recurses as deep as the brackets are nested, which the scanner has limited.
 struct Builder<'a> {
     findings: &'a mut Findings,
@@ -170,18 +180,65 @@ impl Builder<'_> {
 
     fn item(&mut self, pair: Pair<'_, Rule>) -> Item {
         let span = span_of(&pair);
-        let mut terms = pair.into_inner();
-        let first = terms.next().expect("an item has a term");
-        let mut parts = first.into_inner();
-        let kind = match (parts.next(), parts.next(), terms.next()) {
-            (Some(part), None, None) => match part.as_rule() {
-                Rule::entry => ItemKind::Entry(self.entry(part)),
-                Rule::literal => ItemKind::Value(self.literal(part)),
-                _ => ItemKind::Condition,
-            },
-            _ => ItemKind::Condition,
-        };
-        Item { kind, span }
+        let mut any: Vec<Vec<Item>> = vec![Vec::new()];
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::term => {
+                    let term = self.term(part);
+                    any.last_mut().expect("it begins with one").push(term);
+                }
+                Rule::join if part.as_str() == "||" => any.push(Vec::new()),
+                Rule::join => {}
+                _ => misplaced(&part),
+            }
+        }
+        let any = any.into_iter().map(|all| joined(all, ConditionKind::All)).collect();
+        Item { kind: joined(any, ConditionKind::Any).kind, span }
+    }
+
+    fn term(&mut self, pair: Pair<'_, Rule>) -> Item {
+        let span = span_of(&pair);
+        let mut negations = 0;
+        let mut item = None;
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::not => negations += 1,
+                Rule::group => {
+                    let inner = self.item(only(part));
+                    item = Some(Item { kind: ItemKind::Condition(Box::new(inner.into_condition())), span });
+                }
+                Rule::literal => item = Some(Item { span: span_of(&part), kind: ItemKind::Value(self.literal(part)) }),
+                Rule::entry => item = Some(Item { span: span_of(&part), kind: ItemKind::Entry(self.entry(part)) }),
+                Rule::comparison => {
+                    let left = item.take().expect("a comparison has a left side").into_value();
+                    let condition = Condition { kind: self.comparison(left, part), span };
+                    item = Some(Item { kind: ItemKind::Condition(Box::new(condition)), span });
+                }
+                _ => misplaced(&part),
+            }
+        }
+        let mut item = item.expect("a term has something");
+        for _ in 0..negations {
+            let condition = Condition { kind: ConditionKind::Not(Box::new(item.into_condition())), span };
+            item = Item { kind: ItemKind::Condition(Box::new(condition)), span };
+        }
+        item
+    }
+
+    fn comparison(&mut self, left: Value, pair: Pair<'_, Rule>) -> ConditionKind {
+        let negated = pair.as_str().starts_with("!=");
+        let right = pair.into_inner().find(|part| !matches!(part.as_rule(), Rule::in_word | Rule::matches_word));
+        let right = right.expect("a comparison has a right side");
+        let span = span_of(&right);
+        match right.as_rule() {
+            Rule::operand => ConditionKind::Equal { left, negated, right: self.value(right) },
+            Rule::list => ConditionKind::In { value: left, among: Spanned { kind: self.items(right.into_inner()), span } },
+            Rule::text => {
+                let pattern = Spanned { kind: literal::text(right.as_str(), span.start, self.findings), span };
+                ConditionKind::Matches { value: left, pattern }
+            }
+            _ => misplaced(&right),
+        }
     }
 
     fn entry(&mut self, pair: Pair<'_, Rule>) -> Entry {

@@ -21,13 +21,14 @@ mod lower;
 mod scan;
 mod suggest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     context::TriggerContext,
     diagnostic::{Diagnostic, Span},
     manifest::StepLibrary,
     plan::PlanDocument,
+    planning::{Listing, PlanNotes},
 };
 
 pub use diagnostic::Code;
@@ -35,67 +36,110 @@ pub use explain::{explain, graph_of};
 pub use render::render;
 
 use crate::{
-    diagnostic::{Finding, Findings, Lines},
+    diagnostic::{Files, Finding, Findings},
+    grammar::Tree,
     limits::SOURCE_BYTES_MAX,
 };
 
 /// All that a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct PlanInput<'a> {
-    /// The file's path from the repository's root. It stands in diagnostics, never in the plan.
+    /// The file's path from the repository's root. It stands in diagnostics and notes, never in the plan.
     pub path: &'a str,
     /// The file's bytes.
     pub source: &'a [u8],
     /// The trigger's facts.
     pub context: &'a TriggerContext,
-    /// Files that an earlier answer asked for, by path from the repository's root.
-    pub files: &'a BTreeMap<String, Vec<u8>>,
-    /// The step libraries that may be used. `stdlib` is in scope without being named.
+    /// Files that an earlier answer asked for, by path from the repository's root; `None` for one that there is not.
+    pub files: &'a BTreeMap<String, Option<Vec<u8>>>,
+    /// The commit's files; `None` asks for them with [`Needs::listing`] where they are needed.
+    pub listing: Option<&'a Listing>,
+    /// What changed; `None` asks for it with [`Needs::changed`] where it is needed.
+    pub changed: Option<&'a Changed>,
+    /// The step libraries that may be used by name. `stdlib` is in scope without being named.
     pub libraries: &'a [StepLibrary],
 }
 
+/// What changed since the commit that is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// There is nothing to compare with: every `changed(…)` is true.
+    Unknown,
+    /// These paths, from the repository's root.
+    Paths(Vec<String>),
+}
+
 /// What comes of a file.
+#[expect(clippy::large_enum_variant, reason = "there is one for each file")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Planning {
     /// A plan.
     Plan {
         /// The plan, its bytes and its digest.
         document: PlanDocument,
+        /// What has no part in the plan's meaning, for people.
+        notes: Box<PlanNotes>,
         /// What may not be meant as it is written.
         warnings: Vec<Diagnostic>,
     },
     /// The file is refused: every independent error and every warning, the first of the file first.
     Refused(Vec<Diagnostic>),
-    /// Ask again with these files, too: paths from the repository's root.
-    Needs(Vec<String>),
+    /// Ask again with this, too.
+    Needs(Needs),
+}
+
+/// What else is needed to make a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Paths of files from the repository's root; a remote library is named by its address.
+    pub files: BTreeSet<String>,
+    /// Whether [`PlanInput::listing`] is needed.
+    pub listing: bool,
+    /// Whether [`PlanInput::changed`] is needed.
+    pub changed: bool,
+}
+
+impl Needs {
+    /// Whether nothing is needed.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.listing && !self.changed
+    }
 }
 
 /// Makes the plan of a pipeline file.
 pub fn plan(input: &PlanInput<'_>) -> Planning {
+    let mut files = Files::default();
     let mut findings = Findings::default();
-    let lines = Lines::of(input.source.get(..SOURCE_BYTES_MAX).unwrap_or(input.source));
-    let plan = document(input, &lines, &mut findings);
+    let source = input.source.get(..SOURCE_BYTES_MAX).unwrap_or(input.source);
+    files.add(input.path, source);
+    let lowered = tree(input.source, &files, &mut findings).map(|tree| lower::lower(tree, input, &mut files, &mut findings));
     let refused = findings.has_errors();
-    let diagnostics = findings.finish(input.path, &lines);
-    match plan {
-        Some(document) if !refused => Planning::Plan { document, warnings: diagnostics },
-        _ => Planning::Refused(diagnostics),
+    let diagnostics = findings.finish(&files);
+    match lowered {
+        // What is needed may be what a mistake would be seen in, but what is wrong already is wrong with it, too.
+        _ if refused => Planning::Refused(diagnostics),
+        Some(lowered) if !lowered.needs.is_empty() => Planning::Needs(lowered.needs),
+        Some(lower::Lowered { document: Some(document), notes, .. }) => {
+            Planning::Plan { document, notes: Box::new(notes), warnings: diagnostics }
+        }
+        Some(lower::Lowered { document: None, .. }) | None => unreachable!("without a plan there is an error, or something is needed"),
     }
 }
 
-/// The plan; `None` only where `findings` say why.
-fn document(input: &PlanInput<'_>, lines: &Lines<'_>, findings: &mut Findings) -> Option<PlanDocument> {
-    let source = text_of(input.source, findings)?;
-    let braces = scan::scan(source, lines, findings)?;
-    let tree = grammar::parse(source, &braces, findings)?;
-    lower::lower(&tree, source, lines, input.libraries, findings)
+/// The syntax tree of the file that is being read; `None` only where `findings` say why.
+fn tree(source: &[u8], files: &Files<'_>, findings: &mut Findings) -> Option<Tree> {
+    let text = text_of(source, findings)?;
+    let braces = scan::scan(text, &files.get(findings.file()).lines, findings)?;
+    grammar::parse(text, &braces, findings)
 }
 
 /// Says that a file is over [`limits::SOURCE_BYTES_MAX`], where its bytes are too many even to be handed in.
 pub fn too_large(path: &str, bytes: u64) -> Diagnostic {
+    let mut files = Files::default();
+    files.add(path, b"");
     let mut findings = Findings::default();
     findings.add(size_finding(bytes));
-    findings.finish(path, &Lines::of(b"")).remove(0)
+    findings.finish(&files).remove(0)
 }
 
 fn size_finding(bytes: u64) -> Finding {

@@ -223,13 +223,15 @@ fn end_of_verbatim(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnostic::Files;
 
     fn codes(source: &str) -> Vec<String> {
-        let lines = Lines::of(source.as_bytes());
+        let mut files = Files::default();
+        let file = files.add("f", source.as_bytes());
         let mut findings = Findings::default();
-        let braces = scan(source, &lines, &mut findings);
+        let braces = scan(source, &files.get(file).lines, &mut findings);
         assert_eq!(braces.is_none(), findings.has_errors(), "{source}");
-        findings.finish("f", &lines).into_iter().map(|diagnostic| format!("{}:{}", diagnostic.code, diagnostic.span.start)).collect()
+        findings.finish(&files).into_iter().map(|diagnostic| format!("{}:{}", diagnostic.code, diagnostic.span.start)).collect()
     }
 
     #[test]

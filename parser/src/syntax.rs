@@ -22,7 +22,46 @@ pub enum ItemKind {
     /// A value without a name.
     Value(ValueKind),
     /// Something with `!`, `==`, `in`, `matches`, `&&`, `||` or parentheses around it.
-    Condition,
+    Condition(Box<Condition>),
+}
+
+/// A condition and where it stands.
+pub type Condition = Spanned<ConditionKind>;
+
+/// What a condition can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConditionKind {
+    /// A value that is true or not: `changed('docs/**')`, `params.deploy`, `tag`.
+    Value(ValueKind),
+    /// `a == b`, or `a != b`.
+    Equal {
+        /// What stands left.
+        left: Value,
+        /// Whether it is `!=`.
+        negated: bool,
+        /// What stands right.
+        right: Value,
+    },
+    /// `a in [b, c]`.
+    In {
+        /// What is looked for.
+        value: Value,
+        /// Where; the span is that of the brackets.
+        among: Spanned<Vec<Item>>,
+    },
+    /// `a matches 'pattern'`.
+    Matches {
+        /// What is compared.
+        value: Value,
+        /// The pattern, a text.
+        pattern: Spanned<String>,
+    },
+    /// `!a`.
+    Not(Box<Condition>),
+    /// `a && b`, at least two.
+    All(Vec<Condition>),
+    /// `a || b`, at least two; `&&` binds more tightly.
+    Any(Vec<Condition>),
 }
 
 /// A name as it is written; may have dots.
@@ -94,7 +133,7 @@ pub enum ValueKind {
     /// A function with its arguments, or a step in a list.
     Call(Box<Entry>),
     /// As in [`ItemKind::Condition`].
-    Condition,
+    Condition(Box<Condition>),
     /// A number that is none; its error is told already.
     Wrong,
 }
@@ -104,12 +143,30 @@ impl Item {
     pub fn into_value(self) -> Value {
         let kind = match self.kind {
             ItemKind::Value(kind) => kind,
-            ItemKind::Condition => ValueKind::Condition,
+            ItemKind::Condition(condition) => ValueKind::Condition(condition),
             ItemKind::Entry(Entry { name, tail: Tail::Call(Call { arguments, block: None }) }) if arguments.is_empty() => {
                 ValueKind::Name(name.kind)
             }
             ItemKind::Entry(entry) => ValueKind::Call(Box::new(entry)),
         };
         Value { kind, span: self.span }
+    }
+
+    /// The thing as a condition.
+    pub fn into_condition(self) -> Condition {
+        let span = self.span;
+        match self.into_value().kind {
+            ValueKind::Condition(condition) => *condition,
+            kind @ (ValueKind::Text(_)
+            | ValueKind::Integer(_)
+            | ValueKind::Decimal(_)
+            | ValueKind::Duration(_)
+            | ValueKind::Size(_)
+            | ValueKind::Boolean(_)
+            | ValueKind::List(_)
+            | ValueKind::Name(_)
+            | ValueKind::Call(_)
+            | ValueKind::Wrong) => Condition { kind: ConditionKind::Value(kind), span },
+        }
     }
 }

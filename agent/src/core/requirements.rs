@@ -22,7 +22,8 @@ fn meets(wanted: &Value, fact: Option<&Value>) -> bool {
         (Value::Boolean(true), fact) => !matches!(fact, None | Some(Value::Boolean(false))),
         (Value::Boolean(false), fact) => matches!(fact, None | Some(Value::Boolean(false))),
         (Value::List(all), fact) => all.iter().all(|one| meets(one, fact)),
-        (_, None) => false,
+        // What is known in the run only has been put in before an agent is asked.
+        (Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. }, _) | (_, None) => false,
         // A fact that is a list has several values, such as an agent's labels: one that meets the demand is enough.
         (wanted, Some(Value::List(facts))) => facts.iter().any(|fact| meets(wanted, Some(fact))),
         (Value::Text(wanted), Some(fact)) => matches!(fact, Value::Text(text) if text == wanted),
@@ -38,7 +39,7 @@ fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(number) => number.to_string().parse().ok(),
         Value::Decimal { decimal } => decimal.parse().ok(),
-        Value::Boolean(_) | Value::Text(_) | Value::List(_) => None,
+        Value::Boolean(_) | Value::Text(_) | Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => None,
     }
 }
 
@@ -46,7 +47,9 @@ fn lack(name: &str, wanted: &Value, fact: Option<&Value>) -> String {
     let wanted = match wanted {
         Value::Boolean(true) => format!("wants {name}"),
         Value::Integer(_) | Value::Decimal { .. } => format!("wants {name} of at least {}", show(wanted)),
-        Value::Boolean(false) | Value::Text(_) | Value::List(_) => format!("wants {name} = {}", show(wanted)),
+        Value::Boolean(false) | Value::Text(_) | Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => {
+            format!("wants {name} = {}", show(wanted))
+        }
     };
     let has = fact.map_or("this agent has none".to_owned(), |fact| format!("this agent has {}", show(fact)));
     format!("{wanted}, {has}")
@@ -58,6 +61,7 @@ fn show(value: &Value) -> String {
         Value::Integer(number) => number.to_string(),
         Value::Text(text) => format!("'{text}'"),
         Value::Decimal { decimal } => decimal.clone(),
+        Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } => "what is not known yet".to_owned(),
         Value::List(values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -50,7 +50,10 @@ pub(crate) fn variables(assignment: &Assignment, passthrough: &Variables, entry:
     set("LANG", "C.UTF-8");
     set("HOME", &workspace.home().to_string_lossy());
     set("TMPDIR", &workspace.temporary().to_string_lossy());
-    variables.extend(assignment.stage.environment.clone());
+    for (name, value) in &assignment.stage.environment {
+        // What is known in the run only has been put in before the stage is assigned.
+        variables.extend(value.as_text().map(|text| (name.clone(), text.to_owned())));
+    }
     // Last, so that no stage can make its processes impossible to find.
     variables.insert(LEASE_MARK.to_owned(), entry.mark(&assignment.lease));
     variables

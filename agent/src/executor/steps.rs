@@ -70,7 +70,15 @@ fn write_script(path: &Path, script: &str) -> io::Result<()> {
 fn text<'a>(step: &'a Step, parameter: &str) -> Result<&'a str, String> {
     match step.parameters.get(parameter) {
         Some(Value::Text(text)) => Ok(text),
-        Some(Value::Boolean(_) | Value::Integer(_) | Value::Decimal { .. } | Value::List(_)) => Err(format!("`{parameter}` is no text")),
+        Some(
+            Value::Boolean(_)
+            | Value::Integer(_)
+            | Value::Decimal { .. }
+            | Value::Variable { .. }
+            | Value::Call { .. }
+            | Value::Steps { .. }
+            | Value::List(_),
+        ) => Err(format!("`{parameter}` is no text")),
         None => Err(format!("`{parameter}` is missing")),
     }
 }
@@ -106,7 +114,7 @@ mod tests {
 
     fn step(symbol: &str, parameters: &[(&str, &str)]) -> Step {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), Value::Text((*value).to_owned()))).collect();
-        Step { symbol: symbol.to_owned(), library: "stdlib".to_owned(), parameters }
+        Step::new("stdlib", symbol, parameters)
     }
 
     #[test]

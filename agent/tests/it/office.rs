@@ -48,21 +48,11 @@ pub(crate) fn sh(script: &str) -> Step {
 
 pub(crate) fn step(symbol: &str, parameter: &str, text: &str) -> Step {
     let parameters = BTreeMap::from([(parameter.to_owned(), Value::Text(text.to_owned()))]);
-    Step { symbol: symbol.to_owned(), library: "stdlib".to_owned(), parameters }
+    Step::new("stdlib", symbol, parameters)
 }
 
 pub(crate) fn stage(path: &str, steps: Vec<Step>) -> Stage {
-    Stage {
-        id: StageId::of(path),
-        path: path.to_owned(),
-        needs: vec![],
-        requires: BTreeMap::new(),
-        environment: BTreeMap::new(),
-        steps,
-        timeout_ms: 60_000,
-        effect: Effect::Safe,
-        retries_lost: 2,
-    }
+    Stage { steps, timeout_ms: 60_000, ..Stage::new(path) }
 }
 
 pub(crate) fn lease(stage: &Stage, fence: u64) -> Lease {

@@ -40,7 +40,7 @@ async fn a_script_longer_than_an_argument_runs() {
 async fn the_environment_is_built_from_nothing() {
     let mut office = Office::open().await;
     let mut stage = stage("Build/env", vec![sh("set +x; env; ls -A . $HOME $TMPDIR")]);
-    stage.environment = [("COLOUR".to_owned(), "green".to_owned()), ("CI".to_owned(), "yes".to_owned())].into();
+    stage.environment = [("COLOUR".to_owned(), "green".into()), ("CI".to_owned(), "yes".into())].into();
     let (outcome, _, said) = office.run_stage(stage, None).await;
     assert_eq!(outcome, StageOutcome::Success);
     let mut names: Vec<&str> = said.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();

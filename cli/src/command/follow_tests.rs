@@ -18,6 +18,9 @@ fn trigger(source: &str) -> Trigger {
         pipeline_path: "Ottofile".to_owned(),
         pipeline: Text::Inline(source.to_owned()),
         source: None,
+        listing: None,
+        changed: None,
+        lock: None,
     }
 }
 

@@ -105,6 +105,9 @@ async fn deliver(house: &House, source: &Source, document: &PlanDocument, termin
         pipeline_path: source.pipeline_path.clone(),
         pipeline,
         source: Some(tree),
+        listing: None,
+        changed: None,
+        lock: None,
     };
     let stages = document.plan().stages.iter().map(|stage| (stage.id.clone(), stage.path.clone()));
     let mut follow = Follow::new(&mut terminal.out, terminal.colour);

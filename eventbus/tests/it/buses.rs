@@ -65,6 +65,9 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         pipeline_path: "Ottofile".to_owned(),
         pipeline: Text::Inline("stage Build {}".to_owned()),
         source: None,
+        listing: None,
+        changed: None,
+        lock: None,
     }
 }
 

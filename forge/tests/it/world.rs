@@ -167,6 +167,9 @@ impl World {
             pipeline_path: String::new(),
             pipeline: Text::Inline(String::new()),
             source: None,
+            listing: None,
+            changed: None,
+            lock: None,
         };
         self.bus.store_trigger(&last).await.unwrap();
         let mut stored = self.bus.triggers().await.unwrap();

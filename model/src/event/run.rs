@@ -32,6 +32,7 @@ pub struct RunRecord {
 }
 
 /// What happened to a run.
+#[expect(clippy::large_enum_variant, reason = "the large one stands once in a run")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum RunEvent {

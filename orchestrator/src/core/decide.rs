@@ -11,7 +11,7 @@ use std::{
 use model::{
     AgentName, AttemptId, RunOutcome, StageOutcome, Timestamp,
     event::run::{Planned, RunEvent, SkipReason},
-    plan::Effect,
+    plan::{Effect, RetryReason},
     protocol::{
         agent::{AgentReport, Lease, Report, ReportKind},
         auction::{Proposal, Reservation},
@@ -256,7 +256,7 @@ impl<'a> Draft<'a> {
         self.push(RunEvent::StageLost { stage: self.id(at), attempt, reason: bounded(reason) });
         let planned = self.run.shape.stage(at);
         let losses = self.run.stages[at].attempts.iter().filter(|a| matches!(a.end, Some(AttemptEnd::Lost { .. }))).count();
-        let again = planned.effect == Effect::Safe && losses <= planned.retries_lost as usize && self.run.cancelled.is_none();
+        let again = planned.effect == Effect::Safe && losses <= planned.retries(RetryReason::Lost) as usize && self.run.cancelled.is_none();
         if again {
             self.ready(at, attempt + 1);
         } else {

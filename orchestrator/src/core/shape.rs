@@ -27,7 +27,7 @@ impl Shape {
         for (at, stage) in plan.stages.iter().enumerate() {
             graph.add_node(at);
             // One edge is enough to wait, however many reasons there are.
-            let mut before: Vec<(Index, NeedReason)> = stage.needs.iter().map(|need| (index[&need.stage], need.reason)).collect();
+            let mut before: Vec<(Index, NeedReason)> = stage.needs.iter().map(|need| (index[&need.stage], need.reason.clone())).collect();
             before.sort_unstable();
             before.dedup_by_key(|(need, _)| *need);
             for (need, reason) in before {

@@ -69,10 +69,12 @@ impl Plans {
             source: trigger.pipeline.clone(),
             context: trigger.context.clone(),
             files: BTreeMap::new(),
+            listing: trigger.listing,
+            changed: trigger.changed,
         };
         let refused = |diagnostics| (Planned::Refused { diagnostics }, empty_shape());
         let (digest, text) = match self.ask(&request).await? {
-            PlanReply::Planned { digest, plan } => (digest, plan),
+            PlanReply::Planned { digest, plan, .. } => (digest, plan),
             PlanReply::Refused { diagnostics } => return Ok(refused(diagnostics)),
             PlanReply::Needs { files } => return Ok(refused(vec![needs_files(&request.path, &files)])),
             PlanReply::Unavailable { message } => return Err(BlobError::Unavailable(message).into()),
@@ -146,7 +148,7 @@ impl Plans {
 }
 
 fn empty_shape() -> Arc<Shape> {
-    Arc::new(Shape::new(Plan { schema: model::plan::PLAN_SCHEMA, stages: Vec::new(), libraries: BTreeMap::new() }))
+    Arc::new(Shape::new(Plan::new(Vec::new())))
 }
 
 fn too_large(path: &str, plan: &Plan) -> Option<Diagnostic> {

@@ -105,7 +105,13 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
     } else {
         Text::Depot(blobs.put(Bytes::from(wanted.pipeline)).await?)
     };
-    let context = TriggerContext { event: EventKind::Manual, branch: wanted.branch, commit: wanted.commit, parameters: wanted.parameters };
+    let context = TriggerContext {
+        event: EventKind::Manual,
+        branch: wanted.branch,
+        commit: wanted.commit,
+        parameters: wanted.parameters,
+        ..TriggerContext::default()
+    };
     Ok(Trigger {
         id: TriggerId::of("api", delivery),
         project: wanted.project,
@@ -113,6 +119,9 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         pipeline_path: wanted.pipeline_path,
         pipeline,
         source: wanted.source,
+        listing: None,
+        changed: None,
+        lock: None,
     })
 }
 

@@ -125,22 +125,19 @@ fn trigger(delivery: &str) -> Trigger {
         pipeline_path: "Ottofile".to_owned(),
         pipeline: Text::Inline(String::new()),
         source: None,
+        listing: None,
+        changed: None,
+        lock: None,
     }
 }
 
 fn plan(paths: &[&str]) -> Plan {
     let stage = |at: usize| Stage {
-        id: StageId::of(paths[at]),
-        path: paths[at].to_owned(),
         needs: at.checked_sub(1).map(|before| Need { stage: StageId::of(paths[before]), reason: NeedReason::Order }).into_iter().collect(),
-        requires: std::collections::BTreeMap::new(),
-        environment: std::collections::BTreeMap::new(),
-        steps: Vec::new(),
         timeout_ms: 1_000,
-        effect: Effect::Safe,
-        retries_lost: 2,
+        ..Stage::new(paths[at])
     };
-    Plan { schema: PLAN_SCHEMA, stages: (0..paths.len()).map(stage).collect(), libraries: std::collections::BTreeMap::new() }
+    Plan::new((0..paths.len()).map(stage).collect())
 }
 
 fn agent() -> AgentName {

@@ -32,17 +32,11 @@ pub(crate) fn agent() -> AgentName {
 /// A chain of stages.
 pub(crate) fn chain(names: &[&str]) -> Plan {
     let stages = names.iter().enumerate().map(|(at, name)| Stage {
-        id: StageId::of(name),
-        path: (*name).to_owned(),
         needs: at.checked_sub(1).map(|at| Need { stage: StageId::of(names[at]), reason: NeedReason::Order }).into_iter().collect(),
-        requires: BTreeMap::new(),
-        environment: BTreeMap::new(),
-        steps: Vec::new(),
         timeout_ms: 60_000,
-        effect: Effect::Safe,
-        retries_lost: 2,
+        ..Stage::new(name)
     });
-    Plan { schema: PLAN_SCHEMA, stages: stages.collect(), libraries: BTreeMap::new() }
+    Plan::new(stages.collect())
 }
 
 pub(crate) fn trigger(delivery: &str) -> Trigger {
@@ -53,6 +47,9 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         pipeline_path: "Ottofile".to_owned(),
         pipeline: Text::Inline("pipeline {}".to_owned()),
         source: None,
+        listing: None,
+        changed: None,
+        lock: None,
     }
 }
 

@@ -82,7 +82,7 @@ fn unquoted_name<'t>(item: &Item, next: &'t Item) -> Option<&'t Name> {
     }
 }
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     /// The pipeline's own settings, and what stands in it.
     pub(super) fn pipeline(&mut self, block: &Block) -> (Settings, Vec<Node>) {
         let body = self.body(&block.kind, Place::Pipeline);
@@ -188,7 +188,7 @@ impl Lowering<'_> {
             }
             match &item.kind {
                 ItemKind::Entry(entry) => self.body_entry(entry, place, &mut body),
-                ItemKind::Value(_) | ItemKind::Condition => {
+                ItemKind::Value(_) | ItemKind::Condition(_) => {
                     let message = format!("a value alone means nothing {}", place.within());
                     self.error(Finding::new(Code::Shape, item.span, message).help("a setting is written `name = value`"));
                 }
@@ -236,7 +236,7 @@ impl Lowering<'_> {
             (Place::Parallel, "steps" | "parallel") => "a branch is a stage: write `stage 'Unit' { … }` around it".to_owned(),
             (Place::Parallel | Place::Stages, "env" | "timeout" | "effect") => "it stands in a stage or in the pipeline".to_owned(),
             (_, "pipeline" | "use") => "it stands at the top level of the file".to_owned(),
-            _ if self.scope.contains_key(name) => format!("steps stand in a block of their own: `steps {{ {name} … }}`"),
+            _ if self.steps_in_scope.contains_key(name) => format!("steps stand in a block of their own: `steps {{ {name} … }}`"),
             _ => match did_you_mean(name, place.words().iter().chain(&BODY_TO_COME).copied()) {
                 near if near.is_empty() => did_you_mean(name, place.words().iter().copied()),
                 near => near,

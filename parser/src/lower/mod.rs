@@ -2,22 +2,28 @@
 //!
 //! [`declare`] reads what the file declares; [`wire`] gives each stage its path, its inherited settings and what it waits for.
 
+mod condition;
 mod declare;
 mod setting;
 mod step;
+mod value;
 mod wire;
 mod word;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use model::{
+    Digest,
     diagnostic::Span,
-    manifest::{StepLibrary, StepManifest},
-    plan::{PLAN_SCHEMA, Plan, PlanDocument},
+    manifest::StepManifest,
+    plan::{Plan, PlanDocument},
+    planning::PlanNotes,
 };
 
+use self::value::Scope;
 use crate::{
-    diagnostic::{Code, Finding, Findings, Lines, excerpt, quoted},
+    Needs, PlanInput,
+    diagnostic::{Code, FileId, Files, Finding, Findings, excerpt, quoted},
     grammar::Tree,
     suggest::did_you_mean,
     syntax::{Block, Call, Entry, Item, ItemKind, Tail, ValueKind},
@@ -26,55 +32,148 @@ use crate::{
 /// The library that is in scope without being named.
 const STANDARD_LIBRARY: &str = "stdlib";
 
-/// The plan of a file; `None` only where `findings` say why.
-pub(crate) fn lower(
-    tree: &Tree,
-    source: &str,
-    lines: &Lines<'_>,
-    libraries: &[StepLibrary],
-    findings: &mut Findings,
-) -> Option<PlanDocument> {
-    let mut lowering =
-        Lowering { source, lines, left_out: &tree.left_out, libraries, scope: BTreeMap::new(), findings, stages: 0, steps: 0 };
-    let pipeline = lowering.file(&tree.items)?;
-    let (settings, nodes) = lowering.pipeline(pipeline);
-    let stages = wire::wire(&settings, nodes, lines, lowering.findings)?;
-    if findings.has_errors() {
-        return None;
-    }
-    let used = stages.iter().flat_map(|stage| &stage.steps).map(|step| step.library.as_str());
-    let digest_of = |name| libraries.iter().find(|library| library.name == name).map(|library| library.digest);
-    let libraries = used.filter_map(|name| Some((name.to_owned(), digest_of(name)?))).collect();
-    Some(PlanDocument::new(Plan { schema: PLAN_SCHEMA, stages, libraries }))
+/// What comes of a syntax tree.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    /// The plan; `None` only where findings say why, or something is needed.
+    pub(crate) document: Option<PlanDocument>,
+    /// What has no part in the plan's meaning.
+    pub(crate) notes: PlanNotes,
+    /// What is needed to go on.
+    pub(crate) needs: Needs,
+}
+
+/// The plan of the pipeline file, which is the first of `files`.
+pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<'a>, findings: &mut Findings) -> Lowered {
+    let pipeline = Source { id: findings.file(), text: str::from_utf8(input.source).unwrap_or_default(), tree: Rc::new(tree) };
+    let mut lowering = Lowering {
+        input,
+        files,
+        source: pipeline,
+        loaded: BTreeMap::new(),
+        steps_in_scope: BTreeMap::new(),
+        scope: Scope::default(),
+        findings,
+        needs: Needs::default(),
+        notes: PlanNotes::default(),
+        stages: 0,
+        steps: 0,
+    };
+    let document = lowering.document();
+    let Lowering { notes, needs, .. } = lowering;
+    Lowered { document, notes, needs }
+}
+
+/// A file that was read as far as its syntax.
+#[derive(Debug, Clone)]
+struct Source<'a> {
+    id: FileId,
+    text: &'a str,
+    tree: Rc<Tree>,
 }
 
 /// What all parts of the declaring pass share.
-struct Lowering<'a> {
-    source: &'a str,
-    lines: &'a Lines<'a>,
-    left_out: &'a [Span],
-    libraries: &'a [StepLibrary],
+struct Lowering<'l, 'a> {
+    input: &'a PlanInput<'a>,
+    files: &'l mut Files<'a>,
+    /// The file that is being read. Spans of its tree mean nothing in another: see [`Lowering::within`].
+    source: Source<'a>,
+    /// The other files that were read, by path; `None` for one that is refused.
+    loaded: BTreeMap<&'a str, Option<Source<'a>>>,
     /// The steps in scope, by symbol, each with its library's name.
-    scope: BTreeMap<&'a str, (&'a str, &'a StepManifest)>,
-    findings: &'a mut Findings,
+    steps_in_scope: BTreeMap<&'a str, (&'a str, &'a StepManifest)>,
+    /// What `it` and `params` mean here.
+    scope: Scope,
+    findings: &'l mut Findings,
+    needs: Needs,
+    notes: PlanNotes,
     /// Stages and steps so far.
     stages: usize,
     steps: usize,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'_, 'a> {
+    fn document(&mut self) -> Option<PlanDocument> {
+        let tree = Rc::clone(&self.source.tree);
+        let pipeline = self.file(&tree.items)?;
+        let (settings, nodes) = self.pipeline(pipeline);
+        let lines = &self.files.get(self.source.id).lines;
+        let stages = wire::wire(&settings, nodes, lines, self.findings)?;
+        if self.findings.has_errors() {
+            return None;
+        }
+        let libraries = self.input.libraries;
+        let used = stages.iter().flat_map(|stage| &stage.steps).map(|step| step.library.as_str());
+        let digest_of = |name| libraries.iter().find(|library| library.name == name).map(|library| library.digest);
+        let libraries = used.filter_map(|name| Some((name.to_owned(), digest_of(name)?))).collect();
+        Some(PlanDocument::new(Plan { libraries, ..Plan::new(stages) }))
+    }
+
+    /// The bytes of a file of the commit; `None` if it has to be asked for, or if there is none, which is told at `span`.
+    fn bytes(&mut self, path: &str, span: Span) -> Option<(&'a str, &'a [u8])> {
+        match self.input.files.get_key_value(path) {
+            None => {
+                self.needs.files.insert(path.to_owned());
+                None
+            }
+            Some((_, None)) => {
+                let finding = Finding::new(Code::NoFile, span, format!("there is no file {}", quoted(path)));
+                self.error(finding.help("paths begin at the repository's root, or with `./` at this file's folder"));
+                None
+            }
+            Some((path, Some(bytes))) => {
+                self.notes.files.insert(path.clone(), Digest::of(bytes));
+                Some((path, bytes))
+            }
+        }
+    }
+
+    /// Another `.otto` or `.blueprint` file; `None` if it has to be asked for, or is refused, which is told.
+    #[expect(dead_code, reason = "what names files is lowered next")]
+    fn load(&mut self, path: &str, span: Span) -> Option<Source<'a>> {
+        if let Some(loaded) = self.loaded.get(path) {
+            return loaded.clone();
+        }
+        let (path, bytes) = self.bytes(path, span)?;
+        let id = self.files.add(path, bytes);
+        let outer = self.findings.enter(id);
+        let source = crate::tree(bytes, self.files, self.findings).map(|tree| {
+            let text = str::from_utf8(bytes).expect("it has a tree, so it is UTF-8");
+            Source { id, text, tree: Rc::new(tree) }
+        });
+        self.findings.enter(outer);
+        self.loaded.insert(path, source.clone());
+        source
+    }
+
+    /// Goes on within another file.
+    #[expect(dead_code, reason = "what names files is lowered next")]
+    fn within<T>(&mut self, source: Source<'a>, work: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.findings.enter(source.id);
+        let outer_source = std::mem::replace(&mut self.source, source);
+        let result = work(self);
+        self.source = outer_source;
+        self.findings.enter(outer);
+        result
+    }
+
+    /// The line of a byte of the file that is being read.
+    fn line(&self, offset: usize) -> usize {
+        self.files.get(self.source.id).lines.line(offset)
+    }
+
     fn error(&mut self, finding: Finding) {
         self.findings.add(finding);
     }
 
     /// Whether a syntax error made the inside of these braces be left out.
     fn is_left_out(&self, block: &Block) -> bool {
-        self.left_out.contains(&block.span)
+        self.source.tree.left_out.contains(&block.span)
     }
 
     /// Refuses what stands a second time. `first` is where it stands already.
     fn doubled(&mut self, what: &str, span: Span, first: Span) {
-        let line = self.lines.line(first.start);
+        let line = self.line(first.start);
         let finding = Finding::new(Code::Doubled, span, format!("{what} stands twice")).label("again here");
         self.error(finding.help(format!("it stands in line {line} already: leave one out")));
     }
@@ -121,9 +220,9 @@ impl Lowering<'_> {
             let finding = Finding::new(Code::NoPipeline, Span::default(), "the file has no `pipeline` block");
             self.error(finding.help("begin with `pipeline { stage 'Build' { steps { sh 'make' } } }`"));
         }
-        for library in self.libraries.iter().filter(|library| used.contains(&library.name.as_str())) {
+        for library in self.input.libraries.iter().filter(|library| used.contains(&library.name.as_str())) {
             for step in &library.steps {
-                self.scope.entry(&step.symbol).or_insert((&library.name, step));
+                self.steps_in_scope.entry(&step.symbol).or_insert((&library.name, step));
             }
         }
         pipeline
@@ -151,7 +250,7 @@ impl Lowering<'_> {
                         self.used_library(&argument.value.kind, argument.value.span, used);
                     }
                 }
-                ItemKind::Entry(_) | ItemKind::Condition => {
+                ItemKind::Entry(_) | ItemKind::Condition(_) => {
                     self.error(Finding::new(Code::Shape, item.span, "this is no library").help("a library is a name or a path in quotes"));
                 }
             }
@@ -167,7 +266,7 @@ impl Lowering<'_> {
                     match &item.kind {
                         ItemKind::Value(value) => self.used_library(value, item.span, used),
                         ItemKind::Entry(Entry { name, .. }) => self.named_library(&name.kind, name.span, used),
-                        ItemKind::Condition => self.error(Finding::new(Code::Shape, item.span, "this is no library")),
+                        ItemKind::Condition(_) => self.error(Finding::new(Code::Shape, item.span, "this is no library")),
                     }
                 }
             }
@@ -177,7 +276,7 @@ impl Lowering<'_> {
             | ValueKind::Size(_)
             | ValueKind::Boolean(_)
             | ValueKind::Call(_)
-            | ValueKind::Condition => {
+            | ValueKind::Condition(_) => {
                 self.error(Finding::new(Code::Shape, span, "this is no library").help("a library is a name or a path in quotes"));
             }
             ValueKind::Wrong => {}
@@ -185,7 +284,7 @@ impl Lowering<'_> {
     }
 
     fn named_library<'t>(&mut self, name: &'t str, span: Span, used: &mut Vec<&'t str>) {
-        let libraries = self.libraries;
+        let libraries = self.input.libraries;
         if libraries.iter().any(|library| library.name == name) {
             used.push(name);
             return;

@@ -19,7 +19,7 @@ pub(super) struct Settings {
     pub(super) effect: Option<Effect>,
 }
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     /// The value of `key = value` or `key value`.
     fn value_of<'t>(&mut self, entry: &'t Entry) -> Option<&'t Value> {
         match &entry.tail {
@@ -138,9 +138,9 @@ impl Lowering<'_> {
         match &value.kind {
             ValueKind::Text(text) => Some(text.clone()),
             ValueKind::Integer(_) | ValueKind::Decimal(_) | ValueKind::Boolean(_) => {
-                self.source.get(value.span.start..value.span.end).map(|written| written.trim().to_owned())
+                self.source.text.get(value.span.start..value.span.end).map(|written| written.trim().to_owned())
             }
-            ValueKind::Name(_) | ValueKind::Call(_) | ValueKind::Condition | ValueKind::Wrong => {
+            ValueKind::Name(_) | ValueKind::Call(_) | ValueKind::Condition(_) | ValueKind::Wrong => {
                 self.resolved(value).map(|_| String::new())
             }
             ValueKind::Duration(_) | ValueKind::Size(_) | ValueKind::List(_) => {

@@ -23,7 +23,7 @@ const FUNCTIONS: [&str; 5] = ["concat", "format", "join", "files", "json"];
 /// What a variable's name may begin with.
 const VARIABLES: [&str; 9] = ["it", "params", "vars", "pr", "branch", "tag", "event", "commit", "env"];
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     /// One call of a step.
     pub(super) fn step(&mut self, item: &Item) -> Option<plan::Step> {
         let ItemKind::Entry(entry) = &item.kind else {
@@ -37,7 +37,7 @@ impl Lowering<'_> {
             self.error(finding.help("settings stand beside `steps`; an argument of a step is written `name: value`"));
             return None;
         };
-        let Some((library, manifest)) = self.scope.get(name.kind.as_str()).copied() else {
+        let Some((library, manifest)) = self.steps_in_scope.get(name.kind.as_str()).copied() else {
             self.unknown_step(name);
             return None;
         };
@@ -47,14 +47,14 @@ impl Lowering<'_> {
             self.error(Finding::new(Code::ArgumentType, span, message).help(usage(manifest)));
         }
         let parameters = self.parameters(name, call, manifest)?;
-        Some(plan::Step { symbol: manifest.symbol.clone(), library: library.to_owned(), parameters })
+        Some(plan::Step::new(library, &manifest.symbol, parameters))
     }
 
     fn unknown_step(&mut self, name: &Name) {
         if STEPS_TO_COME.contains(&name.kind.as_str()) {
             return self.not_yet(&format!("the step {}", quoted(&name.kind)), name.span);
         }
-        let help = did_you_mean(&name.kind, self.scope.keys().copied());
+        let help = did_you_mean(&name.kind, self.steps_in_scope.keys().copied());
         self.error(Finding::new(Code::UnknownStep, name.span, format!("no library has a step {}", quoted(&name.kind))).help(help));
     }
 
@@ -87,7 +87,7 @@ impl Lowering<'_> {
             };
             let span = argument.keyword.as_ref().map_or(argument.value.span, |keyword| keyword.span);
             if let Some(first) = given.insert(&parameter.name, span) {
-                let line = self.lines.line(first.start);
+                let line = self.line(first.start);
                 let message = format!("`{}` is given twice", parameter.name);
                 let finding = Finding::new(Code::DoubledKeyword, span, message).label("again here");
                 self.error(finding.help(format!("it is given in line {line} already: leave one out")));
@@ -131,13 +131,22 @@ impl Lowering<'_> {
             (ParameterKind::String | ParameterKind::Code, plan::Value::Text(_))
             | (ParameterKind::Boolean, plan::Value::Boolean(_))
             | (ParameterKind::Number, plan::Value::Integer(_) | plan::Value::Decimal { .. })
-            | (ParameterKind::List, plan::Value::List(_)) => true,
+            | (ParameterKind::List, plan::Value::List(_))
+            | (ParameterKind::Block, plan::Value::Steps { .. }) => true,
             (
-                ParameterKind::String | ParameterKind::Code | ParameterKind::Boolean | ParameterKind::Number | ParameterKind::List,
+                ParameterKind::String
+                | ParameterKind::Code
+                | ParameterKind::Boolean
+                | ParameterKind::Number
+                | ParameterKind::List
+                | ParameterKind::Block,
                 plan::Value::Boolean(_)
                 | plan::Value::Integer(_)
                 | plan::Value::Text(_)
                 | plan::Value::Decimal { .. }
+                | plan::Value::Variable { .. }
+                | plan::Value::Call { .. }
+                | plan::Value::Steps { .. }
                 | plan::Value::List(_),
             ) => false,
         };
@@ -167,7 +176,7 @@ impl Lowering<'_> {
             }
             ValueKind::Name(name) => self.unresolved_name(name, span),
             ValueKind::Call(call) => self.unresolved_call(call, span),
-            ValueKind::Condition => self.unresolved_condition(span),
+            ValueKind::Condition(_) => self.unresolved_condition(span),
             ValueKind::Wrong => None,
         }
     }
@@ -180,7 +189,7 @@ impl Lowering<'_> {
                 self.unresolved_name(&name.kind, item.span)
             }
             ItemKind::Entry(entry) => self.unresolved_call(entry, item.span),
-            ItemKind::Condition => self.unresolved_condition(item.span),
+            ItemKind::Condition(_) => self.unresolved_condition(item.span),
         }
     }
 
@@ -218,6 +227,7 @@ fn kind_of(kind: ParameterKind) -> &'static str {
         ParameterKind::Boolean => "`true` or `false`",
         ParameterKind::Number => "a number",
         ParameterKind::List => "a list",
+        ParameterKind::Block => "a block of steps",
     }
 }
 
@@ -225,7 +235,8 @@ fn kind_of_value(value: &plan::Value) -> &'static str {
     match value {
         plan::Value::Boolean(_) => "`true` or `false`",
         plan::Value::Integer(_) | plan::Value::Decimal { .. } => "a number",
-        plan::Value::Text(_) => "a text",
+        plan::Value::Text(_) | plan::Value::Variable { .. } | plan::Value::Call { .. } => "a text",
+        plan::Value::Steps { .. } => "a block of steps",
         plan::Value::List(_) => "a list",
     }
 }

@@ -6,9 +6,8 @@ use std::{
 };
 
 use model::{
-    StageId,
     diagnostic::Span,
-    plan::{Effect, Need, NeedReason, Stage, Step, Value},
+    plan::{Effect, Need, NeedReason, Stage, Step, TIMEOUT_DEFAULT_MS, Value},
 };
 
 use super::{
@@ -20,10 +19,6 @@ use crate::{
     limits::{EDGES_MAX, PLAN_BYTES_MAX},
 };
 
-/// How long a stage may run if nothing else is said: an hour.
-const TIMEOUT_MS: u64 = 60 * 60 * 1_000;
-/// How often a `safe` stage is started again after its agent was lost. A third loss is hardly the agents' fault.
-const RETRIES_LOST: u32 = 2;
 /// The name of steps without a stage; the second in a group is `steps-2`, and so on.
 const ORPHANS_NAME: &str = "steps";
 /// Bytes of a stage in the plan besides its path, environment, steps and needs, rounded up.
@@ -36,7 +31,8 @@ const NEED_BYTES: usize = 64;
 /// The stages of the plan, in the order in which they are written. `None` only where `findings` say why.
 pub(super) fn wire(settings: &Settings, nodes: Vec<Node>, lines: &Lines<'_>, findings: &mut Findings) -> Option<Vec<Stage>> {
     let mut wiring = Wiring { lines, findings, stages: Vec::new(), paths: BTreeMap::new(), edges: 0, bytes: 0 };
-    let defaults = Inherited { outer: None, settings, prefix: "", bytes: 0, timeout_ms: TIMEOUT_MS, effect: Effect::Safe, doubled: false };
+    let defaults =
+        Inherited { outer: None, settings, prefix: "", bytes: 0, timeout_ms: TIMEOUT_DEFAULT_MS, effect: Effect::Safe, doubled: false };
     let pipeline = defaults.inside(settings, "");
     wiring.group(nodes, &pipeline, &Rc::from([]))?;
     Some(wiring.stages)
@@ -175,38 +171,33 @@ impl Wiring<'_> {
                 inside.doubled |= names.doubled.contains(&span);
                 match content {
                     Content::Group(nodes) => self.group(nodes, &inside, before),
-                    Content::Steps(steps) => self.stage(path, span, steps, &inside, before),
+                    Content::Steps(steps) => self.stage(&path, span, steps, &inside, before),
                 }
             }
         }
     }
 
-    fn stage(&mut self, path: String, span: Span, steps: Vec<Step>, inherited: &Inherited<'_>, before: &Ends) -> Option<Ends> {
-        self.within_limits(&path, span, &steps, inherited, before)?;
-        if let Some(first) = self.paths.insert(path.clone(), span) {
+    fn stage(&mut self, path: &str, span: Span, steps: Vec<Step>, inherited: &Inherited<'_>, before: &Ends) -> Option<Ends> {
+        self.within_limits(path, span, &steps, inherited, before)?;
+        if let Some(first) = self.paths.insert(path.to_owned(), span) {
             // This is `a/b` beside `b` in the group `a`.
             if !inherited.doubled {
                 let line = self.lines.line(first.start);
                 let finding =
-                    Finding::new(Code::StageTwice, span, format!("two stages have the path {}", quoted(&path))).label("again here");
+                    Finding::new(Code::StageTwice, span, format!("two stages have the path {}", quoted(path))).label("again here");
                 self.findings.add(finding.help(format!("the other one stands in line {line}; give one of them another name")));
             }
         }
         let needs = before.iter().map(|stage| Need { stage: self.stages[*stage].id.clone(), reason: NeedReason::Order }).collect();
-        let retries_lost = match inherited.effect {
-            Effect::Safe => RETRIES_LOST,
-            Effect::Once => 0,
-        };
+        let stage = Stage::new(path);
         self.stages.push(Stage {
-            id: StageId::of(&path),
-            path,
             needs,
-            requires: BTreeMap::new(),
-            environment: inherited.environment(),
+            environment: inherited.environment().into_iter().map(|(name, value)| (name, Value::Text(value))).collect(),
             steps,
             timeout_ms: inherited.timeout_ms,
             effect: inherited.effect,
-            retries_lost,
+            retry: stage.retry.clone().filter(|_| inherited.effect == Effect::Safe),
+            ..stage
         });
         Some(Rc::from([self.stages.len() - 1]))
     }
@@ -239,6 +230,9 @@ fn value_bytes(value: &Value) -> usize {
         Value::Boolean(_) | Value::Integer(_) => 20,
         Value::Text(text) => json_bytes(text),
         Value::Decimal { decimal } => json_bytes(decimal) + "{decimal:}".len() + 2,
+        Value::Variable { variable } => json_bytes(variable) + "{variable:}".len() + 2,
+        Value::Call { arguments, .. } => 64 + arguments.iter().map(value_bytes).sum::<usize>(),
+        Value::Steps { steps } => 64 + steps.iter().map(|step| STEP_BYTES + parameter_bytes(step)).sum::<usize>(),
         Value::List(values) => 2 + values.iter().map(value_bytes).sum::<usize>(),
     }
 }

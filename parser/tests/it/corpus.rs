@@ -41,7 +41,7 @@ fn compare(kind: &str, text: impl Fn(&str, &[u8]) -> String) {
 #[test]
 fn what_is_accepted_is_explained_as_it_was() {
     compare("ok", |path, source| match planning_of(path, source) {
-        Planning::Plan { document, warnings } => {
+        Planning::Plan { document, warnings, .. } => {
             let warnings: Vec<String> = warnings.iter().map(|warning| render(warning, source, false) + "\n").collect();
             warnings.concat() + &parser::explain(document.plan())
         }

@@ -19,7 +19,15 @@ fn planning(source: &[u8]) -> Planning {
 }
 
 fn planning_of(path: &str, source: &[u8]) -> Planning {
-    let input = PlanInput { path, source, context: &TriggerContext::default(), files: &BTreeMap::new(), libraries: &[stdlib::library()] };
+    let input = PlanInput {
+        path,
+        source,
+        context: &TriggerContext::default(),
+        files: &BTreeMap::new(),
+        listing: None,
+        changed: None,
+        libraries: &[stdlib::library()],
+    };
     parser::plan(&input)
 }
 

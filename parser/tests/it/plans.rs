@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use model::{
     StageId,
     context::{EventKind, TriggerContext},
-    plan::{Effect, PlanDocument, Value},
+    plan::{Effect, PlanDocument, RetryReason, Value},
 };
 use parser::{PlanInput, Planning};
 
@@ -55,7 +55,8 @@ fn a_plan_that_is_made_can_be_read() {
 #[test]
 fn settings_have_defaults_and_are_inherited() {
     let document = planned("pipeline { stage 'a' { } stage 'b' { effect = once stage 'c' { timeout 1m } stage 'd' { effect = safe } } }");
-    let facts: Vec<_> = document.plan().stages.iter().map(|stage| (stage.timeout_ms, stage.effect, stage.retries_lost)).collect();
+    let facts: Vec<_> =
+        document.plan().stages.iter().map(|stage| (stage.timeout_ms, stage.effect, stage.retries(RetryReason::Lost))).collect();
     assert_eq!(facts, [(3_600_000, Effect::Safe, 2), (60_000, Effect::Once, 0), (3_600_000, Effect::Safe, 2)]);
 }
 
@@ -119,7 +120,15 @@ fn line_ends_byte_order_mark_path_and_comments_do_not_change_the_plan() {
 fn a_context_that_nothing_asks_for_does_not_change_the_plan() {
     let source = b"pipeline { steps { echo 'a' } }";
     let context = TriggerContext { event: EventKind::Push, branch: "main".to_owned(), ..TriggerContext::default() };
-    let input = PlanInput { path: "x", source, context: &context, files: &BTreeMap::new(), libraries: &[stdlib::library()] };
+    let input = PlanInput {
+        path: "x",
+        source,
+        context: &context,
+        files: &BTreeMap::new(),
+        listing: None,
+        changed: None,
+        libraries: &[stdlib::library()],
+    };
     assert_eq!(parser::plan(&input), planning(source));
 }
 

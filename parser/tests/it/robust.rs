@@ -12,7 +12,7 @@ fn check(source: &[u8]) {
     let first = planning(source);
     assert_eq!(planning(source), first);
     let diagnostics = match first {
-        Planning::Plan { document, warnings } => {
+        Planning::Plan { document, warnings, .. } => {
             assert!(parser::explain(document.plan()).contains(&document.digest().to_string()));
             let paths: BTreeSet<&str> = document.plan().stages.iter().map(|stage| stage.path.as_str()).collect();
             assert_eq!(paths.len(), document.plan().stages.len());

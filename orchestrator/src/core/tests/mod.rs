@@ -33,6 +33,9 @@ pub(super) fn trigger() -> Trigger {
         pipeline_path: "Ottofile".to_owned(),
         pipeline: Text::Inline(String::new()),
         source: None,
+        listing: None,
+        changed: None,
+        lock: None,
     }
 }
 
@@ -43,15 +46,9 @@ pub(super) fn agent(name: &str) -> AgentName {
 /// A stage that needs those with the given names.
 pub(super) fn stage(path: &str, needs: &[&str]) -> Stage {
     Stage {
-        id: StageId::of(path),
-        path: path.to_owned(),
         needs: needs.iter().map(|path| Need { stage: StageId::of(path), reason: NeedReason::Order }).collect(),
-        requires: BTreeMap::new(),
-        environment: BTreeMap::new(),
-        steps: Vec::new(),
         timeout_ms: 1_000,
-        effect: Effect::Safe,
-        retries_lost: 2,
+        ..Stage::new(path)
     }
 }
 
@@ -67,7 +64,7 @@ pub(super) struct Driven {
 
 impl Driven {
     pub(super) fn new(stages: Vec<Stage>) -> Self {
-        let shape = Arc::new(Shape::new(Plan { schema: PLAN_SCHEMA, stages, libraries: BTreeMap::new() }));
+        let shape = Arc::new(Shape::new(Plan::new(stages)));
         let planned = Planned::Plan { digest: Digest::of(b"plan") };
         let position = Position { sequence: 1, at: Timestamp(0) };
         let mut run = before(&trigger(), planned, shape.clone(), position);

@@ -64,7 +64,7 @@ fn driven(plan: &[(u8, bool)]) -> Driven {
         let mut stage = stage(NAMES[at], &needs);
         if *once {
             stage.effect = StageEffect::Once;
-            stage.retries_lost = 0;
+            stage.retry = None;
         }
         stage
     });

@@ -81,7 +81,7 @@ fn a_lost_safe_stage_runs_again_until_its_retries_are_used_up() {
 fn a_lost_once_stage_never_runs_again_and_the_run_is_unknown() {
     let mut once = stage("a", &[]);
     once.effect = StageEffect::Once;
-    once.retries_lost = 0;
+    once.retry = None;
     let mut run = Driven::new(vec![once, stage("b", &["a"])]);
     run.propose("a", 1, &["one"], &Reservation::Slot);
     let lease = run.lease("a");

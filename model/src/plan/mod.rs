@@ -1,13 +1,26 @@
 //! The plan: the whole of a run, known before it starts.
 //!
 //! A plan is written as canonical JSON (RFC 8785); its digest is the SHA-256 of those bytes. Spans, source text and times stay outside, and
-//! every number is an integer, so that the same meaning has the same bytes on every machine.
+//! every number is an integer, so that the same meaning has the same bytes on every machine. What is not said (no lock, no gate) is left
+//! out of the bytes.
+
+mod condition;
+mod settings;
+mod stage;
+mod step;
+mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, StageId};
+
+pub use condition::Condition;
+pub use settings::{CacheDefinition, CacheUse, Container, Credential, Deployment, Notify, Retry, RetryReason, Service};
+pub use stage::{ATTEMPTS_DEFAULT, Effect, Need, NeedReason, Requirements, Skip, Stage, StageKind, TIMEOUT_DEFAULT_MS, Wait};
+pub use step::Step;
+pub use value::{Function, Value};
 
 /// The version of the plan's form that is written.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -22,94 +35,28 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The step libraries that the steps are taken from, by name.
     pub libraries: BTreeMap<String, Digest>,
+    /// What a newer run of the same branch or pull request does; without it, both run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer: Option<Newer>,
+    /// The credentials that steps or stages use, by the name that the file gives them. References, never values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, Credential>,
+    /// Configuration of the steps that are used, with defaults filled in, by symbol.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configuration: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Steps that run when the whole has ended.
+    #[serde(default, skip_serializing_if = "Notify::is_empty")]
+    pub notify: Notify,
 }
 
-/// One unit that is placed on one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// Derived from `path`.
-    pub id: StageId,
-    /// The names from the outermost group to the stage, joined by `/`; unique in the plan.
-    pub path: String,
-    /// What must have succeeded before it starts, with the reason.
-    pub needs: Vec<Need>,
-    /// What an agent must be able to do.
-    pub requires: Requirements,
-    /// What its steps find in their environment, besides what the agent sets.
-    pub environment: BTreeMap<String, String>,
-    /// Run one after the other, until one fails.
-    pub steps: Vec<Step>,
-    /// How long it may run, in milliseconds.
-    pub timeout_ms: u64,
-    /// Whether it may start again.
-    pub effect: Effect,
-    /// How often it is started again after its agent was lost; 0 where `effect` is `once`.
-    pub retries_lost: u32,
-}
-
-/// An edge of the graph, and why it is there.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Need {
-    /// The stage that comes first.
-    pub stage: StageId,
-    /// Why it comes first.
-    pub reason: NeedReason,
-}
-
-/// Why one stage waits for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// What a newer run of the same branch or pull request does to this one. A started stage with [`Effect::Once`] is never cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NeedReason {
-    /// It is written after it.
-    Order,
-}
-
-/// What a stage demands of an agent: a fact's name, and the value that the agent must have.
-/// A number asks for at least as much, a text for the same, `true` for the presence of the fact.
-pub type Requirements = BTreeMap<String, Value>;
-
-/// Whether a stage may be started twice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// Starting it again does no harm.
-    #[default]
-    Safe,
-    /// It never starts a second time without a person.
-    Once,
-}
-
-/// One call of one step, fully resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// The step's symbol.
-    pub symbol: String,
-    /// The library that has it, a key of [`Plan::libraries`].
-    pub library: String,
-    /// Its arguments, by keyword.
-    pub parameters: BTreeMap<String, Value>,
-}
-
-/// A value without a name left to look up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// `true` or `false`.
-    Boolean(bool),
-    /// A whole number; durations are in milliseconds, sizes in bytes. At most 2^53 − 1 in size (RFC 8785, section 3.2.2.3).
-    Integer(i64),
-    /// A text.
-    Text(String),
-    /// A number with a fraction keeps its digits: `3.10` is not `3.1`.
-    Decimal {
-        /// The digits as written.
-        decimal: String,
-    },
-    /// Several values.
-    List(Vec<Value>),
+pub enum Newer {
+    /// It cancels this one.
+    Cancel,
+    /// It waits for this one's end.
+    Wait,
 }
 
 /// A plan, its bytes, and their digest.
@@ -202,6 +149,19 @@ impl PlanDocument {
 }
 
 impl Plan {
+    /// A plan of these stages and nothing else.
+    pub fn new(stages: Vec<Stage>) -> Self {
+        Self {
+            schema: PLAN_SCHEMA,
+            stages,
+            libraries: BTreeMap::new(),
+            newer: None,
+            credentials: BTreeMap::new(),
+            configuration: BTreeMap::new(),
+            notify: Notify::default(),
+        }
+    }
+
     /// The stage with this id.
     pub fn stage(&self, id: &StageId) -> Option<&Stage> {
         self.stages.iter().find(|stage| &stage.id == id)
@@ -213,21 +173,12 @@ mod tests {
     use super::*;
 
     fn stage(path: &str, needs: &[&str]) -> Stage {
-        Stage {
-            id: StageId::of(path),
-            path: path.to_owned(),
-            needs: needs.iter().map(|path| Need { stage: StageId::of(path), reason: NeedReason::Order }).collect(),
-            requires: BTreeMap::new(),
-            environment: BTreeMap::new(),
-            steps: vec![],
-            timeout_ms: 1,
-            effect: Effect::Safe,
-            retries_lost: 2,
-        }
+        let needs = needs.iter().map(|path| Need { stage: StageId::of(path), reason: NeedReason::Order }).collect();
+        Stage { needs, ..Stage::new(path) }
     }
 
     fn plan(stages: Vec<Stage>) -> Plan {
-        Plan { schema: PLAN_SCHEMA, stages, libraries: BTreeMap::new() }
+        Plan::new(stages)
     }
 
     #[test]
