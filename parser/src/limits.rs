@@ -21,3 +21,13 @@ pub const DIAGNOSTICS_MAX: usize = 64;
 pub const SYNTAX_ERRORS_MAX: usize = 8;
 /// Bytes that are read again for it: a file at the limit is read once more, one of 200 KiB as often as is useful.
 pub const REREAD_BYTES_MAX: usize = 2 * 1024 * 1024 - 1;
+
+/// Bytes of a text in JSON, with its quotes and a comma or colon.
+pub(crate) fn json_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    3 + text.bytes().map(escaped).sum::<usize>()
+}

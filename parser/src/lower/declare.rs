@@ -219,9 +219,7 @@ impl Lowering<'_, '_> {
                 body.seen.insert(setting, entry.name.span);
                 match setting {
                     "name" => body.name = self.name_setting(entry),
-                    "env" => body.settings.environment = self.environment(entry),
-                    "timeout" => body.settings.timeout_ms = self.timeout(entry),
-                    _ => body.settings.effect = self.effect(entry),
+                    setting => self.setting(setting, entry, &mut body.settings),
                 }
             }
         }

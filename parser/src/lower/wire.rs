@@ -7,16 +7,16 @@ use std::{
 
 use model::{
     diagnostic::Span,
-    plan::{Effect, Need, NeedReason, Stage, Step, TIMEOUT_DEFAULT_MS, Value},
+    plan::{Need, NeedReason, Stage, Step, Value},
 };
 
 use super::{
     declare::{self, Content, Node},
-    setting::Settings,
+    setting::{Inherited, Settings},
 };
 use crate::{
     diagnostic::{Code, Finding, Findings, Lines, quoted},
-    limits::{EDGES_MAX, PLAN_BYTES_MAX},
+    limits::{EDGES_MAX, PLAN_BYTES_MAX, json_bytes},
 };
 
 /// The name of steps without a stage; the second in a group is `steps-2`, and so on.
@@ -31,52 +31,19 @@ const NEED_BYTES: usize = 64;
 /// The stages of the plan, in the order in which they are written. `None` only where `findings` say why.
 pub(super) fn wire(settings: &Settings, nodes: Vec<Node>, lines: &Lines<'_>, findings: &mut Findings) -> Option<Vec<Stage>> {
     let mut wiring = Wiring { lines, findings, stages: Vec::new(), paths: BTreeMap::new(), edges: 0, bytes: 0 };
-    let defaults =
-        Inherited { outer: None, settings, prefix: "", bytes: 0, timeout_ms: TIMEOUT_DEFAULT_MS, effect: Effect::Safe, doubled: false };
-    let pipeline = defaults.inside(settings, "");
+    let pipeline = Around { settings: Inherited::pipeline(settings), prefix: "", doubled: false };
     wiring.group(nodes, &pipeline, &Rc::from([]))?;
     Some(wiring.stages)
 }
 
-/// What a group gives to what stands in it.
-struct Inherited<'a> {
-    outer: Option<&'a Inherited<'a>>,
-    settings: &'a Settings,
+/// Where a stage stands.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    settings: Inherited<'a>,
     /// The path of the group and a `/`; empty for the pipeline.
     prefix: &'a str,
-    /// Bytes of the environment, with that of the groups around it.
-    bytes: usize,
-    timeout_ms: u64,
-    effect: Effect,
     /// Two groups have this name, which is told already: what follows from it is not.
     doubled: bool,
-}
-
-impl<'a> Inherited<'a> {
-    fn inside(&'a self, settings: &'a Settings, prefix: &'a str) -> Inherited<'a> {
-        Inherited {
-            outer: Some(self),
-            settings,
-            prefix,
-            bytes: self.bytes + settings.environment.iter().map(|(name, value)| json_bytes(name) + json_bytes(value)).sum::<usize>(),
-            timeout_ms: settings.timeout_ms.unwrap_or(self.timeout_ms),
-            effect: settings.effect.unwrap_or(self.effect),
-            doubled: self.doubled,
-        }
-    }
-
-    /// The variables, those of the innermost group first.
-    fn environment(&self) -> BTreeMap<String, String> {
-        let mut environment: BTreeMap<String, String> = BTreeMap::new();
-        let mut next = Some(self);
-        while let Some(inherited) = next {
-            for (name, value) in &inherited.settings.environment {
-                environment.entry(name.clone()).or_insert_with(|| value.clone());
-            }
-            next = inherited.outer;
-        }
-        environment
-    }
 }
 
 struct Wiring<'a> {
@@ -120,12 +87,12 @@ impl Wiring<'_> {
         None
     }
 
-    fn group(&mut self, nodes: Vec<Node>, inherited: &Inherited<'_>, before: &Ends) -> Option<Ends> {
+    fn group(&mut self, nodes: Vec<Node>, around: &Around<'_>, before: &Ends) -> Option<Ends> {
         let mut names = Names::default();
         self.names(&nodes, &mut names);
         let mut before = Rc::clone(before);
         for node in nodes {
-            before = self.node(node, inherited, &mut names, &before)?;
+            before = self.node(node, around, &mut names, &before)?;
         }
         Some(before)
     }
@@ -153,22 +120,22 @@ impl Wiring<'_> {
         }
     }
 
-    fn node(&mut self, node: Node, inherited: &Inherited<'_>, names: &mut Names, before: &Ends) -> Option<Ends> {
+    fn node(&mut self, node: Node, around: &Around<'_>, names: &mut Names, before: &Ends) -> Option<Ends> {
         match node {
             Node::Parallel(branches) => {
                 let mut ends = Vec::new();
                 for branch in branches {
-                    ends.extend_from_slice(&self.node(branch, inherited, names, before)?);
+                    ends.extend_from_slice(&self.node(branch, around, names, before)?);
                 }
                 Some(if ends.is_empty() { Rc::clone(before) } else { ends.into() })
             }
             Node::Stage(stage) => {
                 let declare::Stage { name, span, settings, content } = *stage;
                 let name = name.map_or_else(|| names.next_orphan(), |name| name.kind);
-                let path = format!("{}{name}", inherited.prefix);
+                let path = format!("{}{name}", around.prefix);
                 let prefix = format!("{path}/");
-                let mut inside = inherited.inside(&settings, &prefix);
-                inside.doubled |= names.doubled.contains(&span);
+                let doubled = around.doubled || names.doubled.contains(&span);
+                let inside = Around { settings: around.settings.inside(&settings), prefix: &prefix, doubled };
                 match content {
                     Content::Group(nodes) => self.group(nodes, &inside, before),
                     Content::Steps(steps) => self.stage(&path, span, steps, &inside, before),
@@ -177,11 +144,11 @@ impl Wiring<'_> {
         }
     }
 
-    fn stage(&mut self, path: &str, span: Span, steps: Vec<Step>, inherited: &Inherited<'_>, before: &Ends) -> Option<Ends> {
-        self.within_limits(path, span, &steps, inherited, before)?;
+    fn stage(&mut self, path: &str, span: Span, steps: Vec<Step>, around: &Around<'_>, before: &Ends) -> Option<Ends> {
+        self.within_limits(path, span, &steps, around, before)?;
         if let Some(first) = self.paths.insert(path.to_owned(), span) {
             // This is `a/b` beside `b` in the group `a`.
-            if !inherited.doubled {
+            if !around.doubled {
                 let line = self.lines.line(first.start);
                 let finding =
                     Finding::new(Code::StageTwice, span, format!("two stages have the path {}", quoted(path))).label("again here");
@@ -189,21 +156,14 @@ impl Wiring<'_> {
             }
         }
         let needs = before.iter().map(|stage| Need { stage: self.stages[*stage].id.clone(), reason: NeedReason::Order }).collect();
-        let stage = Stage::new(path);
-        self.stages.push(Stage {
-            needs,
-            environment: inherited.environment().into_iter().map(|(name, value)| (name, Value::Text(value))).collect(),
-            steps,
-            timeout_ms: inherited.timeout_ms,
-            effect: inherited.effect,
-            retry: stage.retry.clone().filter(|_| inherited.effect == Effect::Safe),
-            ..stage
-        });
+        let mut stage = Stage { needs, steps, ..Stage::new(path) };
+        around.settings.apply(&mut stage);
+        self.stages.push(stage);
         Some(Rc::from([self.stages.len() - 1]))
     }
 
     /// Checks what this stage adds to the plan before it is made.
-    fn within_limits(&mut self, path: &str, span: Span, steps: &[Step], inherited: &Inherited<'_>, before: &Ends) -> Option<()> {
+    fn within_limits(&mut self, path: &str, span: Span, steps: &[Step], around: &Around<'_>, before: &Ends) -> Option<()> {
         self.edges += before.len();
         if self.edges > EDGES_MAX {
             let message = format!("the plan would have more than {EDGES_MAX} edges: each stage here waits for {} others", before.len());
@@ -211,7 +171,7 @@ impl Wiring<'_> {
             return self.refuse(Finding::new(Code::TooManyEdges, span, message).help(help));
         }
         let steps: usize = steps.iter().map(|step| STEP_BYTES + parameter_bytes(step)).sum();
-        self.bytes += STAGE_BYTES + json_bytes(path) + inherited.bytes + steps + before.len() * NEED_BYTES;
+        self.bytes += STAGE_BYTES + json_bytes(path) + around.settings.bytes() + steps + before.len() * NEED_BYTES;
         if self.bytes > PLAN_BYTES_MAX {
             let message = format!("the plan would be larger than {PLAN_BYTES_MAX} bytes");
             let help = "every stage carries its whole path and environment: shorten what stands in `env`, or split the pipeline";
@@ -235,14 +195,4 @@ fn value_bytes(value: &Value) -> usize {
         Value::Steps { steps } => 64 + steps.iter().map(|step| STEP_BYTES + parameter_bytes(step)).sum::<usize>(),
         Value::List(values) => 2 + values.iter().map(value_bytes).sum::<usize>(),
     }
-}
-
-/// Bytes of a text in JSON, with its quotes and a comma or colon.
-fn json_bytes(text: &str) -> usize {
-    let escaped = |byte: u8| match byte {
-        0..0x20 => 6,
-        b'"' | b'\\' => 2,
-        _ => 1,
-    };
-    3 + text.bytes().map(escaped).sum::<usize>()
 }

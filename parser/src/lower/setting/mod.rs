@@ -1,22 +1,84 @@
-//! Settings of stages, groups and the pipeline: name, environment, timeout, effect.
+//! Settings of stages, groups and the pipeline.
+
+mod inherited;
 
 use std::collections::BTreeMap;
 
-use model::{diagnostic::Span, plan::Effect};
+use model::{
+    diagnostic::Span,
+    plan::{self, CacheDefinition, Container, Deployment, Effect, Notify, Requirements, Retry, Service, Skip, Wait},
+};
 
+pub(super) use self::inherited::Inherited;
 use super::Lowering;
 use crate::{
-    diagnostic::{Code, Finding, excerpt, quoted},
+    diagnostic::{Code, FileId, Finding, excerpt, quoted},
     limits::STAGE_NAME_BYTES_MAX,
-    syntax::{Call, Entry, ItemKind, Name, Tail, Value, ValueKind},
+    syntax::{Call, Entry, ItemKind, Name, Spanned, Tail, Value, ValueKind},
 };
 
 /// What is written at one stage, group or pipeline; what is not, is inherited.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    pub(super) environment: BTreeMap<String, String>,
+    /// The file that the spans stand in.
+    pub(super) file: FileId,
+    pub(super) environment: BTreeMap<String, plan::Value>,
     pub(super) timeout_ms: Option<u64>,
+    pub(super) retry: Option<Spanned<Retry>>,
     pub(super) effect: Option<Effect>,
+    pub(super) deployment: Option<Deployment>,
+    pub(super) credentials: Option<Vec<Name>>,
+    pub(super) lock: Option<String>,
+    pub(super) allow_failure: Option<bool>,
+    /// `checkout = false`.
+    pub(super) bare: Option<bool>,
+    pub(super) runtime: Option<Runtime>,
+    pub(super) services: Option<Vec<Service>>,
+    pub(super) cache: Option<Cache>,
+    /// Of `gates` and `when`.
+    pub(super) gates: Gates,
+    pub(super) notify: Option<Notify>,
+    /// Blocks that are copied from other stages.
+    pub(super) from: Vec<From>,
+}
+
+/// `runtime { … }`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Runtime {
+    pub(super) requires: Requirements,
+    pub(super) container: Option<Container>,
+}
+
+/// `cache { … }`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cache {
+    pub(super) defined: BTreeMap<String, CacheDefinition>,
+    pub(super) used: Vec<Name>,
+}
+
+/// `gates { … }` and `when { … }`. What it says of a leaf stage's waits, [`Inherited::apply`] puts into the stage; those of a group are
+/// stages of their own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gates {
+    /// A condition is false: the stage is skipped.
+    pub(super) skip: Option<Skip>,
+    /// A condition that asks for nothing but `it` is false: the combination is left out of the plan.
+    pub(super) left_out: Option<Skip>,
+    /// Decided in the run.
+    pub(super) conditions: Vec<plan::Condition>,
+    pub(super) enter: Vec<Wait>,
+    pub(super) exit: Vec<Wait>,
+}
+
+/// A block that is copied: `runtime { from 'Build' }`.
+#[derive(Debug, Clone)]
+pub(super) struct From {
+    /// `runtime`, `cache`, `gates`, `when` or `env`.
+    pub(super) block: &'static str,
+    /// The path of the stage as the file has it, without what `each` or a blueprint's place adds; the span is that of the text after `from`.
+    pub(super) stage: Name,
+    /// Where that stage stands in the same file: the span of its word `stage`.
+    pub(super) declared: Span,
 }
 
 impl Lowering<'_, '_> {
@@ -71,7 +133,7 @@ impl Lowering<'_, '_> {
     }
 
     /// `timeout = 10m`, in milliseconds.
-    pub(super) fn timeout(&mut self, entry: &Entry) -> Option<u64> {
+    fn timeout(&mut self, entry: &Entry) -> Option<u64> {
         let value = self.value_of(entry)?;
         if let ValueKind::Integer(number) = value.kind {
             let help = format!("write `{number}s`, `{number}m`, `{number}h` or `{number}d`");
@@ -87,7 +149,7 @@ impl Lowering<'_, '_> {
     }
 
     /// `effect = safe` or `effect = once`.
-    pub(super) fn effect(&mut self, entry: &Entry) -> Option<Effect> {
+    fn effect(&mut self, entry: &Entry) -> Option<Effect> {
         let value = self.value_of(entry)?;
         let word = if let ValueKind::Name(word) = &value.kind { word } else { "" };
         match word {
@@ -101,8 +163,19 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// A setting of a stage, a group or the pipeline; whether it may stand there and stands there once is checked already.
+    pub(super) fn setting(&mut self, word: &'static str, entry: &Entry, settings: &mut Settings) {
+        settings.file = self.source.id;
+        match word {
+            "env" => settings.environment = self.environment(entry),
+            "timeout" => settings.timeout_ms = self.timeout(entry),
+            "effect" => settings.effect = self.effect(entry),
+            _ => self.not_yet(&quoted(word), entry.name.span),
+        }
+    }
+
     /// `env { K = 'v' }`.
-    pub(super) fn environment(&mut self, entry: &Entry) -> BTreeMap<String, String> {
+    fn environment(&mut self, entry: &Entry) -> BTreeMap<String, plan::Value> {
         let mut environment = BTreeMap::new();
         let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
         let Some(block) = self.block(entry) else { return environment };
@@ -127,7 +200,7 @@ impl Lowering<'_, '_> {
                 continue;
             }
             if let Some(text) = self.value_of(entry).and_then(|value| self.environment_value(value)) {
-                environment.insert(name.clone(), text);
+                environment.insert(name.clone(), plan::Value::Text(text));
             }
         }
         environment
