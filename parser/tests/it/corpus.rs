@@ -1,13 +1,15 @@
-//! Every file under `test_data` against its snapshot: what is accepted with its explanation, what is refused with its diagnostics.
+//! Every file under `test_data` against its snapshot: what is accepted with its explanation, what is refused with its diagnostics. What else
+//! a file may say in its first lines stands in `fixture.rs`.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
+use model::{diagnostic::Diagnostic, planning::PlanNotes};
 use parser::{Planning, render};
 
-use crate::planning_of;
+use crate::fixture::Fixture;
 
 fn folder(kind: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("test_data").join(kind)
@@ -26,39 +28,48 @@ fn files(kind: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn compare(kind: &str, text: impl Fn(&str, &[u8]) -> String) {
+fn compare(kind: &str, text: impl Fn(&Fixture, &str, &[u8]) -> String) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(folder(kind));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| {
         for (name, source) in files(kind) {
-            insta::assert_snapshot!(name.as_str(), text(&format!("{name}.otto"), &source));
+            let fixture = Fixture::of(&source, &folder(kind).join(&name));
+            insta::assert_snapshot!(name.as_str(), text(&fixture, &format!("{name}.otto"), &source));
         }
     });
 }
 
+fn rendered(diagnostics: &[Diagnostic], fixture: &Fixture, path: &str, source: &[u8]) -> String {
+    diagnostics.iter().map(|diagnostic| render(diagnostic, fixture.source(&diagnostic.file, path, source), false) + "\n").collect()
+}
+
+/// What the plan leaves out, and whether it would run at all.
+fn notes(notes: &PlanNotes) -> String {
+    let left_out = notes.left_out.iter().map(|left_out| format!("left out: {}: {}\n", left_out.path, left_out.condition));
+    left_out.chain(notes.not_triggered.iter().map(|why| format!("not triggered: {why}\n"))).collect()
+}
+
 #[test]
 fn what_is_accepted_is_explained_as_it_was() {
-    compare("ok", |path, source| match planning_of(path, source) {
-        Planning::Plan { document, warnings, .. } => {
-            let warnings: Vec<String> = warnings.iter().map(|warning| render(warning, source, false) + "\n").collect();
-            warnings.concat() + &parser::explain(document.plan())
+    compare("ok", |fixture, path, source| match fixture.plan(path, source) {
+        Planning::Plan { document, notes, warnings } if fixture.whole => {
+            let whole = serde_json::json!({ "plan": document.plan(), "notes": *notes });
+            rendered(&warnings, fixture, path, source) + &serde_json::to_string_pretty(&whole).unwrap()
         }
-        Planning::Refused(diagnostics) => {
-            panic!(
-                "{path} is refused:\n{}",
-                diagnostics.iter().map(|diagnostic| render(diagnostic, source, false) + "\n").collect::<String>()
-            )
+        Planning::Plan { document, notes: left_out, warnings } => {
+            rendered(&warnings, fixture, path, source) + &parser::explain(document.plan()) + &notes(&left_out)
         }
+        Planning::Refused(diagnostics) => panic!("{path} is refused:\n{}", rendered(&diagnostics, fixture, path, source)),
         Planning::Needs(files) => panic!("{path} needs {files:?}"),
     });
 }
 
 #[test]
 fn what_is_refused_is_refused_as_it_was() {
-    compare("err", |path, source| match planning_of(path, source) {
-        Planning::Refused(diagnostics) => diagnostics.iter().map(|diagnostic| render(diagnostic, source, false) + "\n").collect(),
+    compare("err", |fixture, path, source| match fixture.plan(path, source) {
+        Planning::Refused(diagnostics) => rendered(&diagnostics, fixture, path, source),
         Planning::Plan { document, .. } => panic!("{path} is not refused:\n{}", parser::explain(document.plan())),
         Planning::Needs(files) => panic!("{path} needs {files:?}"),
     });
