@@ -90,6 +90,16 @@ codes! {
     NoFile = "E0207",
     /// Part of the language, but not of this version.
     NotYet = "E0501",
+    /// More branches of an `each` than the limit.
+    TooManyBranches = "E0606",
+    /// Files bring in files deeper than the limit.
+    IncludeTooDeep = "E0607",
+    /// More is expanded than the limit.
+    ExpandedTooLarge = "E0608",
+    /// A file brings in itself.
+    IncludeCircle = "E0701",
+    /// A path that leads out of the repository.
+    PathOutside = "E0702",
     /// More stages than the limit.
     TooManyStages = "E0601",
     /// More steps than the limit.

@@ -8,6 +8,13 @@ pub const NESTING_MAX: usize = 64;
 pub const STAGES_MAX: usize = 5_000;
 /// Steps of a plan.
 pub const STEPS_MAX: usize = 100_000;
+/// Branches of one `each`: the product of its lists.
+pub const EACH_BRANCHES_MAX: usize = 256;
+/// Files that bring in files, one within the other.
+pub const INCLUDE_DEPTH_MAX: usize = 16;
+/// Bytes of source that `each`, `from` and steps made of steps write out. Stages and steps have limits of their own; this one bounds what
+/// many branches of nothing, or of long settings, can cost.
+pub const EXPANDED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Edges of a plan. Two `parallel` blocks of n stages, one after the other, make n² of them; an empty stage between makes it 2n.
 pub const EDGES_MAX: usize = 100_000;
 /// Bytes of a plan's canonical JSON: half of what the depot gives at once, as the estimate before the plan is made leaves out brackets and

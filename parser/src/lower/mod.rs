@@ -4,8 +4,10 @@
 
 mod condition;
 mod declare;
+mod include;
 mod setting;
 mod step;
+mod top;
 mod value;
 mod wire;
 mod word;
@@ -26,7 +28,7 @@ use crate::{
     diagnostic::{Code, FileId, Files, Finding, Findings, excerpt, quoted},
     grammar::Tree,
     suggest::did_you_mean,
-    syntax::{Block, Call, Entry, Item, ItemKind, Tail, ValueKind},
+    syntax::{Block, Call, Entry, ItemKind, Tail, ValueKind},
 };
 
 /// The library that is in scope without being named.
@@ -56,6 +58,9 @@ pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<
         findings,
         needs: Needs::default(),
         notes: PlanNotes::default(),
+        including: vec![input.path.to_owned()],
+        variables: BTreeMap::new(),
+        expanded_bytes: 0,
         stages: 0,
         steps: 0,
     };
@@ -87,6 +92,12 @@ struct Lowering<'l, 'a> {
     findings: &'l mut Findings,
     needs: Needs,
     notes: PlanNotes,
+    /// The files that are being read, each named by the one before; the first is the pipeline file.
+    including: Vec<String>,
+    /// The run's variables that were named since this was last taken, with the first place of each.
+    variables: BTreeMap<String, (FileId, Span)>,
+    /// Bytes of source that were read once more, by `each`, `from` and steps made of steps.
+    expanded_bytes: usize,
     /// Stages and steps so far.
     stages: usize,
     steps: usize,
@@ -95,7 +106,9 @@ struct Lowering<'l, 'a> {
 impl<'a> Lowering<'_, 'a> {
     fn document(&mut self) -> Option<PlanDocument> {
         let tree = Rc::clone(&self.source.tree);
-        let pipeline = self.file(&tree.items)?;
+        let top = self.top_level(&tree.items);
+        self.surroundings(&top);
+        let pipeline = self.pipeline_of(&top)?;
         let (settings, nodes) = self.pipeline(pipeline);
         let lines = &self.files.get(self.source.id).lines;
         let stages = wire::wire(&settings, nodes, lines, self.findings)?;
@@ -184,48 +197,17 @@ impl<'a> Lowering<'_, 'a> {
         self.error(finding.label("not yet").help("it is part of the language and comes with a later version; until then, leave it out"));
     }
 
-    /// The top level: brings the libraries into scope and gives the pipeline's block.
-    fn file<'t>(&mut self, items: &'t [Item]) -> Option<&'t Block> {
+    /// Brings the steps of the libraries that are used into scope.
+    fn libraries(&mut self, uses: &[&Entry]) {
         let mut used = vec![STANDARD_LIBRARY];
-        let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
-        let mut pipeline = None;
-        for item in items {
-            let ItemKind::Entry(entry) = &item.kind else {
-                let finding = Finding::new(Code::Shape, item.span, "a value alone means nothing here").label("expected a block");
-                self.error(finding.help(word::top_level_help("")));
-                continue;
-            };
-            let name = entry.name.kind.as_str();
-            if name == "use" {
-                self.used(entry, &mut used);
-                continue;
-            }
-            if let Some(first) = seen.insert(name, entry.name.span) {
-                seen.insert(name, first);
-                self.doubled(&quoted(name), entry.name.span, first);
-                continue;
-            }
-            match name {
-                "pipeline" => pipeline = self.block(entry),
-                "configure" | "parameters" | "credentials" | "environments" if is_empty_block(entry) => {}
-                name if word::TOP_LEVEL_TO_COME.contains(&name) => self.not_yet(&quoted(name), entry.name.span),
-                name => {
-                    let finding =
-                        Finding::new(Code::UnknownName, entry.name.span, format!("{} means nothing at the top level", quoted(name)));
-                    self.error(finding.help(word::top_level_help(name)));
-                }
-            }
-        }
-        if !seen.contains_key("pipeline") && !seen.contains_key("blueprint") {
-            let finding = Finding::new(Code::NoPipeline, Span::default(), "the file has no `pipeline` block");
-            self.error(finding.help("begin with `pipeline { stage 'Build' { steps { sh 'make' } } }`"));
+        for entry in uses {
+            self.used(entry, &mut used);
         }
         for library in self.input.libraries.iter().filter(|library| used.contains(&library.name.as_str())) {
             for step in &library.steps {
                 self.steps_in_scope.entry(&step.symbol).or_insert((&library.name, step));
             }
         }
-        pipeline
     }
 
     /// `use stdlib` and `use { stdlib … }`.

@@ -3,9 +3,7 @@
 use crate::suggest::did_you_mean;
 
 /// What may stand at the top level.
-const TOP_LEVEL: [&str; 2] = ["use", "pipeline"];
-/// What is part of the language at the top level, but not of this version.
-pub(super) const TOP_LEVEL_TO_COME: [&str; 7] = ["configure", "parameters", "triggers", "environments", "credentials", "blueprint", "vars"];
+const TOP_LEVEL: [&str; 9] = ["use", "configure", "parameters", "triggers", "environments", "credentials", "pipeline", "blueprint", "vars"];
 
 /// What is part of the language in a pipeline or a stage, but not of this version.
 pub(super) const BODY_TO_COME: [&str; 28] = [
@@ -80,5 +78,5 @@ impl Place {
 
 /// What else could be meant at the top level.
 pub(super) fn top_level_help(name: &str) -> String {
-    did_you_mean(name, TOP_LEVEL.into_iter().chain(TOP_LEVEL_TO_COME))
+    did_you_mean(name, TOP_LEVEL)
 }
