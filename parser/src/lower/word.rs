@@ -6,35 +6,21 @@ use crate::suggest::did_you_mean;
 const TOP_LEVEL: [&str; 9] = ["use", "configure", "parameters", "triggers", "environments", "credentials", "pipeline", "blueprint", "vars"];
 
 /// What is part of the language in a pipeline or a stage, but not of this version.
-pub(super) const BODY_TO_COME: [&str; 28] = [
-    "allow_failure",
-    "cache",
-    "checkout",
+pub(super) const BODY_TO_COME: [&str; 14] = [
     "confirm",
-    "credentials",
     "each",
-    "environment",
     "fanout",
     "from",
-    "gates",
-    "lock",
     "needs",
     "newer",
     "notify",
     "order",
-    "parameters",
     "pause",
     "prompt",
-    "retry",
     "rollback",
-    "runtime",
-    "services",
-    "triggers",
-    "vars",
     "wait",
-    "when",
-    "configure",
-    "environments",
+    "parameters",
+    "triggers",
 ];
 
 /// Steps of the standard library that come with a later version, and what only looks like a step.
@@ -58,8 +44,28 @@ impl Place {
     /// What may stand here.
     pub(super) fn words(self) -> &'static [&'static str] {
         match self {
-            Self::Pipeline => &["steps", "stage", "stages", "parallel", "env", "timeout", "effect"],
-            Self::Stage => &["name", "steps", "stage", "stages", "parallel", "env", "timeout", "effect"],
+            Self::Pipeline => &["steps", "stage", "stages", "parallel", "env", "timeout", "effect", "retry", "runtime", "checkout"],
+            Self::Stage => &[
+                "name",
+                "steps",
+                "stage",
+                "stages",
+                "parallel",
+                "env",
+                "timeout",
+                "effect",
+                "retry",
+                "runtime",
+                "checkout",
+                "environment",
+                "credentials",
+                "lock",
+                "allow_failure",
+                "services",
+                "cache",
+                "gates",
+                "when",
+            ],
             Self::Stages => &["steps", "stage", "stages", "parallel"],
             Self::Parallel => &["stage", "stages"],
         }

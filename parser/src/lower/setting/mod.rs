@@ -82,15 +82,6 @@ pub(super) struct From {
 }
 
 impl Lowering<'_, '_> {
-    /// Reads one setting of a stage, a group or the pipeline; `word` is one of the words of its place.
-    pub(super) fn setting(&mut self, word: &str, entry: &Entry, settings: &mut Settings) {
-        match word {
-            "env" => settings.environment = self.environment(entry),
-            "timeout" => settings.timeout_ms = self.timeout(entry),
-            _ => settings.effect = self.effect(entry),
-        }
-    }
-
     /// The value of `key = value` or `key value`.
     fn value_of<'t>(&mut self, entry: &'t Entry) -> Option<&'t Value> {
         match &entry.tail {
