@@ -5,6 +5,7 @@
 mod condition;
 mod declare;
 mod include;
+mod mention;
 mod setting;
 mod step;
 mod top;
@@ -59,7 +60,7 @@ pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<
         needs: Needs::default(),
         notes: PlanNotes::default(),
         including: vec![input.path.to_owned()],
-        variables: BTreeMap::new(),
+        mentions: Vec::new(),
         expanded_bytes: 0,
         stages: 0,
         steps: 0,
@@ -94,8 +95,8 @@ struct Lowering<'l, 'a> {
     notes: PlanNotes,
     /// The files that are being read, each named by the one before; the first is the pipeline file.
     including: Vec<String>,
-    /// The run's variables that were named since this was last taken, with the first place of each.
-    variables: BTreeMap<String, (FileId, Span)>,
+    /// What the stage that is being read names; taken when it ends.
+    mentions: Vec<mention::Mention>,
     /// Bytes of source that were read once more, by `each`, `from` and steps made of steps.
     expanded_bytes: usize,
     /// Stages and steps so far.
@@ -177,6 +178,13 @@ impl<'a> Lowering<'_, 'a> {
 
     fn error(&mut self, finding: Finding) {
         self.findings.add(finding);
+    }
+
+    /// Adds a finding that stands in another file than the one that is being read.
+    fn error_in(&mut self, file: FileId, finding: Finding) {
+        let outer = self.findings.enter(file);
+        self.findings.add(finding);
+        self.findings.enter(outer);
     }
 
     /// Whether a syntax error made the inside of these braces be left out.
