@@ -11,7 +11,7 @@
 //! Lines of an expectation: `PLACE = JSON`, `missing PLACE`, `present PLACE`, `count PLACE = N`, `paths = […]`, `left out = […]`, `after[STAGE] = STAGE REASON, …`,
 //! `triggered`, `not triggered`. A place is a path of keys into the plan's JSON; `stages[Build]` is the stage with that path.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use model::{plan::PlanDocument, planning::PlanNotes};
 use parser::{Planning, render};
@@ -61,6 +61,14 @@ fn every_sentence_of_the_language_holds() {
     check("parser/test_data/conformance.md", include_str!("../../test_data/conformance.md"));
 }
 
+fn plan(source: &str, files: &BTreeMap<String, Vec<u8>>) -> Planning {
+    let mut fixture = Fixture::of(source.as_bytes(), Path::new("none"));
+    for (path, bytes) in files {
+        fixture.add_file(path, bytes);
+    }
+    fixture.plan("Ottofile", source.as_bytes())
+}
+
 fn check(page: &str, text: &str) {
     let mut files = BTreeMap::new();
     let mut last = None;
@@ -74,7 +82,7 @@ fn check(page: &str, text: &str) {
                 refused += 1;
                 faults.extend(refusal(&sample, &files).map(fault));
             }
-            "otto" | "warned" | "same" => match Fixture::with(&sample.source, &files).planning() {
+            "otto" | "warned" | "same" => match plan(&sample.source, &files) {
                 Planning::Plan { document, notes, warnings } => {
                     let codes: Vec<&str> = warnings.iter().map(|warning| warning.code.as_str()).collect();
                     if sample.kind == "warned" && !sample.arguments.iter().all(|code| codes.contains(&code.as_str())) {
@@ -105,7 +113,7 @@ fn check(page: &str, text: &str) {
 }
 
 fn refusal(sample: &Sample, files: &BTreeMap<String, Vec<u8>>) -> Option<String> {
-    match Fixture::with(&sample.source, files).planning() {
+    match plan(&sample.source, files) {
         Planning::Refused(diagnostics) => {
             let codes: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect();
             let told = |wanted: &String| codes.iter().any(|code| code.starts_with(wanted.as_str()));

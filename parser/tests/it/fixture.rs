@@ -71,7 +71,8 @@ impl Fixture {
         }
     }
 
-    fn add_file(&mut self, path: &str, bytes: &[u8]) {
+    /// Adds a file to the commit.
+    pub(crate) fn add_file(&mut self, path: &str, bytes: &[u8]) {
         self.files.insert(path.to_owned(), Some(bytes.to_vec()));
         self.list(path);
     }
