@@ -4,7 +4,10 @@ use std::{io, path::Path, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use model::context::TriggerContext;
-use parser::{Planning, explain};
+use parser::{
+    Planning,
+    explain::{self, Explained},
+};
 
 use super::{PIPELINE_FILE, Terminal, complain, plan_file};
 use crate::{exit, up::colours_on_stderr};
@@ -49,7 +52,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let Some(document) = document else { return Ok(exit::bad_input()) };
     let plan = document.plan();
     terminal.print(&match args.format {
-        Format::Text => explain::explain(plan),
+        Format::Text => explain::explain(&Explained::new(&args.file, &document)),
         Format::Json => String::from_utf8_lossy(document.bytes()).into_owned(),
         Format::Dot => explain::dot(plan),
         Format::Svg => explain::svg(plan),

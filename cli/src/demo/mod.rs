@@ -13,7 +13,7 @@ use model::{
     RunId, RunOutcome,
     context::{EventKind, TriggerContext},
 };
-use parser::{PlanInput, Planning};
+use parser::{PlanInput, Planning, explain::Explained};
 use service::signals::Signals;
 use tokio::time::{Instant, sleep};
 
@@ -178,7 +178,7 @@ fn plan(repository: &Repository) -> anyhow::Result<String> {
         libraries: &[stdlib::library()],
     };
     match parser::plan(&input) {
-        Planning::Plan { document, .. } => Ok(parser::explain(document.plan())),
+        Planning::Plan { document, .. } => Ok(parser::explain(&Explained::new(content::PIPELINE, &document))),
         Planning::Refused(_) | Planning::Needs(_) => anyhow::bail!("the demo's own {} is refused", content::PIPELINE),
     }
 }

@@ -6,8 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{diagnostic::Diagnostic, planning::PlanNotes};
-use parser::{Planning, render};
+use model::diagnostic::Diagnostic;
+use parser::{
+    Planning,
+    explain::{Explained, explain},
+    render,
+};
 
 use crate::fixture::Fixture;
 
@@ -45,12 +49,6 @@ fn rendered(diagnostics: &[Diagnostic], fixture: &Fixture, path: &str, source: &
     diagnostics.iter().map(|diagnostic| render(diagnostic, fixture.source(&diagnostic.file, path, source), false) + "\n").collect()
 }
 
-/// What the plan leaves out, and whether it would run at all.
-fn notes(notes: &PlanNotes) -> String {
-    let left_out = notes.left_out.iter().map(|left_out| format!("left out: {}: {}\n", left_out.path, left_out.condition));
-    left_out.chain(notes.not_triggered.iter().map(|why| format!("not triggered: {why}\n"))).collect()
-}
-
 #[test]
 fn what_is_accepted_is_explained_as_it_was() {
     compare("ok", |fixture, path, source| match fixture.plan(path, source) {
@@ -58,8 +56,9 @@ fn what_is_accepted_is_explained_as_it_was() {
             let whole = serde_json::json!({ "plan": document.plan(), "notes": *notes });
             rendered(&warnings, fixture, path, source) + &serde_json::to_string_pretty(&whole).unwrap()
         }
-        Planning::Plan { document, notes: left_out, warnings } => {
-            rendered(&warnings, fixture, path, source) + &parser::explain(document.plan()) + &notes(&left_out)
+        Planning::Plan { document, notes, warnings } => {
+            let explained = Explained { notes: Some(&notes), ..Explained::new(path, &document) };
+            rendered(&warnings, fixture, path, source) + &explain(&explained)
         }
         Planning::Refused(diagnostics) => panic!("{path} is refused:\n{}", rendered(&diagnostics, fixture, path, source)),
         Planning::Needs(files) => panic!("{path} needs {files:?}"),
@@ -70,7 +69,7 @@ fn what_is_accepted_is_explained_as_it_was() {
 fn what_is_refused_is_refused_as_it_was() {
     compare("err", |fixture, path, source| match fixture.plan(path, source) {
         Planning::Refused(diagnostics) => rendered(&diagnostics, fixture, path, source),
-        Planning::Plan { document, .. } => panic!("{path} is not refused:\n{}", parser::explain(document.plan())),
+        Planning::Plan { document, .. } => panic!("{path} is not refused:\n{}", explain(&Explained::new(path, &document))),
         Planning::Needs(files) => panic!("{path} needs {files:?}"),
     });
 }

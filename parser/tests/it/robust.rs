@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use parser::{Planning, render};
+use parser::{
+    Planning,
+    explain::{Explained, explain},
+    render,
+};
 use proptest::prelude::*;
 
 use crate::planning;
@@ -13,7 +17,7 @@ fn check(source: &[u8]) {
     assert_eq!(planning(source), first);
     let diagnostics = match first {
         Planning::Plan { document, warnings, .. } => {
-            assert!(parser::explain(document.plan()).contains(&document.digest().to_string()));
+            assert!(explain(&Explained::new("Ottofile", &document)).contains(&document.digest().to_string()));
             let paths: BTreeSet<&str> = document.plan().stages.iter().map(|stage| stage.path.as_str()).collect();
             assert_eq!(paths.len(), document.plan().stages.len());
             assert_eq!(model::plan::PlanDocument::read(document.bytes()).unwrap(), document);
