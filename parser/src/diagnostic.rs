@@ -86,6 +86,30 @@ codes! {
     ArgumentType = "E0408",
     /// The name of a variable that there is not.
     UnknownVariable = "E0409",
+    /// A function's arguments are not what it takes.
+    FunctionArguments = "E0420",
+    /// The name of a function that there is not.
+    UnknownFunction = "E0421",
+    /// A value that stands where it cannot.
+    ValueType = "E0422",
+    /// Something that is no condition, where a condition belongs.
+    NotACondition = "E0423",
+    /// A comparison that means nothing.
+    Comparison = "E0424",
+    /// A pattern that is none.
+    Pattern = "E0425",
+    /// A pattern that no file matches.
+    NoMatch = "E0426",
+    /// A value that is known in the run only, where it must be known before.
+    InRunOnly = "E0427",
+    /// A value that must stand in the file as it is.
+    NotALiteral = "E0428",
+    /// A value is larger than the limit.
+    ValueTooLarge = "E0620",
+    /// A JSON file is not what is read from it.
+    JsonFile = "E0720",
+    /// Text from outside, where code is run.
+    OutsideCode = "E0801",
     /// There is no such file in the commit.
     NoFile = "E0207",
     /// Part of the language, but not of this version.
@@ -279,6 +303,12 @@ impl<'a> Lines<'a> {
     /// The line of a byte, from 1.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
+    }
+
+    /// The byte at a line and a column in bytes, both from 1; the last one where there is no such place.
+    pub(crate) fn offset(&self, line: usize, column: usize) -> usize {
+        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(self.source.len());
+        (start + column.saturating_sub(1)).min(self.source.len().saturating_sub(1))
     }
 
     /// Line and column of a byte, from 1. A leading byte order mark takes no column.

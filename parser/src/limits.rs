@@ -38,3 +38,5 @@ pub(crate) fn json_bytes(text: &str) -> usize {
     };
     3 + text.bytes().map(escaped).sum::<usize>()
 }
+/// Bytes of a value that is made of others: what a step captures is as large at most, and no function makes more of it while planning.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;

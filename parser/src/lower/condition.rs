@@ -1,9 +1,22 @@
 //! Conditions: decided while planning, but for those in which a variable of the run stands.
+//!
+//! Every part is looked at, so that every mistake in it is told; what decides is the truth of the parts. Numbers, booleans and texts are
+//! compared as they are written: `3` is `'3'`, `true` is `'true'`, and `3.10` is not `3.1`.
 
-use model::plan::{self, Skip};
+mod spelling;
 
-use super::Lowering;
-use crate::syntax::Condition;
+use model::{
+    diagnostic::Span,
+    plan::{self, Skip},
+};
+
+use super::{Lowering, function::QUESTIONS, value::Known};
+use crate::{
+    Changed,
+    diagnostic::{Code, Finding, excerpt, quoted},
+    suggest::did_you_mean,
+    syntax::{Condition, ConditionKind, Entry, Item, ItemKind, Name, Spanned, Tail, Value, ValueKind},
+};
 
 /// What is known of a condition while planning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +34,449 @@ pub(super) enum Decision {
     InRun(plan::Condition),
 }
 
+/// Whether a condition holds.
+#[derive(Debug, Clone)]
+enum Truth {
+    Known(bool),
+    InRun(plan::Condition),
+}
+
+impl Truth {
+    fn not(self) -> Self {
+        match self {
+            Self::Known(value) => Self::Known(!value),
+            Self::InRun(condition) => Self::InRun(plan::Condition::Not(Box::new(condition))),
+        }
+    }
+
+    fn is(&self, value: bool) -> bool {
+        matches!(self, Self::Known(known) if *known == value)
+    }
+}
+
+/// What comes of a condition or of a part of it.
+struct Verdict {
+    truth: Truth,
+    /// The condition in the canonical spelling; of a false conjunction only the false parts.
+    spelled: String,
+    /// How it is joined at the top: `||` needs parentheses within `&&`, and all but a single value after `!`.
+    joined: Joined,
+    /// The facts that make it what it is.
+    facts: Vec<String>,
+    /// Whether `it` was asked for, and nothing else that can differ.
+    about_it: bool,
+    /// Whether anything that can differ was asked for besides `it`.
+    about_else: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Joined {
+    No,
+    Compared,
+    And,
+    Or,
+}
+
+impl Verdict {
+    fn decision(self) -> Decision {
+        match self.truth {
+            Truth::Known(true) => Decision::Holds,
+            Truth::Known(false) => {
+                let about_it = self.about_it && !self.about_else;
+                Decision::Fails { skip: Skip { condition: self.spelled, because: self.facts.join(" and ") }, about_it }
+            }
+            Truth::InRun(condition) => Decision::InRun(condition),
+        }
+    }
+
+    fn within_and(&self) -> String {
+        if self.joined == Joined::Or { format!("({})", self.spelled) } else { self.spelled.clone() }
+    }
+}
+
+/// One side of a comparison.
+struct Side {
+    known: Known,
+    /// The name, if it is one, or the function: what a fact is told of.
+    name: Option<String>,
+    span: Span,
+}
+
 impl Lowering<'_, '_> {
     /// Decides a condition; `None` if something in it is wrong, which is told, or has to be asked for.
-    #[expect(dead_code, reason = "conditions are lowered next")]
     pub(super) fn decide(&mut self, condition: &Condition) -> Option<Decision> {
-        self.not_yet("a condition", condition.span);
+        self.verdict(condition).map(Verdict::decision)
+    }
+
+    /// Decides conditions that must all hold, as in `when { … }`. What stands in no comparison is a mistake that is told.
+    pub(super) fn decide_all<'t>(&mut self, items: impl IntoIterator<Item = &'t Item>) -> Option<Decision> {
+        let verdicts: Vec<Option<Verdict>> = items.into_iter().map(|item| self.verdict_of_item(item)).collect();
+        let verdicts = verdicts.into_iter().collect::<Option<Vec<Verdict>>>()?;
+        Some(all(verdicts).decision())
+    }
+
+    fn verdict_of_item(&mut self, item: &Item) -> Option<Verdict> {
+        let ItemKind::Entry(entry) = &item.kind else { return self.verdict(&item.clone().into_condition()) };
+        let name = excerpt(&entry.name.kind);
+        let help = match &entry.tail {
+            Tail::Call(call) if call.block.is_none() && (call.arguments.is_empty() || QUESTIONS.contains(&entry.name.kind.as_str())) => {
+                return self.verdict(&item.clone().into_condition());
+            }
+            Tail::Assign(_) => format!("two values are compared with `==`: `{name} == '…'`"),
+            Tail::Arrow(_) => format!("write `{name} == '…'`"),
+            Tail::Call(_) => format!("write `{name} == '…'`, `{name} in ['…']` or `{name} matches '…'`"),
+        };
+        self.error(Finding::new(Code::NotACondition, item.span, "this is no condition").help(help));
         None
     }
+
+    fn verdict(&mut self, condition: &Condition) -> Option<Verdict> {
+        match &condition.kind {
+            ConditionKind::Value(kind) => self.presence(kind, condition.span),
+            ConditionKind::Equal { left, negated, right } => self.equal(left, right, *negated),
+            ConditionKind::In { value, among } => self.among(value, among),
+            ConditionKind::Matches { value, pattern } => self.matches(value, pattern),
+            ConditionKind::Not(inner) => {
+                let inner = self.verdict(inner)?;
+                let simple = inner.joined == Joined::No;
+                let spelled = if simple { format!("!{}", inner.spelled) } else { format!("!({})", inner.spelled) };
+                Some(Verdict { truth: inner.truth.not(), spelled, joined: Joined::No, ..inner })
+            }
+            ConditionKind::All(parts) => self.verdicts(parts).map(all),
+            ConditionKind::Any(parts) => self.verdicts(parts).map(any),
+        }
+    }
+
+    /// Every part, so that each mistake is told.
+    fn verdicts(&mut self, parts: &[Condition]) -> Option<Vec<Verdict>> {
+        let verdicts: Vec<Option<Verdict>> = parts.iter().map(|part| self.verdict(part)).collect();
+        verdicts.into_iter().collect()
+    }
+
+    /// A value that is a condition by itself.
+    fn presence(&mut self, kind: &ValueKind, span: Span) -> Option<Verdict> {
+        if let ValueKind::Call(entry) = kind
+            && QUESTIONS.contains(&entry.name.kind.as_str())
+        {
+            return self.question(entry);
+        }
+        if let ValueKind::Name(name) = kind
+            && let Some((held, text)) = self.presence_of_fact(name)
+        {
+            let fact = if held { text.map_or_else(|| format!("there is a {name}"), |text| is(name, &text)) } else { none_of(name) };
+            return Some(decided(held, name.clone(), vec![fact], false));
+        }
+        let value = Value { kind: kind.clone(), span };
+        let side = self.side(&value)?;
+        match &side.known.value {
+            plan::Value::Boolean(held) => {
+                let facts = side.name.iter().map(|name| format!("{name} is {held}")).collect();
+                let about_else = side.is_about_else();
+                let verdict = decided(*held, self.spelled(&value), facts, side.is_about_it());
+                Some(Verdict { about_else, ..verdict })
+            }
+            plan::Value::Variable { .. } => {
+                let condition = plan::Condition::Is(side.known.value.clone());
+                Some(in_run(condition, self.spelled(&value)))
+            }
+            plan::Value::Integer(_)
+            | plan::Value::Text(_)
+            | plan::Value::Decimal { .. }
+            | plan::Value::Call { .. }
+            | plan::Value::Steps { .. }
+            | plan::Value::List(_) => {
+                let message = format!("this is {}, and a condition is true or false", side.known.described());
+                let spelled = excerpt(&self.spelled(&value));
+                let help = match kind {
+                    ValueKind::Name(name) if name == "event" => "compare it: `event == 'push'`".to_owned(),
+                    ValueKind::Name(_) | ValueKind::Call(_) => format!("compare it: `{spelled} == '…'`"),
+                    _ => format!("compare something with it: `branch == {spelled}`"),
+                };
+                self.error(Finding::new(Code::NotACondition, span, message).help(help));
+                None
+            }
+        }
+    }
+
+    /// Whether there is the branch, the tag or the pull request, with its text.
+    fn presence_of_fact(&self, name: &str) -> Option<(bool, Option<String>)> {
+        let context = self.input.context;
+        let of_text = |text: &String| Some((!text.is_empty(), Some(text.clone())));
+        match name {
+            "branch" => of_text(&context.branch),
+            "tag" => of_text(&context.tag),
+            "pr" => Some((context.pull_request.is_some(), None)),
+            _ => None,
+        }
+    }
+
+    fn side(&mut self, value: &Value) -> Option<Side> {
+        let name = match &value.kind {
+            ValueKind::Name(name) => Some(name.clone()),
+            ValueKind::Call(_) => Some(self.spelled(value)),
+            _ => None,
+        };
+        self.known(value).map(|known| Side { known, name, span: value.span })
+    }
+
+    /// A side that is no list.
+    fn flat_side(&mut self, value: &Value) -> Option<Side> {
+        let side = self.side(value)?;
+        if matches!(side.known.value, plan::Value::List(_)) {
+            let finding = Finding::new(Code::Comparison, value.span, "a list is compared with nothing").label("this is a list");
+            self.error(finding.help("whether something is in a list: `branch in ['a', 'b']`"));
+            return None;
+        }
+        Some(side)
+    }
+
+    fn equal(&mut self, left: &Value, right: &Value, negated: bool) -> Option<Verdict> {
+        let (left_side, right_side) = (self.flat_side(left), self.flat_side(right));
+        let (left_side, right_side) = (left_side?, right_side?);
+        self.comparable(&left_side, &right_side)?;
+        let spelled = format!("{} {} {}", self.spelled(left), if negated { "!=" } else { "==" }, self.spelled(right));
+        let truth = match (same(&left_side.known, &right_side.known), negated) {
+            (Some(same), negated) => Truth::Known(same != negated),
+            (None, negated) => {
+                let equal = Truth::InRun(plan::Condition::Equal(left_side.known.value.clone(), right_side.known.value.clone()));
+                if negated { equal.not() } else { equal }
+            }
+        };
+        Some(compared(truth, spelled, &[&left_side, &right_side]))
+    }
+
+    fn among(&mut self, value: &Value, among: &Spanned<Vec<Item>>) -> Option<Verdict> {
+        let side = self.flat_side(value);
+        let values: Vec<Value> = among.kind.iter().map(|item| item.clone().into_value()).collect();
+        let others: Vec<Option<Side>> = values.iter().map(|value| self.flat_side(value)).collect();
+        let others = others.into_iter().collect::<Option<Vec<Side>>>()?;
+        let side = side?;
+        for other in &others {
+            self.comparable(&side, other)?;
+        }
+        if others.is_empty() {
+            let finding = Finding::new(Code::Comparison, among.span, "nothing is in an empty list");
+            self.error(finding.help("write what it may be: `branch in ['main', 'next']`"));
+            return None;
+        }
+        let texts: Vec<String> = values.iter().map(|value| self.spelled(value)).collect();
+        let spelled = format!("{} in [{}]", self.spelled(value), texts.join(", "));
+        let answers: Vec<Option<bool>> = others.iter().map(|other| same(&side.known, &other.known)).collect();
+        let truth = if answers.contains(&Some(true)) {
+            Truth::Known(true)
+        } else if answers.contains(&None) {
+            // What is known to differ is left out.
+            let open = others.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(other, _)| other.known.value.clone());
+            Truth::InRun(plan::Condition::In(side.known.value.clone(), open.collect()))
+        } else {
+            Truth::Known(false)
+        };
+        let sides: Vec<&Side> = std::iter::once(&side).chain(&others).collect();
+        Some(compared(truth, spelled, &sides))
+    }
+
+    fn matches(&mut self, value: &Value, pattern: &Name) -> Option<Verdict> {
+        let side = self.flat_side(value);
+        let glob = self.glob(pattern)?;
+        let side = side?;
+        let spelled = format!("{} matches {}", self.spelled(value), spelling::text(&pattern.kind));
+        let truth = match side.known.as_text() {
+            Some(text) => Truth::Known(glob.matches(&text)),
+            None => Truth::InRun(plan::Condition::Matches(side.known.value.clone(), pattern.kind.clone())),
+        };
+        Some(compared(truth, spelled, &[&side]))
+    }
+
+    /// Refuses comparisons that are never true: of `event` with a word that is no event, of a boolean with another text.
+    fn comparable(&mut self, left: &Side, right: &Side) -> Option<()> {
+        for (one, other) in [(left, right), (right, left)] {
+            let Some(text) = other.known.as_text().filter(|_| other.name.is_none()) else { continue };
+            let events = model::context::EventKind::ALL.map(model::context::EventKind::as_str);
+            if one.name.as_deref() == Some("event") && !events.contains(&text.as_str()) {
+                let finding = Finding::new(Code::Comparison, other.span, format!("there is no event {}", quoted(&text)));
+                self.error(finding.help(did_you_mean(&text, events)));
+                return None;
+            }
+            if matches!(one.known.value, plan::Value::Boolean(_)) && one.name.is_some() && !["true", "false"].contains(&text.as_str()) {
+                let name = one.name.as_deref().unwrap_or_default();
+                let message = format!("{} is `true` or `false`, and never {}", quoted(name), quoted(&text));
+                self.error(Finding::new(Code::Comparison, other.span, message).help(format!("write `{name}` or `!{name}`")));
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// `changed('docs/**')` and `exists('Cargo.toml')`: whether one of the patterns matches a path.
+    fn question(&mut self, entry: &Entry) -> Option<Verdict> {
+        let question = if entry.name.kind == "changed" { "changed" } else { "exists" };
+        let values = self.function_values(entry)?;
+        if values.is_empty() {
+            let usage = if question == "changed" { "changed('docs/**')" } else { "exists('Cargo.toml')" };
+            return self.wrong_arguments(&entry.name, &format!("`{question}` of nothing"), usage);
+        }
+        let what = format!("a path of `{question}`");
+        let texts: Vec<Option<Name>> = values.iter().map(|value| self.text(value, &what)).collect();
+        let texts = texts.into_iter().collect::<Option<Vec<Name>>>()?;
+        let patterns = self.path_patterns(&texts)?;
+        let written: Vec<String> = texts.iter().map(|text| spelling::text(&text.kind)).collect();
+        let spelled = format!("{question}({})", written.join(", "));
+        if question == "changed" && self.input.changed == Some(&Changed::Unknown) {
+            return Some(decided(true, spelled, vec!["it is not known what changed".to_owned()], false));
+        }
+        let mut first = None;
+        for pattern in &patterns {
+            first = first.or(self.first_path(question, pattern)?);
+        }
+        let listed = super::glob::listed(&patterns);
+        let fact = match (question, &first) {
+            ("changed", Some(path)) => format!("{} changed", excerpt(path)),
+            ("changed", None) => format!("nothing under {listed} changed"),
+            (_, Some(path)) => format!("there is {}", excerpt(path)),
+            (_, None) => format!("there is no {listed}"),
+        };
+        let verdict = decided(first.is_some(), spelled, vec![fact], false);
+        Some(Verdict { about_else: true, ..verdict })
+    }
+
+    /// The first path that matches; the outer `None` if the paths have to be asked for.
+    fn first_path(&mut self, question: &'static str, pattern: &super::glob::PathPattern) -> Option<Option<String>> {
+        let key = (question, pattern.text.clone());
+        if let Some(first) = self.memo.first.get(&key) {
+            return Some(first.clone());
+        }
+        let first = if question == "changed" {
+            let Some(changed) = self.input.changed else {
+                self.needs.changed = true;
+                return None;
+            };
+            match changed {
+                Changed::Unknown => None,
+                Changed::Paths(paths) => paths.iter().find(|path| pattern.matches(path)).cloned(),
+            }
+        } else {
+            let Some(listing) = self.input.listing else {
+                self.needs.listing = true;
+                return None;
+            };
+            listing.keys().find(|path| pattern.matches(path)).cloned()
+        };
+        self.memo.first.insert(key, first.clone());
+        Some(first)
+    }
+}
+
+impl Side {
+    fn is_about_it(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name == "it" || name.starts_with("it."))
+    }
+
+    /// Whether it can differ without `it`; a literal cannot.
+    fn is_about_else(&self) -> bool {
+        self.name.is_some() && !self.is_about_it()
+    }
+
+    /// `branch is 'topic'`.
+    fn fact(&self) -> Option<String> {
+        let (name, text) = (self.name.as_ref()?, self.known.as_text()?);
+        let is_text = self.known.value.as_text().is_some();
+        Some(match text.as_str() {
+            "" if matches!(name.as_str(), "branch" | "tag") => none_of(name),
+            "" if name.starts_with("pr.") => none_of("pr"),
+            text if is_text => is(name, text),
+            text => format!("{name} is {text}"),
+        })
+    }
+}
+
+/// Whether two values are written the same; `None` if one is known in the run only.
+fn same(left: &Known, right: &Known) -> Option<bool> {
+    match (&left.value, &right.value) {
+        (plan::Value::Integer(left), plan::Value::Integer(right)) => Some(left == right),
+        _ => left.as_text().zip(right.as_text()).map(|(left, right)| left == right),
+    }
+}
+
+fn is(name: &str, text: &str) -> String {
+    format!("{name} is {}", spelling::text(&excerpt(text)))
+}
+
+fn none_of(name: &str) -> String {
+    format!("there is no {}", if name == "pr" { "pull request" } else { name })
+}
+
+fn decided(held: bool, spelled: String, facts: Vec<String>, about_it: bool) -> Verdict {
+    Verdict { truth: Truth::Known(held), spelled, joined: Joined::No, facts, about_it, about_else: !about_it }
+}
+
+fn in_run(condition: plan::Condition, spelled: String) -> Verdict {
+    Verdict { truth: Truth::InRun(condition), spelled, joined: Joined::No, facts: Vec::new(), about_it: false, about_else: true }
+}
+
+fn compared(truth: Truth, spelled: String, sides: &[&Side]) -> Verdict {
+    let mut facts: Vec<String> = Vec::new();
+    for fact in sides.iter().filter_map(|side| side.fact()) {
+        if !facts.contains(&fact) {
+            facts.push(fact);
+        }
+    }
+    let about_it = sides.iter().any(|side| side.is_about_it());
+    let about_else = sides.iter().any(|side| side.is_about_else());
+    Verdict { truth, spelled, joined: Joined::Compared, facts, about_it, about_else }
+}
+
+/// All must hold. What makes it false is told alone; where a part that is only about `it` does, nothing else matters.
+fn all(verdicts: Vec<Verdict>) -> Verdict {
+    if verdicts.iter().any(|verdict| verdict.truth.is(false)) {
+        let is_left_out = |verdict: &Verdict| verdict.truth.is(false) && verdict.about_it && !verdict.about_else;
+        let left_out = verdicts.iter().any(is_left_out);
+        let counts = |verdict: &Verdict| if left_out { is_left_out(verdict) } else { verdict.truth.is(false) };
+        return merged(verdicts.into_iter().filter(counts).collect(), Truth::Known(false), Joined::And);
+    }
+    let open: Vec<plan::Condition> = verdicts.iter().filter_map(open_part).collect();
+    merged(verdicts, joined(open, true, plan::Condition::All), Joined::And)
+}
+
+/// One must hold.
+fn any(verdicts: Vec<Verdict>) -> Verdict {
+    if verdicts.iter().any(|verdict| verdict.truth.is(true)) {
+        let facts = verdicts.iter().filter(|verdict| verdict.truth.is(true)).flat_map(|verdict| verdict.facts.clone()).collect();
+        return Verdict { facts, ..merged(verdicts, Truth::Known(true), Joined::Or) };
+    }
+    let open: Vec<plan::Condition> = verdicts.iter().filter_map(open_part).collect();
+    merged(verdicts, joined(open, false, plan::Condition::Any), Joined::Or)
+}
+
+fn open_part(verdict: &Verdict) -> Option<plan::Condition> {
+    if let Truth::InRun(condition) = &verdict.truth { Some(condition.clone()) } else { None }
+}
+
+/// The parts that are left to the run; without any, the answer is known.
+fn joined(mut open: Vec<plan::Condition>, without: bool, join: fn(Vec<plan::Condition>) -> plan::Condition) -> Truth {
+    match open.len() {
+        0 => Truth::Known(without),
+        1 => Truth::InRun(open.remove(0)),
+        _ => Truth::InRun(join(open)),
+    }
+}
+
+fn merged(verdicts: Vec<Verdict>, truth: Truth, join: Joined) -> Verdict {
+    let joined = match verdicts.as_slice() {
+        [only] => only.joined,
+        _ => join,
+    };
+    let spelled = match (verdicts.as_slice(), join) {
+        ([only], _) => only.spelled.clone(),
+        (verdicts, Joined::Or) => verdicts.iter().map(|verdict| verdict.spelled.clone()).collect::<Vec<_>>().join(" || "),
+        (verdicts, _) => verdicts.iter().map(Verdict::within_and).collect::<Vec<_>>().join(" && "),
+    };
+    let about_it = verdicts.iter().any(|verdict| verdict.about_it);
+    let about_else = verdicts.iter().any(|verdict| verdict.about_else);
+    let mut facts = Vec::new();
+    for fact in verdicts.into_iter().flat_map(|verdict| verdict.facts) {
+        if !facts.contains(&fact) {
+            facts.push(fact);
+        }
+    }
+    Verdict { truth, spelled, joined, facts, about_it, about_else }
 }

@@ -4,7 +4,11 @@
 
 mod condition;
 mod declare;
+mod fact;
+mod function;
+mod glob;
 mod include;
+mod json;
 mod mention;
 mod setting;
 mod step;
@@ -23,7 +27,7 @@ use model::{
     planning::PlanNotes,
 };
 
-use self::value::Scope;
+use self::{function::Memo, value::Scope};
 use crate::{
     Needs, PlanInput,
     diagnostic::{Code, FileId, Files, Finding, Findings, excerpt, quoted},
@@ -56,6 +60,7 @@ pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<
         loaded: BTreeMap::new(),
         steps_in_scope: BTreeMap::new(),
         scope: Scope::default(),
+        memo: Memo::default(),
         findings,
         needs: Needs::default(),
         notes: PlanNotes::default(),
@@ -90,6 +95,7 @@ struct Lowering<'l, 'a> {
     steps_in_scope: BTreeMap<&'a str, (&'a str, &'a StepManifest)>,
     /// What `it` and `params` mean here.
     scope: Scope,
+    memo: Memo,
     findings: &'l mut Findings,
     needs: Needs,
     notes: PlanNotes,
@@ -265,7 +271,6 @@ impl<'a> Lowering<'_, 'a> {
             | ValueKind::Duration(_)
             | ValueKind::Size(_)
             | ValueKind::Boolean(_)
-            | ValueKind::Block(_)
             | ValueKind::Call(_)
             | ValueKind::Condition(_) => {
                 self.error(Finding::new(Code::Shape, span, "this is no library").help("a library is a name or a path in quotes"));

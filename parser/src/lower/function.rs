@@ -1,0 +1,239 @@
+//! Functions: `concat`, `format`, `join`, `files`, and `json` (in [`super::json`]).
+
+use std::collections::BTreeMap;
+
+use model::{
+    Digest,
+    diagnostic::Span,
+    plan::{self, Function},
+};
+
+use super::{Lowering, value::Known};
+use crate::{
+    diagnostic::{Code, Finding, quoted},
+    suggest::did_you_mean,
+    syntax::{Condition, ConditionKind, Entry, Name, Tail, Value, ValueKind},
+};
+
+/// The functions that give a value.
+const FUNCTIONS: [&str; 5] = ["concat", "format", "join", "files", "json"];
+/// The functions that are true or false.
+pub(super) const QUESTIONS: [&str; 2] = ["changed", "exists"];
+
+/// What was read of the commit once and is asked for again and again, as an expanded body does.
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    /// By path.
+    pub(super) json: BTreeMap<String, Option<Known>>,
+    /// By pattern, the lines that are digested.
+    files: BTreeMap<String, String>,
+    /// By question and pattern, the first path that answers it with yes.
+    pub(super) first: BTreeMap<(&'static str, String), Option<String>>,
+}
+
+/// What is known of a function's argument.
+struct Argument {
+    known: Known,
+    span: Span,
+}
+
+impl Lowering<'_, '_> {
+    /// The value of a function.
+    pub(super) fn function(&mut self, entry: &Entry, span: Span) -> Option<Known> {
+        let name = &entry.name;
+        match name.kind.as_str() {
+            "concat" | "format" | "join" => {
+                let values = self.function_values(entry)?;
+                let arguments: Vec<Option<Argument>> = values.into_iter().map(|value| self.function_argument(value)).collect();
+                let arguments = arguments.into_iter().collect::<Option<Vec<Argument>>>()?;
+                let (function, parts) = match name.kind.as_str() {
+                    "concat" => (Function::Concat, self.concat(name, &arguments)?),
+                    "format" => (Function::Format, self.format(name, &arguments)?),
+                    _ => (Function::Join, self.join(name, &arguments)?),
+                };
+                self.composed(function, parts, arguments, span)
+            }
+            "files" => self.files_digest(entry, span),
+            "json" => {
+                let values = self.function_values(entry)?;
+                let [value] = values.as_slice() else { return self.wrong_arguments(name, "`json` takes one file", "json('matrix.json')") };
+                let path = self.literal_text(value, "the file of `json`")?;
+                self.json(&path)
+            }
+            question if QUESTIONS.contains(&question) => {
+                let kind = ConditionKind::Value(ValueKind::Call(Box::new(entry.clone())));
+                let decision = self.decide(&Condition { kind, span })?;
+                Some(Known::inside(plan::Value::Boolean(decision == super::condition::Decision::Holds)))
+            }
+            other => {
+                let help = did_you_mean(other, FUNCTIONS.into_iter().chain(QUESTIONS));
+                self.error(Finding::new(Code::UnknownFunction, name.span, format!("there is no function {}", quoted(other))).help(help));
+                None
+            }
+        }
+    }
+
+    /// The arguments of a function, which have no keywords.
+    pub(super) fn function_values<'t>(&mut self, entry: &'t Entry) -> Option<Vec<&'t Value>> {
+        let name = &entry.name;
+        let usage = format!("{}('…')", name.kind);
+        let Tail::Call(call) = &entry.tail else {
+            return self.wrong_arguments(name, &format!("`{}` is a function, and its arguments stand in parentheses", name.kind), &usage);
+        };
+        if let Some(keyword) = call.arguments.iter().find_map(|argument| argument.keyword.as_ref()) {
+            let keyword = Name { kind: name.kind.clone(), span: keyword.span };
+            return self.wrong_arguments(&keyword, "the arguments of a function have no keywords", &usage);
+        }
+        if let Some(block) = &call.block {
+            let brace = Name { kind: name.kind.clone(), span: Span { start: block.span.start, end: block.span.start + 1 } };
+            return self.wrong_arguments(&brace, &format!("the function `{}` takes no block", name.kind), &usage);
+        }
+        Some(call.arguments.iter().map(|argument| &argument.value).collect())
+    }
+
+    pub(super) fn wrong_arguments<T>(&mut self, name: &Name, message: &str, usage: &str) -> Option<T> {
+        self.error(Finding::new(Code::FunctionArguments, name.span, message).help(format!("write `{usage}`")));
+        None
+    }
+
+    fn function_argument(&mut self, value: &Value) -> Option<Argument> {
+        self.known(value).map(|known| Argument { known, span: value.span })
+    }
+
+    /// The value of a function of texts: the text, or what is left to the run.
+    fn composed(&mut self, function: Function, text: Option<String>, arguments: Vec<Argument>, span: Span) -> Option<Known> {
+        let outside = arguments.iter().find_map(|argument| argument.known.outside.clone());
+        let value = match text {
+            Some(text) => plan::Value::Text(text),
+            None => plan::Value::Call { function, arguments: arguments.into_iter().map(|argument| in_run(argument.known)).collect() },
+        };
+        self.bounded(Known { outside, ..Known::inside(value) }, span)
+    }
+
+    /// The text of each argument, in `Some` only if all are known while planning; the outer `None` if one is a list, which is told.
+    fn parts(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<Vec<String>>> {
+        let mut sound = true;
+        for argument in arguments.iter().filter(|argument| matches!(argument.known.value, plan::Value::List(_))) {
+            let finding = Finding::new(Code::FunctionArguments, argument.span, format!("`{}` takes texts, and this is a list", name.kind));
+            self.error(finding.help("`join(list, ', ')` makes one text of a list"));
+            sound = false;
+        }
+        sound.then(|| arguments.iter().map(|argument| argument.known.as_text()).collect())
+    }
+
+    fn concat(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<String>> {
+        if arguments.is_empty() {
+            return self.wrong_arguments(name, "`concat` of nothing", "concat('a', 'b')");
+        }
+        Some(self.parts(name, arguments)?.map(|parts| parts.concat()))
+    }
+
+    fn format(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<String>> {
+        let Some((pattern, arguments)) = arguments.split_first() else {
+            return self.wrong_arguments(name, "`format` begins with a text", "format('{}-{}', a, b)");
+        };
+        let plan::Value::Text(text) = &pattern.known.value else {
+            let name = Name { kind: name.kind.clone(), span: pattern.span };
+            return self.wrong_arguments(
+                &name,
+                "the first argument of `format` is a text that is known while planning",
+                "format('{}-{}', a, b)",
+            );
+        };
+        let pieces: Vec<&str> = text.split("{}").collect();
+        let (places, given) = (pieces.len() - 1, arguments.len());
+        if places != given {
+            let finding = Finding::new(Code::FunctionArguments, pattern.span, format!("`format` has {places} `{{}}` and {given} values"));
+            self.error(finding.help("each `{}` stands for the next value"));
+            return None;
+        }
+        let Some(parts) = self.parts(name, arguments)? else { return Some(None) };
+        let mut formatted = String::new();
+        for (place, piece) in pieces.into_iter().enumerate() {
+            formatted.push_str(piece);
+            formatted.push_str(parts.get(place).map_or("", String::as_str));
+        }
+        Some(Some(formatted))
+    }
+
+    fn join(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<String>> {
+        let usage = "join(['a', 'b'], ', ')";
+        let [list, between] = arguments else {
+            return self.wrong_arguments(name, "`join` takes a list and a text", usage);
+        };
+        let plan::Value::List(items) = &list.known.value else {
+            let name = Name { kind: name.kind.clone(), span: list.span };
+            return self.wrong_arguments(&name, "the first argument of `join` is a list", usage);
+        };
+        if matches!(between.known.value, plan::Value::List(_)) {
+            let name = Name { kind: name.kind.clone(), span: between.span };
+            return self.wrong_arguments(&name, "the second argument of `join` is a text", usage);
+        }
+        let parts: Option<Vec<String>> = items.iter().map(|item| Known::inside(item.clone()).as_text()).collect();
+        Some(parts.zip(between.known.as_text()).map(|(parts, between)| parts.join(&between)))
+    }
+
+    /// `files('Cargo.lock', 'src/**')`: a SHA-256 over the path and git's object id of every file that one of the patterns matches, each
+    /// followed by a line break, in the order of the paths' bytes.
+    fn files_digest(&mut self, entry: &Entry, span: Span) -> Option<Known> {
+        let values = self.function_values(entry)?;
+        if values.is_empty() {
+            return self.wrong_arguments(&entry.name, "`files` of nothing", "files('Cargo.lock', 'src/**')");
+        }
+        let texts: Vec<Option<Name>> = values.iter().map(|value| self.literal_text(value, "a pattern of `files`")).collect();
+        let texts = texts.into_iter().collect::<Option<Vec<Name>>>()?;
+        let patterns = self.path_patterns(&texts)?;
+        let Some(listing) = self.input.listing else {
+            self.needs.listing = true;
+            return None;
+        };
+        let mut sound = true;
+        for (pattern, text) in patterns.iter().zip(&texts) {
+            if !self.memo.files.contains_key(&pattern.text) {
+                let matching = listing.iter().filter(|(path, _)| pattern.matches(path));
+                let lines = matching.map(|(path, id)| format!("{path}\n{id}\n")).collect();
+                self.memo.files.insert(pattern.text.clone(), lines);
+            }
+            if self.memo.files.get(&pattern.text).is_some_and(String::is_empty) {
+                let message = format!("no file of the commit matches {}", quoted(&pattern.text));
+                let near = did_you_mean(&pattern.text, near_paths(listing, &pattern.text).iter().copied());
+                self.error(Finding::new(Code::NoMatch, text.span, message).help(near));
+                sound = false;
+            }
+        }
+        if !sound {
+            return None;
+        }
+        let digest = match patterns.as_slice() {
+            [pattern] => Digest::of(self.memo.files.get(&pattern.text).map(String::as_bytes).unwrap_or_default()),
+            patterns => {
+                let matching = listing.iter().filter(|(path, _)| patterns.iter().any(|pattern| pattern.matches(path)));
+                Digest::of(matching.map(|(path, id)| format!("{path}\n{id}\n")).collect::<String>().as_bytes())
+            }
+        };
+        self.bounded(Known::inside(plan::Value::Text(digest.hex())), span)
+    }
+}
+
+/// Paths of the commit that could be meant: those in the same folder, and those at the root.
+fn near_paths<'l>(listing: &'l model::planning::Listing, pattern: &str) -> Vec<&'l str> {
+    let folder = pattern.rsplit_once('/').map_or("", |(folder, _)| folder);
+    listing.keys().map(String::as_str).filter(|path| path.rsplit_once('/').map_or("", |(other, _)| other) == folder).collect()
+}
+
+/// A value as the run gets it: what is known is a text.
+fn in_run(known: Known) -> plan::Value {
+    match known.as_text() {
+        Some(text) => plan::Value::Text(text),
+        None => match known.value {
+            plan::Value::List(items) => plan::Value::List(items.into_iter().map(|item| in_run(Known::inside(item))).collect()),
+            value @ (plan::Value::Boolean(_)
+            | plan::Value::Integer(_)
+            | plan::Value::Text(_)
+            | plan::Value::Decimal { .. }
+            | plan::Value::Variable { .. }
+            | plan::Value::Call { .. }
+            | plan::Value::Steps { .. }) => value,
+        },
+    }
+}
