@@ -122,6 +122,7 @@ fn end_of(pair: &Pair<'_, Rule>) -> Option<usize> {
         | Rule::assignment
         | Rule::arrow
         | Rule::call
+        | Rule::plain_call
         | Rule::bare
         | Rule::bare_argument
         | Rule::argument
@@ -210,7 +211,7 @@ impl Builder<'_> {
                 Rule::literal => item = Some(Item { span: span_of(&part), kind: ItemKind::Value(self.literal(part)) }),
                 Rule::entry => item = Some(Item { span: span_of(&part), kind: ItemKind::Entry(self.entry(part)) }),
                 Rule::comparison => {
-                    let left = item.take().expect("a comparison has a left side").into_value();
+                    let left = item.take().expect("a comparison has a left side").into_operand();
                     let condition = Condition { kind: self.comparison(left, part), span };
                     item = Some(Item { kind: ItemKind::Condition(Box::new(condition)), span });
                 }
@@ -255,7 +256,7 @@ impl Builder<'_> {
                 Tail::Assign(self.value(value))
             }
             Rule::arrow => Tail::Arrow(name_of(&only(second))),
-            Rule::call => Tail::Call(self.call(second)),
+            Rule::call | Rule::plain_call => Tail::Call(self.call(second)),
             _ => misplaced(&second),
         };
         Entry { name, tail }
@@ -275,11 +276,15 @@ impl Builder<'_> {
                     let value = Value { span: span_of(&part), kind: self.list(part) };
                     call.arguments.push(Argument { keyword: None, value });
                 }
-                Rule::block => call.block = Some(Block { span: span_of(&part), kind: self.items(part.into_inner()) }),
+                Rule::block => call.block = Some(self.block(part)),
                 _ => misplaced(&part),
             }
         }
         call
+    }
+
+    fn block(&mut self, pair: Pair<'_, Rule>) -> Block {
+        Block { span: span_of(&pair), kind: self.items(pair.into_inner()) }
     }
 
     fn argument(&mut self, pair: Pair<'_, Rule>) -> Argument {
@@ -306,6 +311,7 @@ impl Builder<'_> {
         let kind = match pair.as_rule() {
             Rule::literal => self.literal(pair),
             Rule::reference => self.reference(pair),
+            Rule::block => ValueKind::Block(self.block(pair)),
             _ => misplaced(&pair),
         };
         Value { kind, span }
@@ -335,3 +341,6 @@ impl Builder<'_> {
         ValueKind::List(self.items(pair.into_inner()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,6 +128,8 @@ pub enum ValueKind {
     Boolean(bool),
     /// What stands between brackets: values, variables or steps, as the place says.
     List(Vec<Item>),
+    /// What stands between braces after `=` or `name:`: settings, or a list of steps.
+    Block(Block),
     /// A name: a word such as `safe`, or a variable.
     Name(String),
     /// A function with its arguments, or a step in a list.
@@ -152,6 +154,18 @@ impl Item {
         Value { kind, span: self.span }
     }
 
+    /// The thing as a side of a comparison: of a value in parentheses, the value.
+    pub fn into_operand(self) -> Value {
+        let span = self.span;
+        match self.kind {
+            ItemKind::Condition(condition) => match *condition {
+                Spanned { kind: ConditionKind::Value(kind), .. } => Value { kind, span },
+                condition => Value { kind: ValueKind::Condition(Box::new(condition)), span },
+            },
+            kind @ (ItemKind::Entry(_) | ItemKind::Value(_)) => Self { kind, span }.into_value(),
+        }
+    }
+
     /// The thing as a condition.
     pub fn into_condition(self) -> Condition {
         let span = self.span;
@@ -164,6 +178,7 @@ impl Item {
             | ValueKind::Size(_)
             | ValueKind::Boolean(_)
             | ValueKind::List(_)
+            | ValueKind::Block(_)
             | ValueKind::Name(_)
             | ValueKind::Call(_)
             | ValueKind::Wrong) => Condition { kind: ConditionKind::Value(kind), span },

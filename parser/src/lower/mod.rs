@@ -271,6 +271,7 @@ impl<'a> Lowering<'_, 'a> {
             | ValueKind::Duration(_)
             | ValueKind::Size(_)
             | ValueKind::Boolean(_)
+            | ValueKind::Block(_)
             | ValueKind::Call(_)
             | ValueKind::Condition(_) => {
                 self.error(Finding::new(Code::Shape, span, "this is no library").help("a library is a name or a path in quotes"));

@@ -177,6 +177,11 @@ impl Lowering<'_, '_> {
             ValueKind::Name(name) => self.unresolved_name(name, span),
             ValueKind::Call(call) => self.unresolved_call(call, span),
             ValueKind::Condition(_) => self.unresolved_condition(span),
+            ValueKind::Block(_) => {
+                let finding = Finding::new(Code::ArgumentType, span, "this is a block of settings").label("expected a value");
+                self.error(finding.help("steps as an argument stand in brackets: `[ sh 'make' ]`"));
+                None
+            }
             ValueKind::Wrong => None,
         }
     }

@@ -137,6 +137,12 @@ impl Lowering<'_, '_> {
                 let decision = self.decide(condition)?;
                 self.decided(decision, span)
             }
+            ValueKind::Block(_) => {
+                let brace = Span { start: span.start, end: span.start + 1 };
+                let finding = Finding::new(Code::ValueType, brace, "a block, where a value belongs");
+                self.error(finding.help("a value is a text in quotes, a number, `true`, `false`, a list, a name or a function"));
+                None
+            }
             ValueKind::Wrong => None,
         }
     }
@@ -218,6 +224,7 @@ impl Lowering<'_, '_> {
             | ValueKind::Boolean(_)
             | ValueKind::List(_)
             | ValueKind::Call(_)
+            | ValueKind::Block(_)
             | ValueKind::Condition(_) => {
                 let finding = Finding::new(Code::NotALiteral, value.span, format!("{what} is a text in quotes"));
                 self.error(finding.help("it must be known before anything is evaluated"));

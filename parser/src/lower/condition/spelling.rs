@@ -24,7 +24,9 @@ impl Lowering<'_, '_> {
             }
             ValueKind::Integer(_) | ValueKind::Decimal(_) | ValueKind::Duration(_) | ValueKind::Size(_) => self.written(value),
             // These are refused, or a single condition in parentheses: shown as it stands, on one line.
-            ValueKind::Condition(_) | ValueKind::Wrong => self.written(value).split_whitespace().collect::<Vec<_>>().join(" "),
+            ValueKind::Condition(_) | ValueKind::Block(_) | ValueKind::Wrong => {
+                self.written(value).split_whitespace().collect::<Vec<_>>().join(" ")
+            }
         }
     }
 

@@ -216,7 +216,7 @@ impl Lowering<'_, '_> {
             ValueKind::Name(_) | ValueKind::Call(_) | ValueKind::Condition(_) | ValueKind::Wrong => {
                 self.resolved(value).map(|_| String::new())
             }
-            ValueKind::Duration(_) | ValueKind::Size(_) | ValueKind::List(_) => {
+            ValueKind::Duration(_) | ValueKind::Size(_) | ValueKind::List(_) | ValueKind::Block(_) => {
                 self.wrong_value(value, "a variable of the environment is a text", "write it in quotes")
             }
         }
