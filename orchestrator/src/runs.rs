@@ -182,7 +182,7 @@ mod tests {
         Digest, RunOutcome, Timestamp, TriggerId,
         context::TriggerContext,
         event::run::{Planned, RECORD_SCHEMA},
-        plan::{PLAN_SCHEMA, Plan},
+        plan::Plan,
         planning::Text,
         trigger::Trigger,
     };

@@ -11,8 +11,8 @@ use blob::{Blobs, DiskStore, Durability};
 use bytes::Bytes;
 use eventbus::{Bus, Pattern, Subject, Subscription};
 use model::{
-    AgentName, AttemptId, AuctionId, Digest, RunId, StageId, StageOutcome, TriggerId,
-    plan::{Effect, Stage, Step, Value},
+    AgentName, AttemptId, AuctionId, Digest, RunId, StageOutcome, TriggerId,
+    plan::{Stage, Step, Value},
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
         auction::{Announcement, AuctionRequest, Bid},

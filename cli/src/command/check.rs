@@ -33,7 +33,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn checked(file: &str, colour: bool) -> anyhow::Result<(String, bool)> {
     let (planning, source) = plan_file(Path::new("."), file, &TriggerContext::default())?;
     let (diagnostics, summary, right) = match planning {
-        Planning::Plan { document, warnings } => {
+        Planning::Plan { document, warnings, .. } => {
             let stages = document.plan().stages.len();
             (warnings, format!("{file}: {stages} stage{}, plan {}\n", if stages == 1 { "" } else { "s" }, document.digest()), true)
         }

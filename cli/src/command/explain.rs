@@ -44,7 +44,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let context = TriggerContext { branch: args.branch.clone(), ..TriggerContext::default() };
     let (planning, source) = plan_file(Path::new("."), &args.file, &context)?;
     let (document, diagnostics) = match planning {
-        Planning::Plan { document, warnings } => (Some(document), warnings),
+        Planning::Plan { document, warnings, .. } => (Some(document), warnings),
         Planning::Refused(diagnostics) => (None, diagnostics),
         Planning::Needs(_) => unreachable!("a planned file needs no more files"),
     };

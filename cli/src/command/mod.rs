@@ -13,5 +13,5 @@ mod pipeline;
 mod terminal;
 mod text;
 
-pub use pipeline::{PIPELINE_FILE, complain, plan_file, read};
+pub use pipeline::{PIPELINE_FILE, complain, plan_file, plan_source, read};
 pub use terminal::{Terminal, Unheard};

@@ -8,8 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use model::{context::TriggerContext, diagnostic::Diagnostic, planning::PLAN_ROUNDS_MAX};
-use parser::{PlanInput, Planning};
+use model::{
+    context::TriggerContext,
+    diagnostic::Diagnostic,
+    planning::{Listing, PLAN_ROUNDS_MAX},
+};
+use parser::{Changed, PlanInput, Planning};
 
 /// The pipeline file of a folder that names none.
 pub const PIPELINE_FILE: &str = "Ottofile";
@@ -19,18 +23,35 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What the parser makes of a file, and the file's bytes, for its diagnostics. Files that it names are read from `root`.
 pub fn plan_file(root: &Path, file: &str, context: &TriggerContext) -> anyhow::Result<(Planning, Vec<u8>)> {
     let source = read(Path::new(file))?;
+    let planning = plan_source(root, file, &source, context)?;
+    Ok((planning, source))
+}
+
+/// What the parser makes of the bytes of a file. Files that it names are read from `root`.
+pub fn plan_source(root: &Path, file: &str, source: &[u8], context: &TriggerContext) -> anyhow::Result<Planning> {
     let libraries = [stdlib::library()];
     let mut files = BTreeMap::new();
+    let (mut listing, mut changed) = (None, None);
     for _ in 0..PLAN_ROUNDS_MAX {
-        let input = PlanInput { path: file, source: &source, context, files: &files, libraries: &libraries };
+        let (listing_known, changed_known) = (listing.as_ref(), changed.as_ref());
+        let input =
+            PlanInput { path: file, source, context, files: &files, listing: listing_known, changed: changed_known, libraries: &libraries };
         match parser::plan(&input) {
-            Planning::Needs(names) => {
-                for name in names {
+            Planning::Needs(needs) => {
+                if needs.listing {
+                    listing = Some(Listing::new());
+                }
+                if needs.changed {
+                    changed = Some(Changed::Unknown);
+                }
+                for name in needs.files {
                     ensure!(is_inside(&name), "{file} names {name}, which is outside of the repository");
-                    files.insert(name.clone(), read(&root.join(&name))?);
+                    let path = root.join(&name);
+                    let bytes = if path.is_file() { Some(read(&path)?) } else { None };
+                    files.insert(name, bytes);
                 }
             }
-            done @ (Planning::Plan { .. } | Planning::Refused(_)) => return Ok((done, source)),
+            done @ (Planning::Plan { .. } | Planning::Refused(_)) => return Ok(done),
         }
     }
     bail!("{file} names files that name files, more than {PLAN_ROUNDS_MAX} deep")
@@ -72,6 +93,8 @@ mod tests {
             source,
             context: &TriggerContext::default(),
             files: &BTreeMap::new(),
+            listing: None,
+            changed: None,
             libraries: &[stdlib::library()],
         };
         let Planning::Refused(diagnostics) = parser::plan(&input) else { panic!("it is wrong") };

@@ -168,13 +168,15 @@ fn plan(repository: &Repository) -> anyhow::Result<String> {
         event: EventKind::Push,
         branch: BRANCH.to_owned(),
         commit: repository.commit.clone(),
-        parameters: BTreeMap::new(),
+        ..TriggerContext::default()
     };
     let input = PlanInput {
         path: content::PIPELINE,
         source: content::pipeline().as_bytes(),
         context: &context,
         files: &BTreeMap::new(),
+        listing: None,
+        changed: None,
         libraries: &[stdlib::library()],
     };
     match parser::plan(&input) {

@@ -6,9 +6,7 @@
 mod house;
 mod source;
 
-use std::{
-    collections::BTreeMap, io, num::NonZeroU32, path::PathBuf, pin::pin, process::ExitCode, thread::available_parallelism, time::Duration,
-};
+use std::{io, num::NonZeroU32, path::PathBuf, pin::pin, process::ExitCode, thread::available_parallelism, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -31,7 +29,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use self::{house::House, source::Source};
 use crate::{
-    command::{Terminal, complain, follow::Follow},
+    command::{Terminal, complain, follow::Follow, plan_source},
     exit,
     up::colours_on_stderr,
 };
@@ -75,17 +73,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
 /// The plan, with its warnings shown; `None` after the errors of a file that is refused.
 fn plan(source: &Source) -> anyhow::Result<Option<PlanDocument>> {
-    let input = parser::PlanInput {
-        path: &source.pipeline_path,
-        source: &source.pipeline,
-        context: &TriggerContext::default(),
-        files: &BTreeMap::new(),
-        libraries: &[stdlib::library()],
-    };
-    let (document, diagnostics) = match parser::plan(&input) {
-        parser::Planning::Plan { document, warnings } => (Some(document), warnings),
+    let planning = plan_source(&source.root, &source.pipeline_path, &source.pipeline, &TriggerContext::default())?;
+    let (document, diagnostics) = match planning {
+        parser::Planning::Plan { document, warnings, .. } => (Some(document), warnings),
         parser::Planning::Refused(diagnostics) => (None, diagnostics),
-        parser::Planning::Needs(files) => bail!("{} names files that are not read yet: {}", source.pipeline_path, files.join(", ")),
+        parser::Planning::Needs(_) => unreachable!("a planned file needs no more files"),
     };
     complain(&diagnostics, &source.pipeline, &mut io::stderr(), colours_on_stderr())?;
     Ok(document)

@@ -174,6 +174,7 @@ struct Engine {
 }
 
 /// What came of work that took time.
+#[expect(clippy::large_enum_variant, reason = "each is moved once, out of the future that made it")]
 enum Done {
     /// A trigger has become the first record of a run, or is one already.
     TakenIn { delivery: TriggerDelivery, outcome: intake::TakenIn },

@@ -307,14 +307,7 @@ fn pause_of(effect: &Effect) -> Duration {
 mod tests {
     use std::sync::Arc;
 
-    use model::{
-        Digest, Timestamp, TriggerId,
-        context::TriggerContext,
-        event::run::Planned,
-        plan::{PLAN_SCHEMA, Plan},
-        planning::Text,
-        trigger::Trigger,
-    };
+    use model::{Digest, Timestamp, TriggerId, context::TriggerContext, event::run::Planned, plan::Plan, planning::Text, trigger::Trigger};
 
     use super::*;
     use crate::core::{Position, Shape};

@@ -10,7 +10,7 @@ use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
     event::run::{Planned, RECORD_SCHEMA, RunEvent, RunRecord, SkipReason, StoredLog},
-    plan::{Effect, Need, NeedReason, PLAN_SCHEMA, Plan, PlanDocument, Stage},
+    plan::{Need, NeedReason, Plan, PlanDocument, Stage},
     planning::{INLINE_BYTES_MAX, Text},
     protocol::{
         agent::Lease,

@@ -1,13 +1,13 @@
 //! A bus and a depot, and the roles around the orchestrator, which the tests play themselves.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use blob::{Blobs, DiskStore, disk::Durability};
 use eventbus::{Bus, Subject, Subscription};
 use model::{
     AgentName, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    plan::{Effect, Need, NeedReason, PLAN_SCHEMA, Plan, PlanDocument, Stage},
+    plan::{Need, NeedReason, Plan, PlanDocument, Stage},
     planning::{PlanReply, PlanRequest, Text},
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
@@ -85,7 +85,7 @@ impl House {
     pub(crate) async fn play_parser(&self, plan: Plan) {
         let document = PlanDocument::new(plan);
         let plan = Text::Inline(String::from_utf8(document.bytes().to_vec()).unwrap());
-        let reply = PlanReply::Planned { digest: document.digest(), plan };
+        let reply = PlanReply::Planned { digest: document.digest(), plan, warnings: vec![], not_triggered: None };
         let mut asked = self.bus.subscribe_group(Subject::plan(), "parser").await.unwrap();
         self.others.spawn("parser", OnError::Log, async move {
             while let Some(message) = asked.next().await {

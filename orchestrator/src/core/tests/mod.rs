@@ -4,13 +4,13 @@ mod model_of_a_run;
 mod properties;
 mod stories;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use model::{
     AgentName, AttemptId, AuctionId, Digest, ProjectName, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
     event::run::{Planned, RunEvent},
-    plan::{Effect, Need, NeedReason, PLAN_SCHEMA, Plan, Stage},
+    plan::{Need, NeedReason, Plan, Stage},
     planning::Text,
     protocol::{
         agent::{AgentReport, Lease, Report},

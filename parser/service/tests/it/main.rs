@@ -47,13 +47,22 @@ impl Role {
 }
 
 fn request(source: Text) -> PlanRequest {
-    PlanRequest { path: "Ottofile".to_owned(), source, context: TriggerContext::default(), files: BTreeMap::new() }
+    PlanRequest {
+        path: "Ottofile".to_owned(),
+        source,
+        context: TriggerContext::default(),
+        files: BTreeMap::new(),
+        listing: None,
+        changed: None,
+    }
 }
 
 /// The plan that the parser itself makes.
 fn planned(source: &str) -> PlanDocument {
     let (context, files, libraries) = (TriggerContext::default(), BTreeMap::new(), [stdlib::library()]);
-    let input = PlanInput { path: "x", source: source.as_bytes(), context: &context, files: &files, libraries: &libraries };
+    let (listing, changed) = (None, None);
+    let input =
+        PlanInput { path: "x", source: source.as_bytes(), context: &context, files: &files, listing, changed, libraries: &libraries };
     match parser::plan(&input) {
         Planning::Plan { document, .. } => document,
         other @ (Planning::Refused(_) | Planning::Needs(_)) => panic!("no plan: {other:?}"),
@@ -66,11 +75,11 @@ const SOURCE: &str = "pipeline { stage 'Build' { steps { sh 'make' } } }";
 async fn a_file_is_answered_with_the_plan_that_the_parser_makes() {
     let role = Role::start().await;
     let expected = planned(SOURCE);
-    let PlanReply::Planned { digest, plan: Text::Inline(plan) } = role.ask_about(SOURCE).await else { panic!("no plan") };
+    let PlanReply::Planned { digest, plan: Text::Inline(plan), .. } = role.ask_about(SOURCE).await else { panic!("no plan") };
     assert_eq!(digest, expected.digest());
     assert_eq!(plan.as_bytes(), expected.bytes());
     let direct = answer(&request(Text::Inline(SOURCE.to_owned())), &role.blobs, &[stdlib::library()]).await;
-    assert_eq!(direct, PlanReply::Planned { digest, plan: Text::Inline(plan) });
+    assert_eq!(direct, PlanReply::Planned { digest, plan: Text::Inline(plan), warnings: vec![], not_triggered: None });
 }
 
 #[tokio::test]
@@ -79,7 +88,7 @@ async fn large_sources_and_plans_go_through_the_depot() {
     let source = format!("pipeline {{ stage 'Build' {{ steps {{ sh '{}' }} }} }}", "x".repeat(INLINE_BYTES_MAX));
     let stored = role.blobs.put(source.clone().into()).await.unwrap();
     let reply = role.ask(&request(Text::Depot(stored))).await;
-    let PlanReply::Planned { digest, plan: Text::Depot(plan) } = reply else { panic!("{reply:?}") };
+    let PlanReply::Planned { digest, plan: Text::Depot(plan), .. } = reply else { panic!("{reply:?}") };
     let bytes = role.blobs.get(&plan).await.unwrap();
     assert_eq!(PlanDocument::read(&bytes).unwrap(), planned(&source));
     assert_eq!(digest, plan);
@@ -108,7 +117,7 @@ async fn what_the_depot_does_not_have_is_asked_for_again_later() {
     let missing = Digest::of(b"nobody stored this");
     let reply = role.ask(&request(Text::Depot(missing))).await;
     assert!(matches!(&reply, PlanReply::Unavailable { message } if message.contains(&missing.to_string())), "{reply:?}");
-    let files = BTreeMap::from([("list.json".to_owned(), Text::Depot(missing))]);
+    let files = BTreeMap::from([("list.json".to_owned(), Some(Text::Depot(missing)))]);
     let reply = role.ask(&PlanRequest { files, ..request(Text::Inline(SOURCE.to_owned())) }).await;
     assert!(matches!(&reply, PlanReply::Unavailable { message } if message.contains("list.json")), "{reply:?}");
 }
