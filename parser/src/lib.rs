@@ -15,6 +15,7 @@ pub mod limits;
 pub mod render;
 pub mod syntax;
 
+mod format;
 mod grammar;
 mod literal;
 mod lower;
@@ -33,6 +34,7 @@ use model::{
 
 pub use diagnostic::Code;
 pub use explain::{explain, graph_of};
+pub use format::format;
 pub use render::render;
 
 use crate::{

@@ -5,6 +5,7 @@
 mod corpus;
 mod explain;
 mod fixture;
+mod format;
 mod limits;
 mod page;
 mod plans;
