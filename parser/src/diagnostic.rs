@@ -68,6 +68,24 @@ codes! {
     NoSteps = "E0304",
     /// A name of a variable of the environment that cannot be one.
     VariableName = "E0305",
+    /// No stage has this name, or more than one.
+    UnknownStage = "E0311",
+    /// `from` of a stage that has no such block.
+    NothingToCopy = "E0312",
+    /// `from` copies what copies it.
+    CopyCircle = "E0313",
+    /// What `from` copies is wrong where it is copied to.
+    CopiedWrong = "E0314",
+    /// A stage that is `once` has `retry`.
+    OnceRetried = "E0315",
+    /// A stage makes a cache and uses it.
+    CacheOfItself = "E0316",
+    /// A condition stands where none can, or something else among conditions.
+    MisplacedCondition = "E0317",
+    /// A block lacks a setting that it needs.
+    MissingSetting = "E0318",
+    /// What cannot be the name of a host.
+    HostName = "E0319",
     /// No library has this step.
     UnknownStep = "E0401",
     /// Not a step, where a step belongs.
@@ -134,10 +152,22 @@ codes! {
     PlanTooLarge = "E0604",
     /// There are more errors than are shown.
     TooManyErrors = "E0605",
+    /// A value stands where only a reference to a credential may.
+    CredentialValue = "E0802",
+    /// A credential that is not declared.
+    CredentialUnknown = "E0803",
+    /// A credential is used outside of the environments that list it.
+    CredentialElsewhere = "E0805",
+    /// An environment that is not declared.
+    UnknownEnvironment = "E0806",
+    /// A reference to a credential that is none.
+    CredentialReference = "E0807",
     /// A line inside a comment begins with `/*`.
     CommentInComment = "W0101",
     /// A block that does nothing.
     NothingToDo = "W0201",
+    /// What an agent must have is named nearly like something else.
+    UnusualFact = "W0202",
     /// There are more warnings than are shown.
     TooManyWarnings = "W0601",
 }
@@ -243,6 +273,11 @@ impl Findings {
             return;
         }
         if kept.found.len() < DIAGNOSTICS_MAX { kept.found.push(finding) } else { kept.left_out += 1 }
+    }
+
+    /// How many errors there are so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.found.len() + self.errors.left_out
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -22,6 +22,32 @@ pub const EDGES_MAX: usize = 100_000;
 pub const PLAN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of one stage's name. Names stand in every path below them, so 64 groups within groups have paths of 16 KiB at most.
 pub const STAGE_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a setting's text that stands on one line: a name, an image, an address, a question.
+pub const SETTING_TEXT_BYTES_MAX: usize = 2048;
+/// A duration in a setting, in milliseconds: a leap year.
+pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// How often a stage is started at most, if `retry` says so.
+pub const RETRY_ATTEMPTS_MAX: i64 = 100;
+/// Cores that a stage can ask for.
+pub const CORES_MAX: i64 = 65_536;
+/// Services beside one stage.
+pub const SERVICES_MAX: usize = 32;
+/// Paths of one cache.
+pub const CACHE_PATHS_MAX: usize = 256;
+/// Bytes of one label of a host name (RFC 1123, section 2.1).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
+/// Bytes of a host name (RFC 1123, section 2.1).
+pub const HOST_BYTES_MAX: usize = 253;
+/// How long something is waited for at least, in milliseconds.
+pub const WAIT_MS_MIN: u64 = 1000;
+/// The status that `poll` waits for if it does not say another.
+pub const POLL_STATUS_DEFAULT: u16 = 200;
+/// Between two questions of `poll`, in milliseconds, if it does not say so.
+pub const POLL_EVERY_MS_DEFAULT: u64 = 10 * 1000;
+/// Between two questions of `poll`, in milliseconds, at least: whoever is asked has other work.
+pub const POLL_EVERY_MS_MIN: u64 = 1000;
+/// How long `poll` asks, in milliseconds, if it does not say so.
+pub const POLL_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
 /// Diagnostics of one file. A thousand say no more than these, and the answer must fit into a message of the bus.
 pub const DIAGNOSTICS_MAX: usize = 64;
 /// Syntax errors that are looked for: the block with one is left out, and the rest is read again.

@@ -3,6 +3,8 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use model::diagnostic::{Diagnostic, Severity};
 
+use crate::Code;
+
 /// Columns of a line that is shown; longer ones are cut around the mark.
 const WIDTH: usize = 140;
 /// Lines of one mark that are shown.
@@ -14,6 +16,8 @@ const CONTEXT_BYTES_MAX: usize = 4096;
 /// The diagnostic as it is printed, without a line break at its end. `source` is the file's bytes; with other bytes the marks are wrong,
 /// and nothing else. `colour` adds ANSI escapes.
 pub fn render(diagnostic: &Diagnostic, source: &[u8], colour: bool) -> String {
+    let masked = masked(diagnostic, source);
+    let source = masked.as_deref().unwrap_or(source);
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -33,6 +37,17 @@ pub fn render(diagnostic: &Diagnostic, source: &[u8], colour: bool) -> String {
     }
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     renderer.term_width(WIDTH).render(&[group])
+}
+
+/// The source without what a mark of [`Code::CredentialValue`] stands at: it may be a secret, and what is printed is kept in logs.
+fn masked(diagnostic: &Diagnostic, source: &[u8]) -> Option<Vec<u8>> {
+    if ![Code::CredentialValue, Code::CredentialReference].iter().any(|code| code.as_str() == diagnostic.code) {
+        return None;
+    }
+    let mut masked = source.to_vec();
+    let inside = masked.get_mut(diagnostic.span.start..diagnostic.span.end)?;
+    inside.iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b'*');
+    Some(masked)
 }
 
 /// The lines of the source that the mark touches.

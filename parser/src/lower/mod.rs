@@ -3,7 +3,9 @@
 //! [`declare`] reads what the file declares; [`wire`] gives each stage its path, its inherited settings and what it waits for.
 
 mod condition;
+mod credential;
 mod declare;
+mod environment;
 mod fact;
 mod function;
 mod glob;
@@ -23,7 +25,7 @@ use model::{
     Digest,
     diagnostic::Span,
     manifest::StepManifest,
-    plan::{Plan, PlanDocument},
+    plan::{Credential, Plan, PlanDocument},
     planning::PlanNotes,
 };
 
@@ -66,6 +68,9 @@ pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<
         notes: PlanNotes::default(),
         including: vec![input.path.to_owned()],
         mentions: Vec::new(),
+        declared_credentials: BTreeMap::new(),
+        environments: BTreeMap::new(),
+        stage_blocks: BTreeMap::new(),
         expanded_bytes: 0,
         stages: 0,
         steps: 0,
@@ -103,6 +108,12 @@ struct Lowering<'l, 'a> {
     including: Vec<String>,
     /// What the stage that is being read names; taken when it ends.
     mentions: Vec<mention::Mention>,
+    /// The credentials that the pipeline file declares, by name.
+    declared_credentials: BTreeMap<String, Credential>,
+    /// The environments that the pipeline file declares, by name.
+    environments: BTreeMap<String, environment::Environment>,
+    /// The blocks that can be copied, of files that copy some.
+    stage_blocks: BTreeMap<FileId, Rc<setting::Stages>>,
     /// Bytes of source that were read once more, by `each`, `from` and steps made of steps.
     expanded_bytes: usize,
     /// Stages and steps so far.
@@ -117,8 +128,9 @@ impl<'a> Lowering<'_, 'a> {
         self.surroundings(&top);
         let pipeline = self.pipeline_of(&top)?;
         let (settings, nodes) = self.pipeline(pipeline);
+        let credential_places = self.credential_places();
         let lines = &self.files.get(self.source.id).lines;
-        let stages = wire::wire(&settings, nodes, lines, self.findings)?;
+        let stages = wire::wire(&settings, nodes, &credential_places, lines, self.findings)?;
         if self.findings.has_errors() {
             return None;
         }
@@ -126,7 +138,8 @@ impl<'a> Lowering<'_, 'a> {
         let used = stages.iter().flat_map(|stage| &stage.steps).map(|step| step.library.as_str());
         let digest_of = |name| libraries.iter().find(|library| library.name == name).map(|library| library.digest);
         let libraries = used.filter_map(|name| Some((name.to_owned(), digest_of(name)?))).collect();
-        Some(PlanDocument::new(Plan { libraries, ..Plan::new(stages) }))
+        let credentials = self.used_credentials(&stages);
+        Some(PlanDocument::new(Plan { libraries, credentials, ..Plan::new(stages) }))
     }
 
     /// The bytes of a file of the commit; `None` if it has to be asked for, or if there is none, which is told at `span`.

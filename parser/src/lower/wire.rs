@@ -12,7 +12,7 @@ use model::{
 
 use super::{
     declare::{self, Content, Node},
-    setting::{Inherited, Settings},
+    setting::{CredentialPlaces, Inherited, Settings},
 };
 use crate::{
     diagnostic::{Code, Finding, Findings, Lines, quoted},
@@ -29,8 +29,14 @@ const STEP_BYTES: usize = 64;
 const NEED_BYTES: usize = 64;
 
 /// The stages of the plan, in the order in which they are written. `None` only where `findings` say why.
-pub(super) fn wire(settings: &Settings, nodes: Vec<Node>, lines: &Lines<'_>, findings: &mut Findings) -> Option<Vec<Stage>> {
-    let mut wiring = Wiring { lines, findings, stages: Vec::new(), paths: BTreeMap::new(), edges: 0, bytes: 0 };
+pub(super) fn wire(
+    settings: &Settings,
+    nodes: Vec<Node>,
+    credential_places: &CredentialPlaces,
+    lines: &Lines<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<Stage>> {
+    let mut wiring = Wiring { credential_places, lines, findings, stages: Vec::new(), paths: BTreeMap::new(), edges: 0, bytes: 0 };
     let pipeline = Around { settings: Inherited::pipeline(settings), prefix: "", doubled: false };
     wiring.group(nodes, &pipeline, &Rc::from([]))?;
     Some(wiring.stages)
@@ -47,6 +53,7 @@ struct Around<'a> {
 }
 
 struct Wiring<'a> {
+    credential_places: &'a CredentialPlaces,
     lines: &'a Lines<'a>,
     findings: &'a mut Findings,
     stages: Vec<Stage>,
@@ -157,6 +164,7 @@ impl Wiring<'_> {
         }
         let needs = before.iter().map(|stage| Need { stage: self.stages[*stage].id.clone(), reason: NeedReason::Order }).collect();
         let mut stage = Stage { needs, steps, ..Stage::new(path) };
+        around.settings.check(self.credential_places, self.findings);
         around.settings.apply(&mut stage);
         self.stages.push(stage);
         Some(Rc::from([self.stages.len() - 1]))

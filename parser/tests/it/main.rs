@@ -10,6 +10,7 @@ mod limits;
 mod page;
 mod plans;
 mod robust;
+mod settings;
 
 use std::collections::BTreeMap;
 

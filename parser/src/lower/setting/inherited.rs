@@ -31,7 +31,7 @@ impl<'a> Inherited<'a> {
     }
 
     /// From the innermost to the pipeline.
-    fn chain(&self) -> impl Iterator<Item = &'a Settings> + use<'a> {
+    pub(super) fn chain(&self) -> impl Iterator<Item = &'a Settings> + use<'a> {
         let mut next = Some(*self);
         std::iter::from_fn(move || {
             let current = next?;
@@ -49,6 +49,11 @@ impl<'a> Inherited<'a> {
     /// is named.
     pub(in crate::lower) fn effect(&self) -> Effect {
         self.nearest(|settings| settings.effect.or_else(|| settings.deployment.as_ref().map(|_| Effect::Once))).unwrap_or_default()
+    }
+
+    /// The environment that the stage delivers to.
+    pub(in crate::lower) fn environment(&self) -> Option<&'a str> {
+        self.nearest(|settings| settings.deployment.as_ref()).map(|deployment| deployment.environment.as_str())
     }
 
     /// The credentials that the stage's steps may name, with the file in which they are listed.
