@@ -130,6 +130,32 @@ codes! {
     OutsideCode = "E0801",
     /// There is no such file in the commit.
     NoFile = "E0207",
+    /// Steps under a condition that is decided in the run.
+    WhenInRun = "E0410",
+    /// A name of a captured variable that cannot be one.
+    CaptureName = "E0411",
+    /// A name of a step that cannot be one.
+    StepName = "E0412",
+    /// Blocks of steps are nested deeper than the limit.
+    StepsTooDeep = "E0609",
+    /// A manifest of a step that is none.
+    Manifest = "E0703",
+    /// Two libraries, or one file, have two steps of one name.
+    StepTwice = "E0704",
+    /// An address that names no library.
+    LibraryAddress = "E0705",
+    /// A remote library without a digest in the lock file.
+    NotLocked = "E0706",
+    /// The lock file does not read as one.
+    LockFile = "E0707",
+    /// What is brought in is not what the lock file says.
+    LockMismatch = "E0708",
+    /// A configuration that does not fit the manifest of its step.
+    Configuration = "E0709",
+    /// A step gets a credential that its stage does not list.
+    CredentialNotListed = "E0804",
+    /// A step of a library goes before one of the standard library.
+    StandardStepHidden = "W0401",
     /// Part of the language, but not of this version.
     NotYet = "E0501",
     /// More branches of an `each` than the limit.

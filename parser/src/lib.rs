@@ -12,6 +12,7 @@
 pub mod diagnostic;
 pub mod explain;
 pub mod limits;
+pub mod lock;
 pub mod render;
 pub mod syntax;
 
@@ -25,6 +26,7 @@ mod suggest;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
+    Digest,
     context::TriggerContext,
     diagnostic::{Diagnostic, Span},
     manifest::StepLibrary,
@@ -35,6 +37,7 @@ use model::{
 pub use diagnostic::Code;
 pub use explain::{explain, graph_of};
 pub use format::format;
+pub use lock::Lock;
 pub use render::render;
 
 use crate::{
@@ -110,13 +113,7 @@ impl Needs {
 
 /// Makes the plan of a pipeline file.
 pub fn plan(input: &PlanInput<'_>) -> Planning {
-    let mut files = Files::default();
-    let mut findings = Findings::default();
-    let source = input.source.get(..SOURCE_BYTES_MAX).unwrap_or(input.source);
-    files.add(input.path, source);
-    let lowered = tree(input.source, &files, &mut findings).map(|tree| lower::lower(tree, input, &mut files, &mut findings));
-    let refused = findings.has_errors();
-    let diagnostics = findings.finish(&files);
+    let Read { lowered, refused, diagnostics } = read(input, None);
     match lowered {
         // What is needed may be what a mistake would be seen in, but what is wrong already is wrong with it, too.
         _ if refused => Planning::Refused(diagnostics),
@@ -126,6 +123,45 @@ pub fn plan(input: &PlanInput<'_>) -> Planning {
         }
         Some(lower::Lowered { document: None, .. }) | None => unreachable!("without a plan there is an error, or something is needed"),
     }
+}
+
+/// What comes of a file for which a lock file is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locking {
+    /// Everything that the file brings in. A repository's lock file has that of all its pipelines: see [`Lock::extend`].
+    Locked(Lock),
+    /// The file is refused.
+    Refused(Vec<Diagnostic>),
+    /// Ask again with this, too. An address among the files asks for its digest in `remote`, and for the library's manifest in the files.
+    Needs(Needs),
+}
+
+/// What a pipeline file brings in, for `otto lock`: the lock file that there is already is not looked at. `remote` has the digest of each
+/// remote library that an earlier answer asked for, by its address: the SHA-256 of the `.tar.gz` that lies there.
+pub fn lock(input: &PlanInput<'_>, remote: &BTreeMap<String, Digest>) -> Locking {
+    let Read { lowered, refused, diagnostics } = read(input, Some(remote));
+    match lowered {
+        Some(lowered) if !refused && lowered.needs.is_empty() => Locking::Locked(lowered.locked),
+        Some(lowered) if !refused => Locking::Needs(lowered.needs),
+        Some(_) | None => Locking::Refused(diagnostics),
+    }
+}
+
+/// What was read of a file, and what was found.
+struct Read {
+    lowered: Option<lower::Lowered>,
+    refused: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+fn read<'a>(input: &'a PlanInput<'a>, locking: Option<&'a BTreeMap<String, Digest>>) -> Read {
+    let mut files = Files::default();
+    let mut findings = Findings::default();
+    let source = input.source.get(..SOURCE_BYTES_MAX).unwrap_or(input.source);
+    files.add(input.path, source);
+    let lowered = tree(input.source, &files, &mut findings).map(|tree| lower::lower(tree, input, locking, &mut files, &mut findings));
+    let refused = findings.has_errors();
+    Read { lowered, refused, diagnostics: findings.finish(&files) }
 }
 
 /// The syntax tree of the file that is being read; `None` only where `findings` say why.

@@ -15,6 +15,15 @@ pub const INCLUDE_DEPTH_MAX: usize = 16;
 /// Bytes of source that `each`, `from` and steps made of steps write out. Stages and steps have limits of their own; this one bounds what
 /// many branches of nothing, or of long settings, can cost.
 pub const EXPANDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Blocks of steps within blocks of steps, also through steps made of steps. Each is four brackets deep in the plan's JSON, of which
+/// readers take 128.
+pub const STEP_DEPTH_MAX: usize = 16;
+/// How often one step can be tried.
+pub const STEP_ATTEMPTS_MAX: u32 = 100;
+/// Bytes of a step's manifest.
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the lock file: some thousand libraries.
+pub const LOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Edges of a plan. Two `parallel` blocks of n stages, one after the other, make n² of them; an empty stage between makes it 2n.
 pub const EDGES_MAX: usize = 100_000;
 /// Bytes of a plan's canonical JSON: half of what the depot gives at once, as the estimate before the plan is made leaves out brackets and

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
-    limits::{STAGES_MAX, STEPS_MAX},
+    limits::STAGES_MAX,
     suggest::did_you_mean,
-    syntax::{Block, Call, Entry, Item, ItemKind, Name, Tail, Value, ValueKind},
+    syntax::{Block, Call, Entry, Item, ItemKind, Name, Tail, ValueKind},
 };
 
 /// What stands in a pipeline or a group, in order.
@@ -56,19 +56,6 @@ enum Child<'t> {
     Steps(&'t Entry),
     Stage(&'t Entry),
     Parallel(&'t Entry),
-}
-
-/// What stands in `steps { … }` or `steps [ … ]`.
-fn steps_in(entry: &Entry) -> Option<&[Item]> {
-    let Tail::Call(call) = &entry.tail else { return None };
-    match (call.arguments.as_slice(), &call.block) {
-        ([], Some(block)) => Some(&block.kind),
-        ([argument], None) if argument.keyword.is_none() => match &argument.value {
-            Value { kind: ValueKind::List(items), .. } => Some(items),
-            Value { .. } => None,
-        },
-        _ => None,
-    }
 }
 
 /// The `Build` of `stage Build { … }`, which reads as two entries.
@@ -234,41 +221,12 @@ impl Lowering<'_, '_> {
             (Place::Parallel, "steps" | "parallel") => "a branch is a stage: write `stage 'Unit' { … }` around it".to_owned(),
             (Place::Parallel | Place::Stages, "env" | "timeout" | "effect") => "it stands in a stage or in the pipeline".to_owned(),
             (_, "pipeline" | "use") => "it stands at the top level of the file".to_owned(),
-            _ if self.steps_in_scope.contains_key(name) => format!("steps stand in a block of their own: `steps {{ {name} … }}`"),
+            _ if self.scope_of_steps().get(name).is_some() => format!("steps stand in a block of their own: `steps {{ {name} … }}`"),
             _ => match did_you_mean(name, place.words().iter().chain(&BODY_TO_COME).copied()) {
                 near if near.is_empty() => did_you_mean(name, place.words().iter().copied()),
                 near => near,
             },
         };
         self.error(Finding::new(Code::UnknownName, span, format!("{} means nothing {}", quoted(name), place.within())).help(help));
-    }
-
-    /// The steps of `steps { … }` or `steps [ … ]`.
-    fn steps_of(&mut self, entry: &Entry) -> Vec<Step> {
-        let Some(items) = steps_in(entry) else {
-            return self.no_steps(entry, Code::Shape, "`steps` takes a block of steps and nothing else");
-        };
-        if let Tail::Call(Call { block: Some(block), .. }) = &entry.tail
-            && self.is_left_out(block)
-        {
-            return Vec::new();
-        }
-        if items.is_empty() {
-            return self.no_steps(entry, Code::NoSteps, "there is no step in `steps`");
-        }
-        items.iter().filter_map(|item| self.counted_step(item)).collect()
-    }
-
-    fn no_steps(&mut self, entry: &Entry, code: Code, message: &str) -> Vec<Step> {
-        self.error(Finding::new(code, entry.name.span, message).help("write `steps { sh 'make' }`"));
-        Vec::new()
-    }
-
-    fn counted_step(&mut self, item: &Item) -> Option<Step> {
-        self.steps += 1;
-        if self.steps == STEPS_MAX + 1 {
-            self.error(Finding::new(Code::TooManySteps, item.span, format!("a plan has at most {STEPS_MAX} steps")).label("one too many"));
-        }
-        if self.steps > STEPS_MAX { None } else { self.step(item) }
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Mentioned {
     VariableMade,
     ArtifactMade,
     ArtifactUsed,
+    /// A step gets it, so the stage must list it.
+    CredentialUsed,
 }
 
 impl Lowering<'_, '_> {

@@ -3,6 +3,7 @@
 //! [`declare`] reads what the file declares; [`wire`] gives each stage its path, its inherited settings and what it waits for.
 
 mod condition;
+mod configure;
 mod credential;
 mod declare;
 mod environment;
@@ -11,6 +12,8 @@ mod function;
 mod glob;
 mod include;
 mod json;
+mod library;
+mod lock;
 mod mention;
 mod setting;
 mod step;
@@ -24,18 +27,17 @@ use std::{collections::BTreeMap, rc::Rc};
 use model::{
     Digest,
     diagnostic::Span,
-    manifest::StepManifest,
     plan::{Credential, Plan, PlanDocument},
     planning::PlanNotes,
 };
 
-use self::{function::Memo, value::Scope};
+use self::{function::Memo, library::Shelf, value::Scope};
 use crate::{
     Needs, PlanInput,
-    diagnostic::{Code, FileId, Files, Finding, Findings, excerpt, quoted},
+    diagnostic::{Code, FileId, Files, Finding, Findings, quoted},
     grammar::Tree,
-    suggest::did_you_mean,
-    syntax::{Block, Call, Entry, ItemKind, Tail, ValueKind},
+    lock::Lock,
+    syntax::{Block, Call, Entry, Tail},
 };
 
 /// The library that is in scope without being named.
@@ -50,17 +52,27 @@ pub(crate) struct Lowered {
     pub(crate) notes: PlanNotes,
     /// What is needed to go on.
     pub(crate) needs: Needs,
+    /// What is brought in, where a lock file is made.
+    pub(crate) locked: Lock,
 }
 
 /// The plan of the pipeline file, which is the first of `files`.
-pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<'a>, findings: &mut Findings) -> Lowered {
+///
+/// While a lock file is made, `locking` has the digests of remote libraries, by address.
+pub(crate) fn lower<'a>(
+    tree: Tree,
+    input: &'a PlanInput<'a>,
+    locking: Option<&'a BTreeMap<String, Digest>>,
+    files: &mut Files<'a>,
+    findings: &mut Findings,
+) -> Lowered {
     let pipeline = Source { id: findings.file(), text: str::from_utf8(input.source).unwrap_or_default(), tree: Rc::new(tree) };
     let mut lowering = Lowering {
         input,
         files,
         source: pipeline,
         loaded: BTreeMap::new(),
-        steps_in_scope: BTreeMap::new(),
+        shelf: Shelf { locking, ..Shelf::default() },
         scope: Scope::default(),
         memo: Memo::default(),
         findings,
@@ -76,8 +88,8 @@ pub(crate) fn lower<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<
         steps: 0,
     };
     let document = lowering.document();
-    let Lowering { notes, needs, .. } = lowering;
-    Lowered { document, notes, needs }
+    let Lowering { notes, needs, shelf, .. } = lowering;
+    Lowered { document, notes, needs, locked: shelf.locked }
 }
 
 /// A file that was read as far as its syntax.
@@ -96,8 +108,8 @@ struct Lowering<'l, 'a> {
     source: Source<'a>,
     /// The other files that were read, by path; `None` for one that is refused.
     loaded: BTreeMap<&'a str, Option<Source<'a>>>,
-    /// The steps in scope, by symbol, each with its library's name.
-    steps_in_scope: BTreeMap<&'a str, (&'a str, &'a StepManifest)>,
+    /// The steps of the files that were read, and what is known of their calls.
+    shelf: Shelf<'a>,
     /// What `it` and `params` mean here.
     scope: Scope,
     memo: Memo,
@@ -134,12 +146,10 @@ impl<'a> Lowering<'_, 'a> {
         if self.findings.has_errors() {
             return None;
         }
-        let libraries = self.input.libraries;
-        let used = stages.iter().flat_map(|stage| &stage.steps).map(|step| step.library.as_str());
-        let digest_of = |name| libraries.iter().find(|library| library.name == name).map(|library| library.digest);
-        let libraries = used.filter_map(|name| Some((name.to_owned(), digest_of(name)?))).collect();
         let credentials = self.used_credentials(&stages);
-        Some(PlanDocument::new(Plan { libraries, credentials, ..Plan::new(stages) }))
+        let mut plan = Plan { credentials, ..Plan::new(stages) };
+        self.libraries_of(&mut plan);
+        Some(PlanDocument::new(plan))
     }
 
     /// The bytes of a file of the commit; `None` if it has to be asked for, or if there is none, which is told at `span`.
@@ -162,12 +172,12 @@ impl<'a> Lowering<'_, 'a> {
     }
 
     /// Another `.otto` or `.blueprint` file; `None` if it has to be asked for, or is refused, which is told.
-    #[expect(dead_code, reason = "what names files is lowered next")]
     fn load(&mut self, path: &str, span: Span) -> Option<Source<'a>> {
         if let Some(loaded) = self.loaded.get(path) {
             return loaded.clone();
         }
         let (path, bytes) = self.bytes(path, span)?;
+        self.pinned_file(path, Digest::of(bytes), span);
         let id = self.files.add(path, bytes);
         let outer = self.findings.enter(id);
         let source = crate::tree(bytes, self.files, self.findings).map(|tree| {
@@ -180,7 +190,6 @@ impl<'a> Lowering<'_, 'a> {
     }
 
     /// Goes on within another file.
-    #[expect(dead_code, reason = "what names files is lowered next")]
     fn within<T>(&mut self, source: Source<'a>, work: impl FnOnce(&mut Self) -> T) -> T {
         let outer = self.findings.enter(source.id);
         let outer_source = std::mem::replace(&mut self.source, source);
@@ -222,86 +231,6 @@ impl<'a> Lowering<'_, 'a> {
     fn not_yet(&mut self, what: &str, span: Span) {
         let finding = Finding::new(Code::NotYet, span, format!("{what} is not available in this version yet"));
         self.error(finding.label("not yet").help("it is part of the language and comes with a later version; until then, leave it out"));
-    }
-
-    /// Brings the steps of the libraries that are used into scope.
-    fn libraries(&mut self, uses: &[&Entry]) {
-        let mut used = vec![STANDARD_LIBRARY];
-        for entry in uses {
-            self.used(entry, &mut used);
-        }
-        for library in self.input.libraries.iter().filter(|library| used.contains(&library.name.as_str())) {
-            for step in &library.steps {
-                self.steps_in_scope.entry(&step.symbol).or_insert((&library.name, step));
-            }
-        }
-    }
-
-    /// `use stdlib` and `use { stdlib … }`.
-    fn used<'t>(&mut self, entry: &'t Entry, used: &mut Vec<&'t str>) {
-        let Tail::Call(call) = &entry.tail else {
-            let finding = Finding::new(Code::Shape, entry.name.span, "`use` takes libraries");
-            return self.error(finding.help("write `use stdlib` or `use { stdlib './common/slack' }`"));
-        };
-        if call.arguments.is_empty() && call.block.is_none() {
-            let finding = Finding::new(Code::Shape, entry.name.span, "`use` of nothing");
-            return self.error(finding.help("write `use stdlib` or `use { stdlib './common/slack' }`"));
-        }
-        for argument in &call.arguments {
-            self.used_library(&argument.value.kind, argument.value.span, used);
-        }
-        for item in call.block.iter().flat_map(|block| &block.kind) {
-            match &item.kind {
-                ItemKind::Value(value) => self.used_library(value, item.span, used),
-                ItemKind::Entry(Entry { name, tail: Tail::Call(Call { arguments, block: None }) }) => {
-                    self.named_library(&name.kind, name.span, used);
-                    for argument in arguments {
-                        self.used_library(&argument.value.kind, argument.value.span, used);
-                    }
-                }
-                ItemKind::Entry(_) | ItemKind::Condition(_) => {
-                    self.error(Finding::new(Code::Shape, item.span, "this is no library").help("a library is a name or a path in quotes"));
-                }
-            }
-        }
-    }
-
-    fn used_library<'t>(&mut self, value: &'t ValueKind, span: Span, used: &mut Vec<&'t str>) {
-        match value {
-            ValueKind::Name(name) => self.named_library(name, span, used),
-            ValueKind::Text(_) => self.not_yet("a library from a path or an address", span),
-            ValueKind::List(items) => {
-                for item in items {
-                    match &item.kind {
-                        ItemKind::Value(value) => self.used_library(value, item.span, used),
-                        ItemKind::Entry(Entry { name, .. }) => self.named_library(&name.kind, name.span, used),
-                        ItemKind::Condition(_) => self.error(Finding::new(Code::Shape, item.span, "this is no library")),
-                    }
-                }
-            }
-            ValueKind::Integer(_)
-            | ValueKind::Decimal(_)
-            | ValueKind::Duration(_)
-            | ValueKind::Size(_)
-            | ValueKind::Boolean(_)
-            | ValueKind::Block(_)
-            | ValueKind::Call(_)
-            | ValueKind::Condition(_) => {
-                self.error(Finding::new(Code::Shape, span, "this is no library").help("a library is a name or a path in quotes"));
-            }
-            ValueKind::Wrong => {}
-        }
-    }
-
-    fn named_library<'t>(&mut self, name: &'t str, span: Span, used: &mut Vec<&'t str>) {
-        let libraries = self.input.libraries;
-        if libraries.iter().any(|library| library.name == name) {
-            used.push(name);
-            return;
-        }
-        let near = did_you_mean(name, libraries.iter().map(|library| library.name.as_str()));
-        let help = format!("{near}\nthe path of a library stands in quotes: `use {{ './{}' }}`", excerpt(name));
-        self.error(Finding::new(Code::UnknownLibrary, span, format!("there is no library {}", quoted(name))).help(help.trim_start()));
     }
 
     /// The block of an entry that has a block and nothing else.

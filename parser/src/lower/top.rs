@@ -68,14 +68,17 @@ impl Lowering<'_, '_> {
 
     /// Everything of a pipeline file but the pipeline itself.
     pub(super) fn surroundings(&mut self, top: &Top<'_>) {
-        self.libraries(&top.uses);
+        self.scope_of_steps();
         if let Some(block) = top.credentials.and_then(|entry| self.block(entry)) {
             self.declare_credentials(block);
         }
         if let Some(block) = top.environments.and_then(|entry| self.block(entry)) {
             self.declare_environments(block);
         }
-        for entry in [top.configure, top.parameters, top.triggers].into_iter().flatten() {
+        if let Some(entry) = top.configure {
+            self.configure(entry);
+        }
+        for entry in [top.parameters, top.triggers].into_iter().flatten() {
             if !is_empty_block(entry) {
                 self.not_yet(&quoted(&entry.name.kind), entry.name.span);
             }

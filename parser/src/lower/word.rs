@@ -23,13 +23,6 @@ pub(super) const BODY_TO_COME: [&str; 14] = [
     "triggers",
 ];
 
-/// Steps of the standard library that come with a later version, and what only looks like a step.
-pub(super) const STEPS_TO_COME: [&str; 12] =
-    ["archive", "checkout", "dir", "drop", "error", "git", "http", "junit", "sleep", "trigger", "unarchive", "when"];
-
-/// Arguments that every step will take unless its manifest has a parameter of that name.
-pub(super) const ARGUMENTS_TO_COME: [&str; 3] = ["timeout", "retry", "into"];
-
 /// Where something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {

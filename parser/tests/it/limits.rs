@@ -47,7 +47,7 @@ fn nesting_up_to_the_limit_is_read_on_the_stack_of_a_thread() {
     assert_eq!(planned(&source(groups)).plan().stages.len(), 1);
     assert_eq!(codes(&refused(source(groups + 1).as_bytes())), ["E0103"]);
     let calls = format!("pipeline {{ steps {{ echo({} {} }} }}", "f(a, ".repeat(groups - 1), ")".repeat(groups));
-    assert_eq!(codes(&refused(calls.as_bytes())), ["E0409"]);
+    assert_eq!(codes(&refused(calls.as_bytes())), ["E0421"]);
     let lists = limits::NESTING_MAX - 2;
     let nested = format!("pipeline {{ steps {{ echo {}{} }} }}", "[".repeat(lists), "]".repeat(lists));
     assert_eq!(codes(&refused(nested.as_bytes())), ["E0408"]);

@@ -14,7 +14,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 
-use model::{context::TriggerContext, diagnostic::Diagnostic, plan::PlanDocument};
+use model::{context::TriggerContext, diagnostic::Diagnostic, plan::PlanDocument, planning::LOCK_FILE};
 use parser::{PlanInput, Planning};
 
 /// The plan of a source, with the standard library.
@@ -27,7 +27,7 @@ fn planning_of(path: &str, source: &[u8]) -> Planning {
         path,
         source,
         context: &TriggerContext::default(),
-        files: &BTreeMap::new(),
+        files: &BTreeMap::from([(LOCK_FILE.to_owned(), None)]),
         listing: None,
         changed: None,
         libraries: &[stdlib::library()],

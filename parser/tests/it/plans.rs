@@ -6,6 +6,7 @@ use model::{
     StageId,
     context::{EventKind, TriggerContext},
     plan::{Effect, PlanDocument, RetryReason, Value},
+    planning::LOCK_FILE,
 };
 use parser::{PlanInput, Planning};
 
@@ -124,7 +125,7 @@ fn a_context_that_nothing_asks_for_does_not_change_the_plan() {
         path: "x",
         source,
         context: &context,
-        files: &BTreeMap::new(),
+        files: &BTreeMap::from([(LOCK_FILE.to_owned(), None)]),
         listing: None,
         changed: None,
         libraries: &[stdlib::library()],
