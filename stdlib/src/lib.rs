@@ -1,6 +1,7 @@
 //! The standard step library: the manifests under `steps/`, built into the program.
 //!
-//! **Invariant:** what a manifest declares, the agent honours; a parameter that no agent reads is not declared.
+//! **Invariant:** what a manifest declares is what the step does, and it is planned and explained as such. An agent that does not run a step
+//! yet, or not with this parameter, is never asked to: the orchestrator refuses to run such a plan. Nothing is silently ignored.
 
 use std::sync::LazyLock;
 
@@ -12,9 +13,15 @@ use model::{
 /// The name by which `use` brings the library in. It is in scope without being named.
 pub const NAME: &str = "stdlib";
 
-/// Path and text of every manifest, by path: the library's digest is made in this order.
-const MANIFESTS: [(&str, &str); 2] =
-    [("echo/manifest.yml", include_str!("../steps/echo/manifest.yml")), ("sh/manifest.yml", include_str!("../steps/sh/manifest.yml"))];
+/// The path and the text of each manifest, by path: the library's digest is made in this order.
+macro_rules! manifests {
+    ($($symbol:literal),+ $(,)?) => {
+        [$((concat!($symbol, "/manifest.yml"), include_str!(concat!("../steps/", $symbol, "/manifest.yml")))),+]
+    };
+}
+
+const MANIFESTS: [(&str, &str); 13] =
+    manifests!("archive", "checkout", "dir", "drop", "echo", "error", "git", "http", "junit", "sh", "sleep", "trigger", "unarchive",);
 
 static LIBRARY: LazyLock<StepLibrary> = LazyLock::new(|| StepLibrary {
     name: NAME.to_owned(),
@@ -52,17 +59,21 @@ fn digest(manifests: &[(&str, &str)]) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use model::manifest::ParameterKind;
+    use model::manifest::{Named, ParameterKind};
 
     use super::*;
+
+    const SYMBOLS: [&str; 13] =
+        ["archive", "checkout", "dir", "drop", "echo", "error", "git", "http", "junit", "sh", "sleep", "trigger", "unarchive"];
 
     #[test]
     fn every_manifest_reads_and_stands_in_the_order_of_its_symbol() {
         let library = library();
         assert_eq!(library.name, "stdlib");
-        assert_eq!(library.steps.iter().map(|step| step.symbol.as_str()).collect::<Vec<_>>(), ["echo", "sh"]);
+        assert_eq!(library.steps.iter().map(|step| step.symbol.as_str()).collect::<Vec<_>>(), SYMBOLS);
         for ((path, _), step) in MANIFESTS.iter().zip(&library.steps) {
             assert_eq!(*path, format!("{}/manifest.yml", step.symbol));
+            assert_eq!(step.problems(), [], "{path}");
             assert!(!step.description.is_empty() && step.parameters.iter().all(|parameter| !parameter.description.is_empty()));
         }
     }
@@ -84,6 +95,23 @@ mod tests {
         let sh = library.steps.iter().find(|step| step.symbol == "sh").unwrap();
         assert_eq!(sh.parameters[0].kind, ParameterKind::Code);
         assert!(sh.parameters[0].required && !sh.parameters[1].required);
+    }
+
+    #[test]
+    fn nothing_but_the_script_of_sh_is_code() {
+        let library = library();
+        let code = library.steps.iter().flat_map(|step| step.parameters.iter().map(move |parameter| (step, parameter)));
+        let code: Vec<_> =
+            code.filter(|(_, parameter)| parameter.kind == ParameterKind::Code).map(|(step, _)| step.symbol.as_str()).collect();
+        assert_eq!(code, ["sh"]);
+    }
+
+    #[test]
+    fn what_other_stages_use_is_said() {
+        let library = library();
+        let names = library.steps.iter().flat_map(|step| step.parameters.iter().map(move |parameter| (step, parameter.names)));
+        let names: Vec<_> = names.filter_map(|(step, names)| Some((step.symbol.as_str(), names?))).collect();
+        assert_eq!(names, [("archive", Named::ArtifactMade), ("drop", Named::VariableDropped), ("unarchive", Named::ArtifactUsed)]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn nesting_up_to_the_limit_is_read_on_the_stack_of_a_thread() {
     assert_eq!(codes(&refused(calls.as_bytes())), ["E0421"]);
     let lists = limits::NESTING_MAX - 2;
     let nested = format!("pipeline {{ steps {{ echo {}{} }} }}", "[".repeat(lists), "]".repeat(lists));
-    assert_eq!(codes(&refused(nested.as_bytes())), ["E0408"]);
+    assert_eq!(codes(&refused(nested.as_bytes())), ["E0422"]);
 }
 
 #[test]
