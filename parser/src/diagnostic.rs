@@ -104,6 +104,18 @@ codes! {
     ArgumentType = "E0408",
     /// The name of a variable that there is not.
     UnknownVariable = "E0409",
+    /// A parameter's declaration is wrong.
+    ParameterDeclaration = "E0220",
+    /// A value that is given for a parameter is none of its type.
+    ParameterGiven = "E0221",
+    /// A value is given for a parameter that there is not.
+    UnknownParameter = "E0222",
+    /// A parameter has no value.
+    MissingParameter = "E0223",
+    /// `triggers` says something that is no trigger.
+    Trigger = "E0230",
+    /// A line of `cron` that names no time.
+    CronLine = "E0231",
     /// A function's arguments are not what it takes.
     FunctionArguments = "E0420",
     /// The name of a function that there is not.

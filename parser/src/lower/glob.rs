@@ -1,6 +1,6 @@
 //! Patterns of the file: for texts, as in `matches`, and for paths, as in `changed`.
 
-use model::glob::Glob;
+use model::glob::{Glob, GlobError};
 
 use super::Lowering;
 use crate::{
@@ -19,6 +19,13 @@ pub(super) struct PathPattern {
 }
 
 impl PathPattern {
+    /// A pattern from the repository's root.
+    pub(super) fn new(text: String) -> Result<Self, GlobError> {
+        let glob = Glob::new(&text)?;
+        let folder = glob.literal().map(|literal| format!("{literal}/"));
+        Ok(Self { text, glob, folder })
+    }
+
     /// Whether it is the path, matches it, or is a folder that the path lies in.
     pub(super) fn matches(&self, path: &str) -> bool {
         self.glob.matches(path) || self.folder.as_ref().is_some_and(|folder| path.starts_with(folder.as_str()))
@@ -47,9 +54,8 @@ impl Lowering<'_, '_> {
         }
         let Name { kind, span } = pattern;
         let text = self.path_of(kind, *span)?;
-        let glob = self.glob(&Name { kind: text.clone(), span: *span })?;
-        let folder = glob.literal().map(|literal| format!("{literal}/"));
-        Some(PathPattern { text, glob, folder })
+        self.glob(&Name { kind: text.clone(), span: *span })?;
+        PathPattern::new(text).ok()
     }
 
     /// [`Lowering::path_pattern`] of each; `None` if one is wrong.

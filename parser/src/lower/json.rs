@@ -39,6 +39,11 @@ impl Lowering<'_, '_> {
     }
 }
 
+/// The list that a text from outside is, or what is wrong with it.
+pub(super) fn list_of(text: &str) -> Result<Vec<plan::Value>, String> {
+    list(text.as_bytes()).map_err(|problem| format!("{}, at its byte {}", problem.message.replace("the file", "it"), problem.span.start))
+}
+
 fn list(bytes: &[u8]) -> Result<Vec<plan::Value>, Problem> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let start = error.valid_up_to();

@@ -15,9 +15,11 @@ mod json;
 mod library;
 mod lock;
 mod mention;
+mod parameter;
 mod setting;
 mod step;
 mod top;
+mod trigger;
 mod value;
 mod wire;
 mod word;
@@ -245,8 +247,4 @@ impl<'a> Lowering<'_, 'a> {
             }
         }
     }
-}
-
-fn is_empty_block(entry: &Entry) -> bool {
-    matches!(&entry.tail, Tail::Call(Call { arguments, block: Some(block) }) if arguments.is_empty() && block.kind.is_empty())
 }

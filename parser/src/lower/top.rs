@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::diagnostic::Span;
 
-use super::{Lowering, is_empty_block, word};
+use super::{Lowering, word};
 use crate::{
     diagnostic::{Code, Finding, quoted},
     syntax::{Block, Entry, Item, ItemKind},
@@ -68,6 +68,8 @@ impl Lowering<'_, '_> {
 
     /// Everything of a pipeline file but the pipeline itself.
     pub(super) fn surroundings(&mut self, top: &Top<'_>) {
+        self.context_parameters(top.parameters);
+        self.triggers(top.triggers);
         self.scope_of_steps();
         if let Some(block) = top.credentials.and_then(|entry| self.block(entry)) {
             self.declare_credentials(block);
@@ -77,11 +79,6 @@ impl Lowering<'_, '_> {
         }
         if let Some(entry) = top.configure {
             self.configure(entry);
-        }
-        for entry in [top.parameters, top.triggers].into_iter().flatten() {
-            if !is_empty_block(entry) {
-                self.not_yet(&quoted(&entry.name.kind), entry.name.span);
-            }
         }
     }
 

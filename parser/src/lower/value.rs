@@ -49,7 +49,7 @@ impl Known {
     }
 
     /// The unit of a duration or a size.
-    fn unit(&self) -> Option<char> {
+    pub(super) fn unit(&self) -> Option<char> {
         let integer = matches!(self.value, plan::Value::Integer(_));
         self.written.as_ref().filter(|_| integer).and_then(|written| written.chars().last()).filter(char::is_ascii_alphabetic)
     }

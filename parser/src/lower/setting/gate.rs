@@ -97,7 +97,7 @@ impl Lowering<'_, '_> {
                 self.error(Finding::new(Code::MisplacedCondition, item.span, message).help(help));
                 continue;
             }
-            match self.decide(&item.clone().into_condition()) {
+            match self.decide_item(item) {
                 Some(Decision::Fails { skip, about_it: true }) => gates.left_out = gates.left_out.take().or(Some(skip)),
                 Some(Decision::Fails { skip, about_it: false }) => skips.push(skip),
                 Some(Decision::InRun(condition)) => gates.conditions.push(condition),
