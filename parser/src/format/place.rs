@@ -13,6 +13,8 @@ pub(super) enum Place {
     Body,
     /// As [`Place::Body`], in a stage: it has a name, and `when` for its gates.
     Stage,
+    /// As [`Place::Body`], in `rollback`.
+    Undo,
     Steps,
     /// Blocks of steps: `notify`, and a step that is made of steps.
     StepBlocks,
@@ -40,8 +42,9 @@ impl Place {
     /// What stands in the block of `name` here.
     pub(super) fn inside(self, name: &str) -> Self {
         match self {
-            Self::File | Self::Blueprint | Self::Body | Self::Stage => match name {
-                "pipeline" | "plan" | "stages" | "parallel" | "fanout" | "each" | "rollback" => Self::Body,
+            Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo => match name {
+                "pipeline" | "plan" | "stages" | "parallel" | "fanout" | "each" => Self::Body,
+                "rollback" => Self::Undo,
                 "stage" => Self::Stage,
                 "blueprint" => Self::Blueprint,
                 "steps" => Self::Steps,
@@ -58,16 +61,20 @@ impl Place {
         }
     }
 
-    /// Whether what stands in here has a line of its own, however short it is.
-    pub(super) fn is_broken(self) -> bool {
-        matches!(self, Self::Body | Self::Stage | Self::Blueprint)
+    /// Whether this many things may stay on one line, if they fit. Each stage, step and condition has a line of its own.
+    pub(super) fn is_short(self, count: usize) -> bool {
+        match self {
+            Self::File | Self::Blueprint | Self::Body => false,
+            Self::Stage | Self::Undo | Self::Steps | Self::StepBlocks | Self::Gates | Self::Conditions => count == 1,
+            Self::Phrases | Self::Settings | Self::Values => true,
+        }
     }
 
     /// Whether `name value` is an older spelling of `name = value` here.
     pub(super) fn is_setting(self, name: &str) -> bool {
         match self {
             Self::Settings => !matches!(name, "from" | "use"),
-            Self::Body | Self::Stage => BODY_SETTINGS.contains(&name),
+            Self::Body | Self::Stage | Self::Undo => BODY_SETTINGS.contains(&name),
             Self::File
             | Self::Blueprint
             | Self::Steps
@@ -83,7 +90,7 @@ impl Place {
     pub(super) fn has_parentheses(self, name: &str) -> bool {
         match self {
             Self::Steps => name == "when",
-            Self::File | Self::Blueprint | Self::Body | Self::Stage => name == "each",
+            Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo => name == "each",
             // A comma behind an argument would go on with the arguments.
             Self::Values => true,
             Self::StepBlocks | Self::Gates | Self::Conditions | Self::Phrases | Self::Settings => {

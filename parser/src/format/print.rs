@@ -255,22 +255,20 @@ impl Printer<'_> {
         self.enclose(pieces, spans, place, ("{", "}"));
     }
 
-    /// A short thing that stood alone on one line stays there; anything else has a line for each.
+    /// What is short and stood on one line stays there; anything else has a line for each.
     fn enclose(&mut self, pieces: &[Piece<'_>], spans: &[Span], place: Place, (open, close): (&str, &str)) {
         let mut shown = pieces.iter().filter(|piece| !matches!(piece, Piece::Gap(_) | Piece::Blank));
-        let (first, second) = (shown.next(), shown.next());
+        let first = shown.next();
+        let has_room = place.is_short(1 + shown.count());
         let has_comment = spans.iter().any(|span| self.has_comment(*span));
         self.out.push(open);
         if first.is_none() && !has_comment {
             return self.out.push(close);
         }
-        let is_short =
-            second.is_none() && !has_comment && !place.is_broken() && !spans.iter().any(|span| self.text_of(*span).contains('\n'));
-        if let (Some(only), true) = (first, is_short) {
+        let is_short = has_room && !has_comment && !spans.iter().any(|span| self.text_of(*span).contains('\n'));
+        if is_short {
             let mark = self.out.begin(0);
-            self.out.push(" ");
-            self.piece(*only, None, place);
-            self.out.push(" ");
+            self.in_a_row(pieces, place);
             self.out.push(close);
             if self.out.end(mark) {
                 return;
@@ -284,6 +282,18 @@ impl Printer<'_> {
         self.out.outdent();
         self.out.line();
         self.out.push(close);
+    }
+
+    /// Pieces on one line, as an attempt.
+    fn in_a_row(&mut self, pieces: &[Piece<'_>], place: Place) {
+        self.out.push(" ");
+        for piece in pieces.iter().filter(|piece| !matches!(piece, Piece::Gap(_) | Piece::Blank)) {
+            if self.out.has_failed() {
+                return;
+            }
+            self.piece(*piece, None, place);
+            self.out.push(" ");
+        }
     }
 
     /// What stands between braces.
@@ -365,12 +375,9 @@ impl Printer<'_> {
         }
         self.out.push(name);
         let inner = place.inside(name);
-        if let ([Argument { keyword: None, value: Value { kind: ValueKind::List(items), span } }], None) =
-            (call.arguments.as_slice(), &call.block)
-            && (inner == Place::Steps && place != Place::Steps)
-        {
+        if let Some((items, span)) = steps_of(call).filter(|_| inner == Place::Steps && place != Place::Steps) {
             self.out.push(" ");
-            return self.enclosed(items, *span, inner, ("{", "}"));
+            return self.steps(items, span);
         }
         let named = if inner == Place::Stage { name_setting(call) } else { None };
         if let Some((_, value)) = named {
@@ -385,7 +392,7 @@ impl Printer<'_> {
         if name == "blueprint" && place == Place::File {
             self.declared = parameters(block);
         }
-        if as_list {
+        if as_list && !block.kind.is_empty() {
             self.steps(&block.kind, block.span);
         } else if let Some((item, _)) = named {
             self.stage_without_name(block, item);
@@ -459,12 +466,22 @@ fn moved(items: &[Item]) -> Option<Moved<'_>> {
 /// The block of a `stages` without a meaning of its own.
 fn wrapper(item: &Item, place: Place) -> Option<&Block> {
     let ItemKind::Entry(entry) = &item.kind else { return None };
-    let is_wrapper = matches!(place, Place::Body | Place::Stage) && entry.name.kind == "stages";
+    let is_wrapper = matches!(place, Place::Body | Place::Stage | Place::Undo) && entry.name.kind == "stages";
     if is_wrapper { only_block(entry) } else { None }
 }
 
 fn inside(block: &Block) -> Span {
     Span { start: block.span.start + 1, end: block.span.end - 1 }
+}
+
+/// The steps of `steps { … }` and `steps [ … ]`, if there are any.
+fn steps_of(call: &Call) -> Option<(&[Item], Span)> {
+    let (items, span) = match (call.arguments.as_slice(), &call.block) {
+        ([], Some(block)) => (&block.kind, block.span),
+        ([Argument { keyword: None, value: Value { kind: ValueKind::List(items), span } }], None) => (items, *span),
+        _ => return None,
+    };
+    (!items.is_empty()).then_some((items.as_slice(), span))
 }
 
 /// The names of a blueprint's parameters.
