@@ -10,6 +10,7 @@
 //! spelled canonically without changing what it says stays as it is.
 
 mod comments;
+mod pieces;
 mod place;
 mod print;
 mod value;
