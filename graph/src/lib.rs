@@ -11,6 +11,7 @@ mod order;
 
 use std::{collections::BTreeMap, fmt};
 
+pub use draw::{Line, Look, Mark, Shape};
 pub use order::Cycle;
 
 /// A directed graph of `Id`s. An edge leads from what comes first to what waits for it.

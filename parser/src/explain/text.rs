@@ -202,11 +202,7 @@ fn at_most(timeout_ms: u64) -> String {
 }
 
 fn person(by: &[String]) -> String {
-    if by.is_empty() {
-        "a person who may approve".to_owned()
-    } else {
-        format!("a person of {}", joined(by.iter().map(|who| printable(who))))
-    }
+    if by.is_empty() { "a person".to_owned() } else { format!("a person of {}", joined(by.iter().map(|who| printable(who)))) }
 }
 
 /// Adds to a text.

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Parts of a path that are groups of their own. Groups are nested no deeper than the language allows, but a name may have a `/` in it.
-const DEPTH_MAX: usize = 65;
+pub(super) const DEPTH_MAX: usize = 65;
 
 /// A group, a stage, or both: a stage with a rollback in it.
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! What people read of a plan.
 
+mod pictures;
 mod plans;
 
 use std::collections::BTreeMap;

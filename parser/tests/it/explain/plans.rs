@@ -199,3 +199,61 @@ pub(crate) fn fanned() -> Plan {
         after("Production", vec![need("Preprod", NeedReason::Environment("cluster".to_owned())), need("confirm", NeedReason::Barrier)]),
     ])
 }
+
+/// A release of a large project: sixty stages in groups, most of them in the order of the source.
+pub(crate) fn sixty() -> Plan {
+    let mut stages = vec![with("Checkout", &[], vec![sh("make")]), with("Lint", &["Checkout"], vec![sh("make lint")])];
+    let mut ends = Vec::new();
+    for service in ["accounts", "billing", "catalogue", "delivery", "search", "web"] {
+        let path = |name: &str| format!("Services/{service}/{name}");
+        stages.push(with(&path("Build"), &["Lint"], vec![sh("make")]));
+        for test in ["Unit", "Contract", "Browser tests"] {
+            stages.push(with(&path(test), &[&path("Build")], vec![sh("make test")]));
+        }
+        let tests = ["Unit", "Contract", "Browser tests"].map(path);
+        stages.push(with(&path("Package"), &tests.each_ref().map(String::as_str), vec![sh("make package")]));
+        ends.push(path("Package"));
+    }
+    let names = |ends: &[String]| ends.to_vec();
+    let mut matrix = Vec::new();
+    for os in ["linux", "mac", "windows"] {
+        for browser in ["firefox", "chromium", "webkit", "an old one with a very long name"] {
+            let name = format!("End to end ({os}, {browser})");
+            let before = names(&ends);
+            let mut stage = with(&name, &before.iter().map(String::as_str).collect::<Vec<_>>(), vec![sh("make e2e")]);
+            if (os, browser) == ("mac", "firefox") {
+                stage.skipped =
+                    Some(Skip { condition: "changed('web/**')".to_owned(), because: "nothing under web/** changed".to_owned() });
+            }
+            stages.push(stage);
+            matrix.push(name);
+        }
+    }
+    let confirm = Wait::Confirm { message: "Ship it?".into(), by: vec!["ops".to_owned()], timeout_ms: None };
+    stages.push(waiting("confirm", &matrix.iter().map(String::as_str).collect::<Vec<_>>(), confirm));
+    let mut before = "confirm".to_owned();
+    for place in ["preprod", "canary", "production"] {
+        let path = |name: &str| format!("Deploy {place}/{name}");
+        stages.push(with(&path("Migrate"), &[&before], vec![sh("make migrate")]));
+        let deployment = Deployment { environment: place.to_owned(), protected: place == "production", settings: BTreeMap::new() };
+        stages.push(Stage { deployment: Some(deployment), ..with(&path("Ship"), &[&path("Migrate")], vec![sh("make ship")]) });
+        let undo = Stage {
+            kind: StageKind::Rollback,
+            needs: vec![need(&path("Ship"), NeedReason::Rollback)],
+            ..Stage::new(&path("Ship/rollback"))
+        };
+        stages.push(undo);
+        stages.push(with(&path("Smoke"), &[&path("Ship")], vec![sh("make smoke")]));
+        stages.push(waiting(&path("wait"), &[&path("Smoke")], Wait::Time { ms: 600_000 }));
+        before = path("wait");
+    }
+    stages.push(with("Announce", &[&before], vec![sh("make announce")]));
+    stages.push(with("Clean up", &["Announce"], vec![sh("make clean")]));
+    let mut plan = Plan::new(stages);
+    let extra = need("Lint", NeedReason::Cache("tools".to_owned()));
+    plan.stages
+        .iter_mut()
+        .filter(|stage| stage.path == "Announce" || stage.path == "Deploy canary/Smoke")
+        .for_each(|stage| stage.needs.push(extra.clone()));
+    plan
+}
