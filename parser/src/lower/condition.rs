@@ -108,9 +108,11 @@ impl Lowering<'_, '_> {
         self.verdict(condition).map(Verdict::decision)
     }
 
-    /// Decides an item of a block of conditions, as in `when { … }`. What stands in no comparison is a mistake that is told.
-    pub(super) fn decide_item(&mut self, item: &Item) -> Option<Decision> {
-        self.verdict_of_item(item).map(Verdict::decision)
+    /// Decides conditions that must all hold, as in `when { … }`. What stands in no comparison is a mistake that is told.
+    pub(super) fn decide_all<'t>(&mut self, items: impl IntoIterator<Item = &'t Item>) -> Option<Decision> {
+        let verdicts: Vec<Option<Verdict>> = items.into_iter().map(|item| self.verdict_of_item(item)).collect();
+        let verdicts = verdicts.into_iter().collect::<Option<Vec<Verdict>>>()?;
+        Some(all(verdicts).decision())
     }
 
     fn verdict_of_item(&mut self, item: &Item) -> Option<Verdict> {

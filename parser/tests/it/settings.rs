@@ -1,9 +1,12 @@
 //! What the settings of stages, groups and the pipeline mean, in the plan's own words.
 
+use std::path::Path;
+
 use model::diagnostic::Diagnostic;
+use parser::Planning;
 use serde_json::{Value, json};
 
-use crate::{codes, planned, refused};
+use crate::{codes, fixture::Fixture, planned, refused};
 
 /// The plan's JSON.
 fn plan(source: &str) -> Value {
@@ -312,7 +315,7 @@ fn what_cannot_be_copied_is_refused() {
         ("stage 'G' { stage 'T' { env { } } } stage 'H' { stage 'T' { env { } } } stage 'A' { env { from 'T' } }", &["E0311"], "G/T"),
         ("stage 'A' { env { from } }", &["E0205"], "from 'Build'"),
         ("stage 'B' { env { } } stage 'A' { env { from 'B' from 'B' } }", &["E0202"], "leave one out"),
-        ("stage 'B' { env { } } stage 'A' { env { from B } }", &["E0205", "E0205"], "from 'Build'"),
+        ("stage 'B' { env { } } stage 'A' { env { from B } }", &["E0205"], "from 'B'"),
     ];
     for (stages, expected, help) in cases {
         let diagnostics = refused(format!("pipeline {{ {stages} }}").as_bytes());
@@ -419,4 +422,78 @@ fn a_credential_of_an_environment_is_used_there_only() {
         assert_eq!(codes(&diagnostics), ["E0805"], "{settings}");
         assert!(diagnostics[0].help.contains("`a`, `c`"), "{diagnostics:#?}");
     }
+}
+
+/// The plan's JSON, with the context that the first lines of the source give.
+fn plan_in(source: &str) -> Value {
+    let fixture = Fixture::of(source.as_bytes(), Path::new("none"));
+    match fixture.plan("Ottofile", source.as_bytes()) {
+        Planning::Plan { document, .. } => serde_json::from_slice(document.bytes()).unwrap(),
+        other => panic!("{source}\n{other:#?}"),
+    }
+}
+
+#[test]
+fn conditions_are_the_same_wherever_they_are_written() {
+    let source = |stage: &str| {
+        format!(
+            "// context: branch=topic event=push
+             pipeline {{
+               stage 'X' {{ gates {{ from 'Z' enter {{ branch == 'x' || tag input 'x?' }} }} when {{ branch == 'w' }} }}
+               stage 'Z' {{ when {{ event == 'tag' }} }}
+               stage 'A' {{ {stage} }}
+             }}"
+        )
+    };
+    let skips = |stage: &str| plan_in(&source(stage))["stages"][2].clone();
+    let both = json!({"condition": "branch == 'main' && tag", "because": "branch is 'topic' and there is no tag"});
+    let expected = skips("gates { enter { branch == 'main' tag } }");
+    assert_eq!(expected["skipped"], both);
+    for stage in ["when { branch == 'main' tag }", "when { branch == 'main' } gates { enter { tag } }"] {
+        assert_eq!(skips(stage), expected, "{stage}");
+    }
+    let turned = skips("gates { enter { tag } } when { branch == 'main' }");
+    assert_eq!(turned["skipped"]["condition"], "tag && branch == 'main'");
+    let copied = skips("gates { from 'X' exit { input 'y?' } } when { branch == 'main' }");
+    assert_eq!(copied["skipped"]["condition"], "event == 'tag' && (branch == 'x' || tag) && branch == 'w' && branch == 'main'");
+    assert_eq!((&copied["enter"][0]["confirm"]["message"], &copied["exit"][0]["confirm"]["message"]), (&json!("x?"), &json!("y?")));
+    let copied = skips("when { from 'X' branch == 'main' }");
+    assert_eq!(copied["skipped"]["condition"], "event == 'tag' && (branch == 'x' || tag) && branch == 'w' && branch == 'main'");
+    assert_eq!((copied.get("enter"), copied.get("exit")), (None, None));
+    for stage in [
+        "gates { enter { tag } } when { branch == 'main' }",
+        "gates { from 'X' exit { input 'y?' } } when { branch == 'main' }",
+        "when { from 'X' }",
+        "gates { from 'X' }",
+    ] {
+        let formatted = parser::format(&source(stage)).unwrap();
+        assert_eq!(plan_in(&formatted), plan_in(&source(stage)), "{formatted}");
+    }
+}
+
+#[test]
+fn a_value_from_outside_is_no_code_and_chooses_no_credential() {
+    let check = |source: &str, expected: &str| {
+        let Planning::Refused(diagnostics) = Fixture::of(source.as_bytes(), Path::new("none")).plan("Ottofile", source.as_bytes()) else {
+            panic!("{source}")
+        };
+        assert_eq!(codes(&diagnostics), [expected], "{source}\n{diagnostics:#?}");
+    };
+    check("pipeline { stage 'A' { services { db { image = 'a' ready = concat('x ', branch) } } } }", "E0801");
+    check("credentials { a = vault('x/y#z') } pipeline { stage 'A' { credentials = [branch] } }", "E0206");
+    let source = "// context: branch=topic\npipeline { stage 'A' { lock = branch env { B = branch } runtime { docker { image = concat('a:', branch) } } } }";
+    let stage = plan_in(source)["stages"][0].clone();
+    assert_eq!(
+        (&stage["lock"], &stage["environment"], &stage["container"]["image"]),
+        (&json!("topic"), &json!({"B": "topic"}), &json!("a:topic"))
+    );
+}
+
+#[test]
+fn what_is_copied_and_wrong_here_is_told_at_both_places() {
+    let diagnostics = refused(
+        b"pipeline { stage 'B' { env { from 'A' } } stage 'A' { env { X = it } when { it == 'x' } } stage 'C' { when { from 'A' } } }",
+    );
+    let found = codes(&diagnostics);
+    assert!(found.contains(&"E0314") && found.contains(&"E0409"), "{diagnostics:#?}");
 }

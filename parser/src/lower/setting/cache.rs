@@ -114,7 +114,13 @@ impl Lowering<'_, '_> {
         let known = self.known(value)?.value;
         let paths = match known {
             plan::Value::List(paths) => paths,
-            path => vec![path],
+            path @ (plan::Value::Boolean(_)
+            | plan::Value::Integer(_)
+            | plan::Value::Text(_)
+            | plan::Value::Decimal { .. }
+            | plan::Value::Variable { .. }
+            | plan::Value::Call { .. }
+            | plan::Value::Steps { .. }) => vec![path],
         };
         if paths.is_empty() {
             return self.wrong_value(value, "a cache of nothing", HELP);
@@ -149,10 +155,7 @@ fn is_use(item: &Item) -> bool {
 }
 
 fn item_span(list: &Value, place: usize) -> Span {
-    match &list.kind {
-        ValueKind::List(items) => items.get(place).map_or(list.span, |item| item.span),
-        _ => list.span,
-    }
+    if let ValueKind::List(items) = &list.kind { items.get(place).map_or(list.span, |item| item.span) } else { list.span }
 }
 
 /// Why a path leads out of the work directory, or is none.

@@ -29,10 +29,21 @@ pub(super) fn is_from(entry: &Entry) -> bool {
     entry.name.kind == "from" && matches!(entry.tail, Tail::Call(_))
 }
 
+/// The `Build` of `from Build`, which reads as two entries.
+pub(super) fn unquoted<'t>(from: &Entry, next: Option<&'t Item>) -> Option<&'t Name> {
+    match (&from.tail, next.map(|item| &item.kind)) {
+        (
+            Tail::Call(Call { arguments, block: None }),
+            Some(ItemKind::Entry(Entry { name, tail: Tail::Call(Call { arguments: none, block: None }) })),
+        ) if arguments.is_empty() && none.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
 /// The stages of a file that have a name in it, with those of their blocks that can be copied.
 #[derive(Debug, Default)]
 pub(in crate::lower) struct Stages {
-    stages: Vec<Stage>,
+    all: Vec<Stage>,
     by_path: BTreeMap<u64, Vec<usize>>,
     by_name: BTreeMap<String, Vec<usize>>,
 }
@@ -53,6 +64,8 @@ pub(super) struct Layer<'t> {
     pub(super) block: &'static str,
     /// Whether only conditions are copied.
     pub(super) conditions_only: bool,
+    /// Whether they stand in another stage.
+    pub(super) is_copied: bool,
 }
 
 /// A block that is copied.
@@ -96,7 +109,7 @@ impl Lowering<'_, '_> {
                     return;
                 }
                 let before = self.findings.errors();
-                read(self, &Layer { items: &block.kind, block: name, conditions_only });
+                read(self, &Layer { items: &block.kind, block: name, conditions_only, is_copied: true });
                 if self.findings.errors() > before {
                     let message = format!("what is copied from {} is wrong here", quoted(&stages.path(stage)));
                     let help = format!("it stands in line {}", self.line(block.span.start));
@@ -104,7 +117,7 @@ impl Lowering<'_, '_> {
                 }
             }
         }
-        read(self, &Layer { items: &block.kind, block: name, conditions_only: false });
+        read(self, &Layer { items: &block.kind, block: name, conditions_only: false, is_copied: false });
     }
 
     /// The stages of the file that is being read; found once.
@@ -122,7 +135,7 @@ impl Lowering<'_, '_> {
     /// Follows what a block copies. It recurses as far as [`INCLUDE_DEPTH_MAX`].
     fn walk(&mut self, name: &'static str, block: &Block, conditions_only: bool, walk: &mut Walk<'_>) {
         let mut first: Option<Span> = None;
-        for item in &block.kind {
+        for (place, item) in block.kind.iter().enumerate() {
             let ItemKind::Entry(entry) = &item.kind else { continue };
             if !is_from(entry) {
                 continue;
@@ -132,15 +145,21 @@ impl Lowering<'_, '_> {
                 self.doubled("`from`", span, first);
                 continue;
             }
+            if let Some(name) = unquoted(entry, block.kind.get(place + 1)) {
+                let finding = Finding::new(Code::Shape, name.span, "the name of a stage stands in quotes");
+                self.error(finding.help(format!("write `from '{}'`", excerpt(&name.kind))));
+                continue;
+            }
             let Some((stage, written)) = self.copied_stage(entry, walk.stages) else { continue };
             let names: &[&'static str] = match name {
                 // `when` is an older spelling of the conditions of `gates`: what one has, the other copies.
-                "when" | "gates" => &["gates", "when"],
+                "when" | "gates" => &["when", "gates"],
                 _ => &[name],
             };
-            let Stage { blocks, declared, .. } = &walk.stages.stages[stage];
-            let found: Vec<(&'static str, Rc<Block>)> =
+            let Stage { blocks, declared, .. } = &walk.stages.all[stage];
+            let mut found: Vec<(&'static str, Rc<Block>)> =
                 names.iter().filter_map(|name| blocks.get(name).map(|block| (*name, Rc::clone(block)))).collect();
+            found.sort_by_key(|(_, block)| block.span);
             if found.is_empty() {
                 let message = format!("the stage {} has no `{name}` that could be copied", quoted(&written.kind));
                 let help = "only a block that stands in the stage itself is copied, not what it inherits from its group";
@@ -154,31 +173,39 @@ impl Lowering<'_, '_> {
                     declared: *declared,
                 });
             }
-            for (found_name, found) in found {
-                self.follow(found_name, &found, conditions_only || name == "when", (stage, written.span), walk);
-            }
+            // What they copy comes first, and then both together, as if they were one: so it makes no difference in which the conditions are.
+            let conditions_only = conditions_only || name == "when";
+            let copied: Vec<Option<Copied>> = found
+                .into_iter()
+                .map(|(name, block)| self.follow(Copied { name, block, conditions_only, from: written.span, stage }, walk))
+                .collect();
+            walk.copied.extend(copied.into_iter().flatten());
         }
     }
 
-    fn follow(&mut self, name: &'static str, block: &Rc<Block>, conditions_only: bool, at: (usize, Span), walk: &mut Walk<'_>) {
-        let (stage, from) = at;
+    /// Follows what a block copies that is copied itself; `None` if it is copied already, or cannot be, which is told.
+    fn follow(&mut self, copied: Copied, walk: &mut Walk<'_>) -> Option<Copied> {
+        let Copied { name, block, conditions_only, from, stage } = &copied;
         if let Some(place) = walk.way.iter().position(|(span, _)| *span == block.span) {
             let way = walk.way[place..].iter().skip(1).filter_map(|(_, stage)| *stage);
-            let circle: Vec<String> = [stage].into_iter().chain(way).chain([stage]).map(|stage| quoted(&walk.stages.path(stage))).collect();
-            let finding = Finding::new(Code::CopyCircle, from, "this copies itself").label("closes the circle");
-            return self.error(finding.help(format!("the circle: {}", circle.join(" → "))));
+            let circle: Vec<String> =
+                [*stage].into_iter().chain(way).chain([*stage]).map(|stage| quoted(&walk.stages.path(stage))).collect();
+            let finding = Finding::new(Code::CopyCircle, *from, "this copies itself").label("closes the circle");
+            self.error(finding.help(format!("the circle: {}", circle.join(" → "))));
+            return None;
         }
         if walk.way.len() > INCLUDE_DEPTH_MAX {
             let message = format!("`from` goes on for more than {INCLUDE_DEPTH_MAX} stages");
-            return self.error(Finding::new(Code::IncludeTooDeep, from, message).help("copy from the stage that has it"));
+            self.error(Finding::new(Code::IncludeTooDeep, *from, message).help("copy from the stage that has it"));
+            return None;
         }
-        if !walk.seen.insert((block.span, conditions_only)) {
-            return;
+        if !walk.seen.insert((block.span, *conditions_only)) {
+            return None;
         }
-        walk.way.push((block.span, Some(stage)));
-        self.walk(name, block, conditions_only, walk);
+        walk.way.push((block.span, Some(*stage)));
+        self.walk(name, block, *conditions_only, walk);
         walk.way.pop();
-        walk.copied.push(Copied { name, block: Rc::clone(block), conditions_only, from, stage });
+        Some(copied)
     }
 
     /// The stage that `from '…'` names.
@@ -221,7 +248,7 @@ impl Stages {
             let ItemKind::Entry(Entry { name, tail: Tail::Call(Call { arguments, block: Some(block) }) }) = &item.kind else { continue };
             if TRANSPARENT.contains(&name.kind.as_str()) {
                 self.collect(&block.kind, outer);
-            } else if name.kind == "stage" && self.stages.len() < STAGES_MAX {
+            } else if name.kind == "stage" && self.all.len() < STAGES_MAX {
                 let written = match arguments.first() {
                     Some(argument) => text(&argument.value),
                     None => block.kind.iter().find_map(name_of),
@@ -241,13 +268,13 @@ impl Stages {
             }
         }
         let hash = match outer {
-            Some(outer) => hashed(hashed(self.stages[outer].hash, "/"), name),
+            Some(outer) => hashed(hashed(self.all[outer].hash, "/"), name),
             None => hashed(HASH_START, name),
         };
-        let place = self.stages.len();
+        let place = self.all.len();
         self.by_path.entry(hash).or_default().push(place);
         self.by_name.entry(name.to_owned()).or_default().push(place);
-        self.stages.push(Stage { name: name.to_owned(), declared, outer, hash, blocks });
+        self.all.push(Stage { name: name.to_owned(), declared, outer, hash, blocks });
         place
     }
 
@@ -263,11 +290,11 @@ impl Stages {
     }
 
     fn path(&self, stage: usize) -> String {
-        let mut names = vec![self.stages[stage].name.as_str()];
-        let mut next = self.stages[stage].outer;
+        let mut names = vec![self.all[stage].name.as_str()];
+        let mut next = self.all[stage].outer;
         while let Some(outer) = next {
-            names.push(&self.stages[outer].name);
-            next = self.stages[outer].outer;
+            names.push(&self.all[outer].name);
+            next = self.all[outer].outer;
         }
         names.reverse();
         names.join("/")
@@ -290,6 +317,6 @@ fn name_of(item: &Item) -> Option<&str> {
     match &item.kind {
         ItemKind::Entry(Entry { name, tail: Tail::Assign(value) }) if name.kind == "name" => text(value),
         ItemKind::Entry(Entry { name, tail: Tail::Call(call) }) if name.kind == "name" => text(&call.arguments.first()?.value),
-        _ => None,
+        ItemKind::Entry(_) | ItemKind::Value(_) | ItemKind::Condition(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! `gates { enter { … } exit { … } }` and `when { … }`: a false condition skips the stage, and what is waited for is waited for without an
 //! agent.
 
-use model::plan::{Skip, Wait};
+use model::plan::{self, Wait};
 
 use super::{Gates, Lowering, Settings, copy::Layer};
 use crate::{
@@ -17,25 +17,57 @@ const WAITS: [&str; 3] = ["input", "webhook", "poll"];
 const OTHER_WAITS: [&str; 5] = ["confirm", "prompt", "wait", "pause", "time"];
 const FORM: &str = "write `gates { enter { branch == 'main' } exit { webhook { description = '…' } } }`";
 
+/// Where conditions of a stage are written, in the order in which they are told: copied ones first, then as the blocks stand. It is that in
+/// which `otto fmt` puts `when` and `enter` into one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConditionPlace {
+    is_own: bool,
+    /// Where the stage's own block begins.
+    start: usize,
+}
+
 impl Lowering<'_, '_> {
     /// `gates { … }`, with what is copied into it.
     pub(super) fn gates(&mut self, entry: &Entry, settings: &mut Settings) {
         let Some(block) = self.block(entry) else { return };
         let Settings { gates, from, .. } = settings;
-        self.with_copies("gates", block, from, |lowering, layer| lowering.gate_layer(layer, gates));
+        self.with_copies("gates", block, from, |lowering, layer| {
+            let place = ConditionPlace { is_own: !layer.is_copied, start: block.span.start };
+            lowering.gate_layer(layer, place, gates);
+        });
+        self.decide_gates(gates);
     }
 
     /// `when { … }`, the older spelling of the conditions of `enter`.
     pub(super) fn when(&mut self, entry: &Entry, settings: &mut Settings) {
         let Some(block) = self.block(entry) else { return };
         let Settings { gates, from, .. } = settings;
-        self.with_copies("when", block, from, |lowering, layer| lowering.gate_layer(layer, gates));
+        self.with_copies("when", block, from, |lowering, layer| {
+            let place = ConditionPlace { is_own: !layer.is_copied, start: block.span.start };
+            lowering.gate_layer(layer, place, gates);
+        });
+        self.decide_gates(gates);
     }
 
-    fn gate_layer(&mut self, layer: &Layer<'_>, gates: &mut Gates) {
+    /// Decides all conditions of a stage as if they stood in one block, so that it makes no difference in how many they are written.
+    fn decide_gates(&mut self, gates: &mut Gates) {
+        gates.skip = None;
+        gates.left_out = None;
+        gates.conditions.clear();
+        match self.decide_all(gates.written.values().flatten()) {
+            Some(Decision::Fails { skip, about_it: true }) => gates.left_out = Some(skip),
+            Some(Decision::Fails { skip, about_it: false }) => gates.skip = Some(skip),
+            Some(Decision::InRun(plan::Condition::All(conditions))) => gates.conditions = conditions,
+            Some(Decision::InRun(condition)) => gates.conditions = vec![condition],
+            Some(Decision::Holds) | None => {}
+        }
+    }
+
+    fn gate_layer(&mut self, layer: &Layer<'_>, place: ConditionPlace, gates: &mut Gates) {
         if layer.block == "when" {
             let conditions = layer.items.iter().filter(|item| !is_from(item)).collect();
-            return self.conditions(conditions, "`when`", gates);
+            let sound = self.conditions(conditions, "`when`", layer);
+            return gates.written.entry(place).or_default().extend(sound);
         }
         let entries: Vec<Item> = layer.items.iter().filter(|item| self.is_of_gates(item)).cloned().collect();
         for entry in self.entries(&entries, "in `gates`") {
@@ -43,7 +75,8 @@ impl Lowering<'_, '_> {
             let (waits, conditions): (Vec<&Item>, Vec<&Item>) = block.kind.iter().partition(|item| wait_word(item).is_some());
             match entry.name.kind.as_str() {
                 "enter" => {
-                    self.conditions(conditions, "`enter`", gates);
+                    let sound = self.conditions(conditions, "`enter`", layer);
+                    gates.written.entry(place).or_default().extend(sound);
                     if !layer.conditions_only {
                         let waits = self.waits(&waits);
                         gates.enter.extend(waits);
@@ -84,28 +117,25 @@ impl Lowering<'_, '_> {
         false
     }
 
-    /// Decides conditions of which all must hold.
-    fn conditions(&mut self, items: Vec<&Item>, within: &str, gates: &mut Gates) {
-        let mut skips: Vec<Skip> = Vec::new();
+    /// The conditions among what stands where conditions stand. Copied ones are tried alone, so that a mistake in them is told of the copy.
+    fn conditions(&mut self, items: Vec<&Item>, within: &str, layer: &Layer<'_>) -> Vec<Item> {
+        let mut sound = Vec::new();
         for item in items {
-            if let Some(word) = misplaced_wait(item) {
-                let message = format!("{} is no condition, so it cannot stand in {within}", quoted(word));
-                let help = match word {
-                    word if WAITS.contains(&word) => format!("write `gates {{ enter {{ {word} … }} }}`"),
-                    _ => "what is waited for before or after a stage is `input '…'`, `webhook { … }` or `poll { … }`".to_owned(),
-                };
-                self.error(Finding::new(Code::MisplacedCondition, item.span, message).help(help));
+            let Some(word) = misplaced_wait(item) else {
+                sound.push(item);
                 continue;
-            }
-            match self.decide_item(item) {
-                Some(Decision::Fails { skip, about_it: true }) => gates.left_out = gates.left_out.take().or(Some(skip)),
-                Some(Decision::Fails { skip, about_it: false }) => skips.push(skip),
-                Some(Decision::InRun(condition)) => gates.conditions.push(condition),
-                Some(Decision::Holds) | None => {}
-            }
+            };
+            let message = format!("{} is no condition, so it cannot stand in {within}", quoted(word));
+            let help = match word {
+                word if WAITS.contains(&word) => format!("write `gates {{ enter {{ {word} … }} }}`"),
+                _ => "what is waited for before or after a stage is `input '…'`, `webhook { … }` or `poll { … }`".to_owned(),
+            };
+            self.error(Finding::new(Code::MisplacedCondition, item.span, message).help(help));
         }
-        skips.splice(0..0, gates.skip.take());
-        gates.skip = joined(skips);
+        if layer.is_copied {
+            self.decide_all(sound.iter().copied());
+        }
+        sound.into_iter().cloned().collect()
     }
 
     fn waits(&mut self, items: &[&Item]) -> Vec<Wait> {
@@ -120,19 +150,6 @@ impl Lowering<'_, '_> {
         }
         waits
     }
-}
-
-/// One reason for all that is false.
-fn joined(skips: Vec<Skip>) -> Option<Skip> {
-    let all = skips.len();
-    skips.into_iter().reduce(|first, next| {
-        let alone = |condition: String| if condition.contains(" || ") { format!("({condition})") } else { condition };
-        debug_assert!(all > 1, "two are joined");
-        Skip {
-            condition: format!("{} && {}", alone(first.condition), alone(next.condition)),
-            because: format!("{}, {}", first.because, next.because),
-        }
-    })
 }
 
 fn is_from(item: &Item) -> bool {

@@ -1,10 +1,10 @@
 //! What a group gives to what stands in it: variables of the environment add up by name and conditions add up; of everything else the
 //! innermost wins. Waits of a group's gates are not inherited: they happen once, so they are stages of their own.
 
-use model::plan::{Effect, Service, Stage, Value};
+use model::plan::{Effect, Service, Stage};
 
 use super::{Cache, From, Runtime, Settings};
-use crate::{diagnostic::FileId, limits::json_bytes, syntax::Name};
+use crate::{diagnostic::FileId, syntax::Name};
 
 /// The settings of a stage with those of the groups around it, and of the pipeline.
 #[derive(Debug, Clone, Copy)]
@@ -103,22 +103,42 @@ impl<'a> Inherited<'a> {
 }
 
 impl Settings {
-    /// Bytes that they take in the plan at most.
+    /// Bytes that they take in the plan at most, but for `notify`, whose steps are counted where they are read.
     fn bytes(&self) -> usize {
-        let text = |text: &Option<String>| text.as_deref().map_or(0, json_bytes);
-        self.environment.iter().map(|(name, value)| json_bytes(name) + value_bytes(value)).sum::<usize>() + text(&self.lock)
+        let Self { environment, lock, deployment, runtime, services, cache, gates, credentials, .. } = self;
+        let runtime = runtime.as_ref().map(|Runtime { requires, container }| (requires, container));
+        let cache = cache.as_ref().map(|cache| {
+            let used: Vec<&str> = cache.used.iter().map(|name| name.kind.as_str()).collect();
+            let id_bytes = used.len() * CACHE_USE_BYTES;
+            json_bytes(&(&cache.defined, used)) + id_bytes
+        });
+        let credentials: Option<Vec<&str>> = credentials.as_ref().map(|names| names.iter().map(|name| name.kind.as_str()).collect());
+        let gates = (&gates.skip, &gates.conditions, &gates.enter, &gates.exit);
+        json_bytes(&(environment, lock, deployment, runtime, services, gates, credentials)) + cache.unwrap_or_default()
     }
 }
 
-/// Bytes of a value in JSON at most, steps left out.
-fn value_bytes(value: &Value) -> usize {
-    match value {
-        Value::Boolean(_) | Value::Integer(_) => 20,
-        Value::Text(text) => json_bytes(text),
-        Value::Decimal { decimal } => json_bytes(decimal) + 12,
-        Value::Variable { variable } => json_bytes(variable) + 13,
-        Value::Call { arguments, .. } => 64 + arguments.iter().map(value_bytes).sum::<usize>(),
-        Value::Steps { .. } => 64,
-        Value::List(values) => 2 + values.iter().map(value_bytes).sum::<usize>(),
+/// Bytes of a used cache in the plan besides its name: the id of the stage that makes it.
+const CACHE_USE_BYTES: usize = 64;
+
+/// Bytes of the JSON of a part of the plan.
+fn json_bytes(part: &impl serde::Serialize) -> usize {
+    let mut counted = Counted(0);
+    // Nothing that can stand in a plan fails to be written.
+    let _written: Result<(), serde_json::Error> = serde_json::to_writer(&mut counted, part);
+    counted.0
+}
+
+/// Counts what is written to it.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -23,7 +23,7 @@ pub(super) use self::{check::CredentialPlaces, copy::Stages, inherited::Inherite
 use super::Lowering;
 use crate::{
     diagnostic::FileId,
-    syntax::{Entry, Name, Spanned},
+    syntax::{Entry, Item, Name, Spanned},
 };
 
 /// What is written at one stage, group or pipeline; what is not, is inherited.
@@ -77,6 +77,8 @@ pub(super) struct Gates {
     pub(super) conditions: Vec<plan::Condition>,
     pub(super) enter: Vec<Wait>,
     pub(super) exit: Vec<Wait>,
+    /// The conditions as they are written.
+    written: BTreeMap<gate::ConditionPlace, Vec<Item>>,
 }
 
 /// A block that is copied: `runtime { from 'Build' }`.

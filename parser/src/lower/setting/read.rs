@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use model::{diagnostic::Span, plan};
 
-use super::Lowering;
+use super::{
+    Lowering,
+    copy::{is_from, unquoted},
+};
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
     limits::{DURATION_MS_MAX, SETTING_TEXT_BYTES_MAX},
@@ -39,7 +42,7 @@ impl Lowering<'_, '_> {
     }
 
     /// The block of `key { … }` or `key = { … }`; `None` if it has none, which is not told.
-    pub(in crate::lower) fn block_of<'t>(entry: &'t Entry) -> Option<&'t Block> {
+    pub(in crate::lower) fn block_of(entry: &Entry) -> Option<&Block> {
         match &entry.tail {
             Tail::Call(Call { arguments, block: Some(block) }) if arguments.is_empty() => Some(block),
             Tail::Assign(Value { kind: ValueKind::Block(block), .. }) => Some(block),
@@ -75,13 +78,16 @@ impl Lowering<'_, '_> {
     pub(in crate::lower) fn entries<'t>(&mut self, items: &'t [Item], within: &str) -> Vec<&'t Entry> {
         let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
         let mut entries = Vec::new();
-        for item in items {
+        let mut items = items.iter().peekable();
+        while let Some(item) = items.next() {
             let ItemKind::Entry(entry) = &item.kind else {
                 let message = format!("a value alone means nothing {within}");
                 self.error(Finding::new(Code::Shape, item.span, message).help("write `name = value`"));
                 continue;
             };
-            if super::copy::is_from(entry) {
+            if is_from(entry) {
+                // The name behind a `from` without quotes is told there.
+                items.next_if(|next| unquoted(entry, Some(*next)).is_some());
                 continue;
             }
             if let Some(first) = seen.get(entry.name.kind.as_str()).copied() {

@@ -116,27 +116,22 @@ impl Lowering<'_, '_> {
     /// A value that an agent's fact is compared with: a text, a number, a boolean, or several of which all must be met.
     fn wanted_fact(&mut self, value: &Value) -> Option<plan::Value> {
         const HELP: &str = "a number asks for at least as much, a text for the same, `true` for any; of a list, all";
-        let known = match &value.kind {
-            ValueKind::Duration(_) => return self.wrong_value(value, "no agent has a duration", HELP),
-            _ => self.known(value)?.value,
-        };
-        let is_scalar = |value: &plan::Value| {
-            matches!(
-                value,
-                plan::Value::Boolean(_)
-                    | plan::Value::Integer(_)
-                    | plan::Value::Decimal { .. }
-                    | plan::Value::Text(_)
-                    | plan::Value::Variable { .. }
-                    | plan::Value::Call { .. }
-            )
-        };
-        match &known {
-            plan::Value::List(values) if values.is_empty() => self.wrong_value(value, "an empty list asks for nothing", HELP),
-            plan::Value::List(values) if values.iter().all(is_scalar) => Some(known),
-            scalar if is_scalar(scalar) => Some(known),
-            _ => self.wrong_value(value, "this can be no fact of an agent", HELP),
+        if let ValueKind::Duration(_) = value.kind {
+            return self.wrong_value(value, "no agent has a duration", HELP);
         }
+        let known = self.known(value)?.value;
+        let sound = match &known {
+            plan::Value::List(values) if values.is_empty() => return self.wrong_value(value, "an empty list asks for nothing", HELP),
+            plan::Value::List(values) => !values.iter().any(|value| matches!(value, plan::Value::List(_) | plan::Value::Steps { .. })),
+            plan::Value::Steps { .. } => false,
+            plan::Value::Boolean(_)
+            | plan::Value::Integer(_)
+            | plan::Value::Text(_)
+            | plan::Value::Decimal { .. }
+            | plan::Value::Variable { .. }
+            | plan::Value::Call { .. } => true,
+        };
+        if sound { Some(known) } else { self.wrong_value(value, "this can be no fact of an agent", HELP) }
     }
 
     /// `docker { image = 'ruby:2.6' }`.
@@ -147,13 +142,11 @@ impl Lowering<'_, '_> {
             return None;
         };
         let keys = self.keyed(&block.kind, &DOCKER);
-        match keys.get("image") {
-            Some(image) => self.image(image).map(|image| Container { image }),
-            None => {
-                self.missing_key(&entry.name, block, &DOCKER, "image", "write `docker { image = 'ruby:2.6' }`");
-                None
-            }
-        }
+        let Some(image) = keys.get("image") else {
+            self.missing_key(&entry.name, block, &DOCKER, "image", "write `docker { image = 'ruby:2.6' }`");
+            return None;
+        };
+        self.image(image).map(|image| Container { image })
     }
 
     /// `image = 'ruby:2.6'`.
@@ -179,16 +172,14 @@ impl Lowering<'_, '_> {
             return None;
         };
         let value = self.value_of(label)?;
-        match &value.kind {
-            ValueKind::List(_) => {
-                let labels = self.lines_of_text(value, "a label")?;
-                if labels.is_empty() {
-                    return self.wrong_value(value, "an empty list asks for nothing", "write `label = 'office'`");
-                }
-                Some(plan::Value::List(labels.into_iter().map(|label| plan::Value::Text(label.kind)).collect()))
-            }
-            _ => self.line_or_variable(value, "a label"),
+        if !matches!(value.kind, ValueKind::List(_)) {
+            return self.line_or_variable(value, "a label");
         }
+        let labels = self.lines_of_text(value, "a label")?;
+        if labels.is_empty() {
+            return self.wrong_value(value, "an empty list asks for nothing", "write `label = 'office'`");
+        }
+        Some(plan::Value::List(labels.into_iter().map(|label| plan::Value::Text(label.kind)).collect()))
     }
 
     fn may_be_a_slip(&mut self, name: &Name) {
