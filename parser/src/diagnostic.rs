@@ -86,6 +86,16 @@ codes! {
     MissingSetting = "E0318",
     /// What cannot be the name of a host.
     HostName = "E0319",
+    /// Stages wait for each other in a circle.
+    StageCircle = "E0306",
+    /// No stage makes what is used.
+    NothingMakes = "E0307",
+    /// What is used is made by a stage that is not waited for.
+    NotWaitedFor = "E0308",
+    /// Several stages make what is used, and nothing says which.
+    SeveralMake = "E0309",
+    /// A pipeline where a blueprint belongs, or the other way round.
+    WrongFile = "E0208",
     /// No library has this step.
     UnknownStep = "E0401",
     /// Not a step, where a step belongs.
@@ -316,6 +326,11 @@ impl Findings {
     /// How many errors there are so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors.found.len() + self.errors.left_out
+    }
+
+    /// Whether no more errors are shown: then the costly part of their text need not be made.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.found.len() >= DIAGNOSTICS_MAX
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -2,10 +2,12 @@
 //!
 //! [`declare`] reads what the file declares; [`wire`] gives each stage its path, its inherited settings and what it waits for.
 
+mod blueprint;
 mod condition;
 mod configure;
 mod credential;
 mod declare;
+mod each;
 mod environment;
 mod fact;
 mod function;
@@ -15,12 +17,14 @@ mod json;
 mod library;
 mod lock;
 mod mention;
+mod notify;
 mod parameter;
 mod setting;
 mod step;
 mod top;
 mod trigger;
 mod value;
+mod verb;
 mod wire;
 mod word;
 
@@ -85,6 +89,9 @@ pub(crate) fn lower<'a>(
         declared_credentials: BTreeMap::new(),
         environments: BTreeMap::new(),
         stage_blocks: BTreeMap::new(),
+        groups: Vec::new(),
+        suffixes: Vec::new(),
+        incomplete: false,
         expanded_bytes: 0,
         stages: 0,
         steps: 0,
@@ -128,6 +135,11 @@ struct Lowering<'l, 'a> {
     environments: BTreeMap<String, environment::Environment>,
     /// The blocks that can be copied, of files that copy some.
     stage_blocks: BTreeMap<FileId, Rc<setting::Stages>>,
+    /// The groups around what is being read, and what tells the branches of `each` around it from their siblings.
+    groups: Vec<String>,
+    suffixes: Vec<String>,
+    /// Whether something wrong was left out, so that not every stage is there.
+    incomplete: bool,
     /// Bytes of source that were read once more, by `each`, `from` and steps made of steps.
     expanded_bytes: usize,
     /// Stages and steps so far.
@@ -139,17 +151,18 @@ impl<'a> Lowering<'_, 'a> {
     fn document(&mut self) -> Option<PlanDocument> {
         let tree = Rc::clone(&self.source.tree);
         let top = self.top_level(&tree.items);
-        self.surroundings(&top);
-        let pipeline = self.pipeline_of(&top)?;
-        let (settings, nodes) = self.pipeline(pipeline);
-        let credential_places = self.credential_places();
-        let lines = &self.files.get(self.source.id).lines;
-        let stages = wire::wire(&settings, nodes, &credential_places, lines, self.findings)?;
+        let pipeline = self.whole(&top)?;
+        // What a file that is asked for holds may be what a stage needs.
+        if !self.needs.is_empty() {
+            return None;
+        }
+        let newer = pipeline.newer;
+        let wire::Wired { stages, notify } = wire::wire(pipeline, self)?;
         if self.findings.has_errors() {
             return None;
         }
         let credentials = self.used_credentials(&stages);
-        let mut plan = Plan { credentials, ..Plan::new(stages) };
+        let mut plan = Plan { credentials, newer, notify, ..Plan::new(stages) };
         self.libraries_of(&mut plan);
         Some(PlanDocument::new(plan))
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use model::diagnostic::Span;
 
-use super::{Lowering, word};
+use super::{Lowering, blueprint::ENDING, declare::Pipeline, word};
 use crate::{
     diagnostic::{Code, Finding, quoted},
-    syntax::{Block, Entry, Item, ItemKind},
+    syntax::{Entry, Item, ItemKind},
 };
 
 /// What stands at the top level of a file, in the order of its meaning: each block may use what those before it bring in.
@@ -82,13 +82,34 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// The block of the pipeline; `None` if there is none, which is told.
-    pub(super) fn pipeline_of<'t>(&mut self, top: &Top<'t>) -> Option<&'t Block> {
-        if let Some(entry) = top.pipeline {
-            return self.block(entry);
+    /// What the file holds: a pipeline, or a blueprint that is checked by itself. `None` if it is neither, which is told.
+    pub(super) fn whole(&mut self, top: &Top<'_>) -> Option<Pipeline> {
+        if top.pipeline.is_some() || top.blueprint.is_none() {
+            self.surroundings(top);
         }
-        let finding = Finding::new(Code::NoPipeline, Span::default(), "the file has no `pipeline` block");
-        self.error(finding.help("begin with `pipeline { stage 'Build' { steps { sh 'make' } } }`"));
-        None
+        match (top.pipeline, top.blueprint) {
+            (Some(pipeline), None) => {
+                let block = self.block(pipeline)?;
+                Some(self.pipeline(block))
+            }
+            (None, Some(blueprint)) => self.blueprint_alone(top, blueprint),
+            (Some(_), Some(blueprint)) => {
+                let finding = Finding::new(Code::WrongFile, blueprint.name.span, "a pipeline and a blueprint cannot stand in one file");
+                self.error(finding.help("write the blueprint into a file of its own, and take its stages with `from`"));
+                None
+            }
+            (None, None) => {
+                let blueprint = self.input.path.ends_with(ENDING);
+                let finding = if blueprint {
+                    Finding::new(Code::NoPipeline, Span::default(), "the file has no `blueprint` block")
+                        .help("begin with `blueprint { plan { stage 'Build' { steps { sh 'make' } } } }`")
+                } else {
+                    Finding::new(Code::NoPipeline, Span::default(), "the file has no `pipeline` block")
+                        .help("begin with `pipeline { stage 'Build' { steps { sh 'make' } } }`")
+                };
+                self.error(finding);
+                None
+            }
+        }
     }
 }

@@ -3,24 +3,38 @@
 use crate::suggest::did_you_mean;
 
 /// What may stand at the top level.
-const TOP_LEVEL: [&str; 9] = ["use", "configure", "parameters", "triggers", "environments", "credentials", "pipeline", "blueprint", "vars"];
+pub(super) const TOP_LEVEL: [&str; 9] =
+    ["use", "configure", "parameters", "triggers", "environments", "credentials", "pipeline", "blueprint", "vars"];
 
-/// What is part of the language in a pipeline or a stage, but not of this version.
-pub(super) const BODY_TO_COME: [&str; 14] = [
-    "confirm",
-    "each",
-    "fanout",
-    "from",
+/// What makes stages, and what they stand in: inside `pipeline`, a group, `stages`, `plan` and `each`.
+const VERBS: [&str; 12] =
+    ["steps", "stage", "stages", "parallel", "fanout", "each", "from", "confirm", "prompt", "wait", "pause", "rollback"];
+
+/// Settings that a whole pipeline can have: the defaults of its stages.
+const PIPELINE_SETTINGS: [&str; 6] = ["runtime", "env", "timeout", "retry", "effect", "checkout"];
+
+/// What a pipeline says of itself.
+const PIPELINE_OWN: [&str; 3] = ["notify", "newer", "order"];
+
+/// Settings of a stage, and of a group as the defaults of what is in it.
+const STAGE_SETTINGS: [&str; 17] = [
+    "name",
     "needs",
-    "newer",
+    "runtime",
+    "env",
+    "timeout",
+    "retry",
+    "effect",
+    "checkout",
+    "environment",
+    "credentials",
+    "lock",
+    "allow_failure",
+    "services",
+    "cache",
+    "gates",
+    "when",
     "notify",
-    "order",
-    "pause",
-    "prompt",
-    "rollback",
-    "wait",
-    "parameters",
-    "triggers",
 ];
 
 /// Where something stands.
@@ -28,40 +42,27 @@ pub(super) const BODY_TO_COME: [&str; 14] = [
 pub(super) enum Place {
     Pipeline,
     Stage,
-    /// In `stages { }`.
+    /// In `stages { }`, or the `plan` of a blueprint.
     Stages,
     Parallel,
+    Fanout,
+    Each,
+    Rollback,
 }
 
 impl Place {
     /// What may stand here.
-    pub(super) fn words(self) -> &'static [&'static str] {
-        match self {
-            Self::Pipeline => &["steps", "stage", "stages", "parallel", "env", "timeout", "effect", "retry", "runtime", "checkout"],
-            Self::Stage => &[
-                "name",
-                "steps",
-                "stage",
-                "stages",
-                "parallel",
-                "env",
-                "timeout",
-                "effect",
-                "retry",
-                "runtime",
-                "checkout",
-                "environment",
-                "credentials",
-                "lock",
-                "allow_failure",
-                "services",
-                "cache",
-                "gates",
-                "when",
-            ],
-            Self::Stages => &["steps", "stage", "stages", "parallel"],
-            Self::Parallel => &["stage", "stages"],
-        }
+    pub(super) fn words(self) -> impl Iterator<Item = &'static str> + Clone {
+        let (verbs, settings): (&[&str], &[&str]) = match self {
+            Self::Pipeline => (&VERBS, &PIPELINE_SETTINGS),
+            Self::Stage => (&VERBS, &STAGE_SETTINGS),
+            Self::Stages => (&VERBS, &[]),
+            Self::Parallel | Self::Fanout => (&["stage", "stages", "each", "from"], &[]),
+            Self::Each => (&VERBS, &["when", "gates"]),
+            Self::Rollback => (&["steps"], &STAGE_SETTINGS),
+        };
+        let own: &[&str] = if self == Self::Pipeline { &PIPELINE_OWN } else { &[] };
+        verbs.iter().chain(settings).chain(own).copied()
     }
 
     /// The place in a message.
@@ -69,8 +70,11 @@ impl Place {
         match self {
             Self::Pipeline => "in `pipeline`",
             Self::Stage => "in a stage",
-            Self::Stages => "in `stages`",
+            Self::Stages => "among stages",
             Self::Parallel => "in `parallel`",
+            Self::Fanout => "in `fanout`",
+            Self::Each => "in `each`",
+            Self::Rollback => "in `rollback`",
         }
     }
 }

@@ -122,7 +122,7 @@ fn a_context_that_nothing_asks_for_does_not_change_the_plan() {
     let source = b"pipeline { steps { echo 'a' } }";
     let context = TriggerContext { event: EventKind::Push, branch: "main".to_owned(), ..TriggerContext::default() };
     let input = PlanInput {
-        path: "x",
+        path: "Ottofile",
         source,
         context: &context,
         files: &BTreeMap::from([(LOCK_FILE.to_owned(), None)]),

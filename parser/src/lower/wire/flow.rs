@@ -1,0 +1,305 @@
+//! Who makes what a stage uses: caches, artifacts and variables of the run. Without an order, each use is an edge; in order, the maker
+//! must be waited for already.
+
+use std::collections::BTreeMap;
+
+use model::{
+    diagnostic::Span,
+    plan::{CacheUse, NeedReason},
+};
+
+use super::{Edge, Laid, Wiring};
+use crate::{
+    diagnostic::{Code, FileId, Finding, quoted},
+    lower::mention::{Mention, Mentioned},
+    suggest::did_you_mean,
+};
+
+/// What is made by one stage and used by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Thing {
+    Cache,
+    Artifact,
+    Variable,
+}
+
+impl Thing {
+    /// The thing in a message.
+    fn named(self, name: &str) -> String {
+        match self {
+            Self::Cache => format!("the cache {}", quoted(name)),
+            Self::Artifact => format!("the artifact {}", quoted(name)),
+            Self::Variable => format!("the variable {}", quoted(&format!("vars.{name}"))),
+        }
+    }
+
+    fn reason(self, name: &str) -> NeedReason {
+        match self {
+            Self::Cache => NeedReason::Cache(name.to_owned()),
+            Self::Artifact => NeedReason::Artifact(name.to_owned()),
+            Self::Variable => NeedReason::Variable(name.to_owned()),
+        }
+    }
+
+    /// How it is made.
+    fn made(self, name: &str) -> String {
+        match self {
+            Self::Cache => format!("a stage makes it with `cache {{ {name} = ['…'] }}`"),
+            Self::Artifact => format!("a stage makes it with `archive '{name}'`"),
+            Self::Variable => format!("a step captures it with `into: '{name}'`, or a `prompt` asks for it"),
+        }
+    }
+}
+
+/// The stages that make each thing, in the order in which they are written.
+#[derive(Debug, Default)]
+pub(super) struct Makers(BTreeMap<Thing, BTreeMap<String, Vec<usize>>>);
+
+/// One use of one thing.
+struct Use {
+    thing: Thing,
+    name: String,
+    file: FileId,
+    span: Span,
+}
+
+impl Makers {
+    pub(super) fn of(laid: &[Laid]) -> Self {
+        let mut makers = Self::default();
+        for (place, laid) in laid.iter().enumerate() {
+            for name in laid.stage.caches.keys() {
+                makers.add(Thing::Cache, name, place);
+            }
+            for mention in laid.mentions.iter().flat_map(|mentions| mentions.iter()) {
+                match mention.kind {
+                    Mentioned::VariableMade => makers.add(Thing::Variable, &mention.name, place),
+                    Mentioned::ArtifactMade => makers.add(Thing::Artifact, &mention.name, place),
+                    Mentioned::VariableUsed | Mentioned::ArtifactUsed | Mentioned::CredentialUsed => {}
+                }
+            }
+        }
+        makers
+    }
+
+    fn add(&mut self, thing: Thing, name: &str, stage: usize) {
+        let makers = self.0.entry(thing).or_default().entry(name.to_owned()).or_default();
+        if makers.last() != Some(&stage) {
+            makers.push(stage);
+        }
+    }
+
+    fn get(&self, thing: Thing, name: &str) -> &[usize] {
+        self.0.get(&thing).and_then(|makers| makers.get(name)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn names(&self, thing: Thing) -> impl Iterator<Item = &str> + Clone {
+        self.0.get(&thing).into_iter().flat_map(|makers| makers.keys()).map(String::as_str)
+    }
+}
+
+/// What the stage uses, each thing once.
+fn uses(laid: &Laid) -> Vec<Use> {
+    let mut uses: BTreeMap<(Thing, &str), (FileId, Span)> = BTreeMap::new();
+    if let Some((file, names)) = &laid.cache {
+        for name in names {
+            uses.entry((Thing::Cache, &name.kind)).or_insert((*file, name.span));
+        }
+    }
+    for Mention { kind, name, file, span } in laid.mentions.iter().flat_map(|mentions| mentions.iter()) {
+        let thing = match kind {
+            Mentioned::VariableUsed => Thing::Variable,
+            Mentioned::ArtifactUsed => Thing::Artifact,
+            Mentioned::VariableMade | Mentioned::ArtifactMade | Mentioned::CredentialUsed => continue,
+        };
+        uses.entry((thing, name)).or_insert((*file, *span));
+    }
+    uses.into_iter().map(|((thing, name), (file, span))| Use { thing, name: name.to_owned(), file, span }).collect()
+}
+
+impl Wiring<'_, '_, '_> {
+    /// The edges to what stages name: in order, to what their `needs` name; without one, for every reason of their own.
+    pub(super) fn named(&mut self, makers: &Makers) -> Option<()> {
+        let mut environments: BTreeMap<String, usize> = BTreeMap::new();
+        for stage in 0..self.laid.len() {
+            self.needed(stage)?;
+            if !self.auto {
+                continue;
+            }
+            self.copied(stage)?;
+            let deployment = self.laid[stage].stage.deployment.as_ref();
+            if let Some(environment) = deployment.map(|deployment| deployment.environment.clone()) {
+                if let Some(first) = environments.insert(environment.clone(), stage) {
+                    self.edge(stage, first, NeedReason::Environment(environment), None)?;
+                }
+            }
+            for used in uses(&self.laid[stage]) {
+                for first in self.makers_of(stage, &used, makers) {
+                    self.edge(stage, first, used.thing.reason(&used.name), Some((used.file, used.span)))?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn edge(&mut self, stage: usize, first: usize, reason: NeedReason, place: Option<(FileId, Span)>) -> Option<()> {
+        let (file, span) = place.unwrap_or((self.laid[stage].file, self.laid[stage].span));
+        self.counted_edges(1, file, span)?;
+        self.laid[stage].edges.push(Edge { first, reason, place });
+        Some(())
+    }
+
+    /// The stages that make what a stage uses, where nothing is in order: the nearest ones. What is wrong is told.
+    fn makers_of(&mut self, stage: usize, used: &Use, makers: &Makers) -> Vec<usize> {
+        let all = makers.get(used.thing, &used.name);
+        let others: Vec<usize> = all.iter().copied().filter(|maker| *maker != stage).collect();
+        if others.is_empty() {
+            self.nothing_makes(used, all, makers);
+            return Vec::new();
+        }
+        if used.thing == Thing::Artifact {
+            return others;
+        }
+        let here = &self.laid[stage].within;
+        let shared = |maker: &usize| self.laid[*maker].within.iter().zip(here.iter()).take_while(|(one, other)| one == other).count();
+        let nearest = others.iter().map(shared).max().unwrap_or(0);
+        let nearest: Vec<usize> = others.iter().copied().filter(|maker| shared(maker) == nearest).collect();
+        if let [maker] = nearest.as_slice() {
+            self.takes_cache(stage, *maker, used);
+            return nearest;
+        }
+        self.several_make(used, &nearest);
+        Vec::new()
+    }
+
+    fn takes_cache(&mut self, stage: usize, maker: usize, used: &Use) {
+        if used.thing == Thing::Cache {
+            let from = self.laid[maker].stage.id.clone();
+            self.laid[stage].stage.uses.push(CacheUse { cache: used.name.clone(), from });
+        }
+    }
+
+    /// In order: what each stage uses must be made by one that it waits for.
+    pub(super) fn used(&mut self, makers: &Makers, order: &[usize]) {
+        if self.auto {
+            return;
+        }
+        let users: Vec<(usize, Vec<Use>)> =
+            order.iter().map(|stage| (*stage, uses(&self.laid[*stage]))).filter(|(_, uses)| !uses.is_empty()).collect();
+        if users.is_empty() {
+            return;
+        }
+        let before = Ancestors::of(&self.laid, order);
+        for (stage, uses) in users {
+            for used in uses {
+                self.used_in_order(stage, &used, makers, &before);
+            }
+        }
+    }
+
+    fn used_in_order(&mut self, stage: usize, used: &Use, makers: &Makers, before: &Ancestors) {
+        let all = makers.get(used.thing, &used.name);
+        let waited: Vec<usize> = all.iter().copied().filter(|maker| before.has(stage, *maker)).collect();
+        let Some(last) = waited.iter().copied().max_by_key(|maker| before.position[*maker]) else {
+            let own = used.thing == Thing::Artifact && all.contains(&stage);
+            match all.iter().find(|maker| **maker != stage) {
+                _ if own => {}
+                Some(maker) => self.not_waited_for(stage, used, *maker),
+                None => self.nothing_makes(used, all, makers),
+            }
+            return;
+        };
+        let at_once: Vec<usize> = waited.iter().copied().filter(|maker| *maker != last && !before.has(last, *maker)).collect();
+        if !at_once.is_empty() && used.thing != Thing::Artifact {
+            return self.several_make(used, &[&at_once[..], &[last]].concat());
+        }
+        self.takes_cache(stage, last, used);
+    }
+
+    fn not_waited_for(&mut self, stage: usize, used: &Use, maker: usize) {
+        let maker = &self.laid[maker].stage.path;
+        let what = used.thing.named(&used.name);
+        let path = &self.laid[stage].stage.path;
+        let message = format!("{} uses {what} of {}, but does not wait for it", quoted(path), quoted(maker));
+        let help = format!("write this stage after {0}, or `needs = ['{1}']`", quoted(maker), crate::diagnostic::excerpt(maker));
+        self.lowering.error_in(used.file, Finding::new(Code::NotWaitedFor, used.span, message).help(help));
+    }
+
+    fn nothing_makes(&mut self, used: &Use, makers: &[usize], known: &Makers) {
+        let finding = if makers.is_empty() {
+            let near = if self.lowering.findings.is_full() { String::new() } else { did_you_mean(&used.name, known.names(used.thing)) };
+            let message = format!("no stage makes {}", used.thing.named(&used.name));
+            let help = format!("{near}\n{}", used.thing.made(&crate::diagnostic::excerpt(&used.name)));
+            Finding::new(Code::NothingMakes, used.span, message).help(help.trim_start())
+        } else if used.thing == Thing::Artifact {
+            return;
+        } else {
+            let message = format!("{} is made by this stage itself", used.thing.named(&used.name));
+            let help = match used.thing {
+                Thing::Variable => format!("later steps of the stage have it in their environment: `$VAR_{}`", used.name),
+                Thing::Cache | Thing::Artifact => "what a stage makes, it has: leave the `use` out".to_owned(),
+            };
+            Finding::new(Code::NotWaitedFor, used.span, message).help(help)
+        };
+        self.lowering.error_in(used.file, finding);
+    }
+
+    fn several_make(&mut self, used: &Use, makers: &[usize]) {
+        let mut paths: Vec<String> = makers.iter().take(4).map(|maker| quoted(&self.laid[*maker].stage.path)).collect();
+        if makers.len() > paths.len() {
+            paths.push("…".to_owned());
+        }
+        let message = format!("{} stages make {}, and none of them last", makers.len(), used.thing.named(&used.name));
+        let help = format!("it is made by {}: give each a name of its own, or let one wait for the other", paths.join(", "));
+        self.lowering.error_in(used.file, Finding::new(Code::SeveralMake, used.span, message).help(help));
+    }
+
+    /// What the steps at the end of the whole use must be made by some stage.
+    pub(super) fn notified(&mut self, makers: &Makers, mentions: &[Mention]) {
+        for Mention { kind, name, file, span } in mentions {
+            let thing = match kind {
+                Mentioned::VariableUsed => Thing::Variable,
+                Mentioned::ArtifactUsed => Thing::Artifact,
+                Mentioned::VariableMade | Mentioned::ArtifactMade | Mentioned::CredentialUsed => continue,
+            };
+            if makers.get(thing, name).is_empty() {
+                let used = Use { thing, name: name.clone(), file: *file, span: *span };
+                self.nothing_makes(&used, &[], makers);
+            }
+        }
+    }
+}
+
+/// For each stage, all that it waits for, directly or through others: a bit for each. At the limits of stages and edges these are 3 MB and
+/// eight million words of work.
+struct Ancestors {
+    words: usize,
+    bits: Vec<u64>,
+    /// Where each stage stands in the order.
+    position: Vec<usize>,
+}
+
+impl Ancestors {
+    fn of(laid: &[Laid], order: &[usize]) -> Self {
+        let words = laid.len().div_ceil(64);
+        let mut position = vec![0; laid.len()];
+        for (place, stage) in order.iter().enumerate() {
+            position[*stage] = place;
+        }
+        let mut ancestors = Self { words, bits: vec![0; words * laid.len()], position };
+        for stage in order {
+            for edge in &laid[*stage].edges {
+                for word in 0..words {
+                    let first = ancestors.bits[edge.first * words + word];
+                    ancestors.bits[*stage * words + word] |= first;
+                }
+                ancestors.bits[*stage * words + edge.first / 64] |= 1 << (edge.first % 64);
+            }
+        }
+        ancestors
+    }
+
+    /// Whether `stage` waits for `first`.
+    fn has(&self, stage: usize, first: usize) -> bool {
+        self.bits[stage * self.words + first / 64] >> (first % 64) & 1 == 1
+    }
+}
