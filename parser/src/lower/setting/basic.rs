@@ -15,7 +15,7 @@ use crate::{
 
 const RETRY: Keys = Keys { within: "in `retry`", names: &["attempts", "backoff", "on"] };
 /// What a stage can be started again after, in the words of the language.
-const REASONS: [(&str, RetryReason); 2] = [("lost", RetryReason::Lost), ("failed", RetryReason::Failed)];
+const REASONS: [(&str, RetryReason); 2] = [("failed", RetryReason::Failed), ("lost", RetryReason::Lost)];
 
 impl Lowering<'_, '_> {
     /// `name = 'Build'`.
@@ -112,10 +112,15 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// `environment -> preprod`, or `environment = 'preprod'`.
+    /// `environment -> preprod`, `environment -> it.where`, or `environment = 'preprod'`.
     pub(super) fn deployment(&mut self, entry: &Entry) -> Option<Deployment> {
         let (name, span): (String, Span) = if let Tail::Arrow(name) = &entry.tail {
-            (name.kind.clone(), name.span)
+            if name.kind == "it" || name.kind.contains('.') {
+                let value = Value { kind: ValueKind::Name(name.kind.clone()), span: name.span };
+                (self.line_of_text(&value, "the name of an environment")?, name.span)
+            } else {
+                (name.kind.clone(), name.span)
+            }
         } else if let Tail::Assign(Value { kind: ValueKind::Name(name), span }) = &entry.tail
             && self.environments.contains_key(name)
         {
