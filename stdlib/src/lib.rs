@@ -39,7 +39,8 @@ pub fn library() -> StepLibrary {
 
 /// Reads one manifest.
 pub fn manifest(text: &str) -> Result<StepManifest, InvalidManifest> {
-    serde_saphyr::from_str(text).map_err(|error| InvalidManifest(error.to_string()))
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
+        .map_err(|error| InvalidManifest(error.to_string()))
 }
 
 /// Why a text is no step manifest.

@@ -48,11 +48,7 @@ impl Lowering<'_, '_> {
         let Some(block) = self.block(entry) else { return };
         let scope = self.scope_of_steps();
         let Some(callable) = scope.get(&name.kind) else {
-            if !scope.incomplete {
-                let finding = Finding::new(Code::UnknownStep, name.span, format!("no library has a step {}", quoted(&name.kind)));
-                self.error(finding.help(did_you_mean(&name.kind, scope.symbols())));
-            }
-            return;
+            return self.unknown_step(name);
         };
         let mut configured = Configured::default();
         let mut seen: BTreeMap<&str, Span> = BTreeMap::new();

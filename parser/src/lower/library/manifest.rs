@@ -35,15 +35,16 @@ impl<'a> Lowering<'_, 'a> {
                 return refuse(Span { start, end: start + 1 }, format!("the manifest is not UTF-8: byte {start} (from 0)"));
             }
         };
-        let manifest: StepManifest = match serde_saphyr::from_str(text) {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                let place = error.location().map_or((1, 1), |location| (location.line(), location.column()));
-                let told = error.without_snippet().to_string();
-                let told = told.lines().next().unwrap_or_default();
-                return refuse(token_at(text, place), format!("this is no step manifest: {}", without_place(told)));
-            }
-        };
+        let manifest: StepManifest =
+            match serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false }) {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    let place = error.location().map_or((1, 1), |location| (location.line(), location.column()));
+                    let told = error.without_snippet().to_string();
+                    let told = told.lines().next().unwrap_or_default();
+                    return refuse(token_at(text, place), format!("this is no step manifest: {}", without_place(told)));
+                }
+            };
         let mut problems = manifest.problems();
         if manifest.entrypoint.is_none() {
             let message = "a step of a library needs an `entrypoint` with the `path` of its program".into();
@@ -51,7 +52,7 @@ impl<'a> Lowering<'_, 'a> {
         }
         let sound = problems.is_empty();
         for problem in problems {
-            refuse(word_in(text, &problem.name), format!("`{}`: {}", excerpt(&problem.name), problem.message));
+            refuse(place_of(text, &problem.name), format!("`{}`: {}", excerpt(&problem.name), problem.message));
         }
         sound.then_some(manifest)
     }
@@ -71,6 +72,15 @@ fn token_at(text: &str, (line, column): (u64, u64)) -> Span {
     let skipped = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
     let start = before + rest.char_indices().nth(skipped).map_or(rest.len(), |(place, _)| place);
     Span { start, end: before + rest.trim_end().len().max(start - before) }
+}
+
+/// Where a name is given to something, else where it stands first.
+fn place_of(text: &str, name: &str) -> Span {
+    let given = format!("name: {name}");
+    match word_in(text, &given) {
+        Span { end: 0, .. } => word_in(text, name),
+        Span { start, end } => Span { start: start + "name: ".len(), end },
+    }
 }
 
 /// The first place where a word stands as a whole.
@@ -96,7 +106,7 @@ mod tests {
         assert_eq!(token_at(text, (1, 9)), Span { start: 8, end: 10 });
         assert_eq!(token_at(text, (9, 9)), Span { start: 19, end: 19 });
         assert_eq!(word_in("paths: path", "path"), Span { start: 7, end: 11 });
-        assert_eq!(word_in("a", ""), Span::default());
+        assert_eq!(place_of("x: name\n- name: x", "x"), Span { start: 16, end: 17 });
         assert_eq!(word_in("a", "b"), Span::default());
     }
 }

@@ -198,8 +198,14 @@ impl<'a> Lowering<'_, 'a> {
         let (path, bytes) = self.bytes(&format!("{folder}/{MANIFEST_FILE}"), span)?;
         let manifest = self.manifest(path, bytes)?;
         let name = format!("./{folder}");
-        let digest = self.folder_digest(folder, bytes)?;
-        self.pinned_library(&name, digest, Some(span));
+        let digest = match self.folder_digest(folder, bytes) {
+            Some(digest) => {
+                self.pinned_library(&name, digest, Some(span));
+                digest
+            }
+            // There is no plan of it yet, but its calls can be looked at.
+            None => Digest::of(bytes),
+        };
         let origin = Rc::new(Library { name: Rc::from(name), digest });
         self.brought(Callable::of_library(Cow::Owned(manifest), &origin), span, scope);
         Some(())

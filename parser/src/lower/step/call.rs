@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Finding, quoted},
-    lower::mention::Mentioned,
+    lower::{mention::Mentioned, value::Known},
     suggest::did_you_mean,
     syntax::{Argument, Call, Name, Value, ValueKind},
 };
@@ -40,12 +40,12 @@ impl Lowering<'_, '_> {
         let mut parameters = BTreeMap::new();
         let mut credentials = Vec::new();
         for (parameter, argument) in &matched.own {
-            let Some(value) = self.argument(&argument.value, parameter) else {
+            let Some(Known { value, outside, .. }) = self.argument(&argument.value, parameter) else {
                 sound = false;
                 continue;
             };
             if manifest.credentials.contains(&parameter.name) {
-                match self.credential(&value, &manifest.symbol, argument.value.span) {
+                match self.credential(&value, outside, argument.value.span) {
                     Some(credential) => credentials.push((&parameter.name, credential)),
                     None => sound = false,
                 }
@@ -151,7 +151,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Whether every required parameter is given. Where a keyword is not known, the missing one may be meant: one mistake is told once.
-    pub(super) fn none_missing(&mut self, name: &Name, manifest: &StepManifest, matched: &Matched<'_, '_>) -> bool {
+    fn none_missing(&mut self, name: &Name, manifest: &StepManifest, matched: &Matched<'_, '_>) -> bool {
         let given = |parameter: &ParameterManifest| {
             let is_it = |other: &ParameterManifest| other.name == parameter.name;
             matched.own.iter().any(|(other, _)| is_it(other)) || matched.block.is_some_and(is_it)
@@ -168,11 +168,11 @@ impl Lowering<'_, '_> {
     }
 
     /// The value, if it is of its parameter's type.
-    fn argument(&mut self, value: &Value, parameter: &ParameterManifest) -> Option<plan::Value> {
+    fn argument(&mut self, value: &Value, parameter: &ParameterManifest) -> Option<Known> {
         if parameter.kind == ParameterKind::Block {
             return match &value.kind {
-                ValueKind::List(items) => self.block_value(items, value.span, None),
-                ValueKind::Block(block) => self.block_value(&block.kind, block.span, Some(block)),
+                ValueKind::List(items) => self.block_value(items, value.span, None).map(Known::inside),
+                ValueKind::Block(block) => self.block_value(&block.kind, block.span, Some(block)).map(Known::inside),
                 ValueKind::Wrong => None,
                 _ => self.wrong_argument_type(parameter, value.span, "no block"),
             };
@@ -198,7 +198,7 @@ impl Lowering<'_, '_> {
         if let (Some(names), Some(text)) = (parameter.names, known.value.as_text()) {
             self.named_by(names, text, value.span)?;
         }
-        Some(known.value)
+        Some(known)
     }
 
     /// What a parameter names that other stages use.
@@ -225,12 +225,13 @@ impl Lowering<'_, '_> {
     }
 
     /// The name of a credential that the step gets. Whether the stage lists it is known when the stage is wired.
-    fn credential(&mut self, value: &plan::Value, symbol: &str, span: Span) -> Option<String> {
-        let Some(name) = value.as_text() else {
-            let message = format!("which credential `{symbol}` gets must be known while planning");
+    fn credential(&mut self, value: &plan::Value, outside: Option<String>, span: Span) -> Option<String> {
+        if let Some(outside) = outside {
+            let message = format!("{} comes from outside, and must not choose a credential", quoted(&outside));
             self.error(Finding::new(Code::ArgumentType, span, message).help("write the name that `credentials { … }` gives it"));
             return None;
-        };
+        }
+        let name = value.as_text()?;
         if !self.declared_credentials.contains_key(name) {
             self.unknown_credential(&Name { kind: name.to_owned(), span });
             return None;

@@ -6,13 +6,14 @@ use model::plan::{self, Step};
 
 use super::{Lowering, every::Every};
 use crate::{
-    diagnostic::{Code, Finding},
+    diagnostic::{Code, Finding, quoted},
     lower::{
-        STANDARD_LIBRARY, Source,
+        STANDARD_LIBRARY,
         library::{Callable, Made, entry_in},
-        value::{Known, Scope},
+        parameter::Given,
+        value::Known,
     },
-    syntax::{Block, Call, Entry, ItemKind, Name, Tail},
+    syntax::{Call, Entry, ItemKind, Name, Tail},
 };
 
 /// The step of the standard library that runs a block of steps, and its parameters.
@@ -36,7 +37,6 @@ impl<'a> Lowering<'_, 'a> {
                 None => sound = false,
             }
         }
-        sound &= self.none_missing(name, &callable.manifest, &matched);
         let (true, Some(every)) = (sound, every) else { return };
         let Some(inner) = self.expand(name, callable, made, given) else { return };
         if every == Every::default() {
@@ -60,13 +60,12 @@ impl<'a> Lowering<'_, 'a> {
         }
         let id = format!("{}: {}", made.path, callable.manifest.symbol);
         self.included(&id, name.span, |lowering| {
-            let declared = entry_in(block, "parameters").and_then(|entry| match &entry.tail {
-                Tail::Call(Call { block: Some(block), .. }) => Some(block),
-                Tail::Assign(_) | Tail::Arrow(_) | Tail::Call(_) => None,
-            });
-            let parameters = lowering.bound(declared, given, source)?;
-            let scope = Scope { parameters: Rc::new(parameters), ..Scope::default() };
-            Some(lowering.with_scope(scope, |lowering| lowering.within(source.clone(), |lowering| lowering.steps_of(steps))))
+            let taker = format!("the step {}", quoted(&callable.manifest.symbol));
+            let given = Given { values: given, file: lowering.source.id, call: name.span, taker };
+            lowering.within(source.clone(), |lowering| {
+                let scope = lowering.bind_parameters(entry_in(block, "parameters"), given)?;
+                Some(lowering.with_scope(scope, |lowering| lowering.steps_of(steps)))
+            })
         })
     }
 
@@ -85,23 +84,5 @@ impl<'a> Lowering<'_, 'a> {
         let parameters = BTreeMap::from([(BLOCK_STEP_PATH.to_owned(), path), (BLOCK_STEP_STEPS.to_owned(), steps)]);
         let Every { timeout_ms, attempts, into } = every;
         Some(Step { timeout_ms, attempts, into, ..Step::new(STANDARD_LIBRARY, BLOCK_STEP, parameters) })
-    }
-
-    /// The values of the parameters: what was given, else the default.
-    fn bound(&mut self, declared: Option<&Block>, given: Vec<(Name, Known)>, source: &Source<'a>) -> Option<BTreeMap<String, Known>> {
-        let mut parameters: BTreeMap<String, Known> = given.into_iter().map(|(name, known)| (name.kind, known)).collect();
-        for item in declared.iter().flat_map(|block| &block.kind) {
-            let ItemKind::Entry(Entry { name, tail: Tail::Call(Call { block: Some(block), .. }) }) = &item.kind else { continue };
-            let default = entry_in(block, "default").and_then(|entry| match &entry.tail {
-                Tail::Assign(value) => Some(value),
-                Tail::Call(call) => call.arguments.first().map(|argument| &argument.value),
-                Tail::Arrow(_) => None,
-            });
-            if let (Some(default), false) = (default, parameters.contains_key(&name.kind)) {
-                let known = self.within(source.clone(), |lowering| lowering.known(default))?;
-                parameters.insert(name.kind.clone(), known);
-            }
-        }
-        Some(parameters)
     }
 }

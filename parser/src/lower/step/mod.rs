@@ -117,12 +117,16 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn unknown_step(&mut self, name: &Name) {
+    /// Says that no step in scope has this name, unless one may have it that could not be read.
+    pub(super) fn unknown_step(&mut self, name: &Name) {
         let scope = self.scope_of_steps();
         if scope.incomplete {
             return;
         }
-        let help = did_you_mean(&name.kind, scope.symbols());
+        let help = match did_you_mean(&name.kind, scope.symbols()) {
+            near if near.is_empty() => "`use './path'` brings the steps of a library into scope".to_owned(),
+            near => near,
+        };
         self.error(Finding::new(Code::UnknownStep, name.span, format!("no library has a step {}", quoted(&name.kind))).help(help));
     }
 
