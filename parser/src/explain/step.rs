@@ -33,7 +33,7 @@ pub(super) fn lines(step: &Step) -> Vec<String> {
 
 /// The lines of a long text, each behind a bar.
 pub(super) fn block(text: &str) -> impl Iterator<Item = String> {
-    text.lines().map(|line| format!("  | {}", printable(line)).trim_end().to_owned())
+    text.lines().map(|line| format!("  | {}", printable(line)))
 }
 
 fn is_long(value: &Value) -> bool {

@@ -2,7 +2,10 @@
 //!
 //! **Invariant:** nothing that came from a file reaches a line without [`printable`]: it cannot steer a terminal, nor hide.
 
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
 use anstyle::{AnsiColor, Effects, Style};
 use model::plan::{Condition, Function, Value, Wait};
@@ -70,8 +73,15 @@ impl Paper {
 
     /// Writes a line, two blanks for each level of `depth` before it.
     pub(super) fn line(&mut self, depth: usize, line: &str) {
-        let line = line.trim_end();
-        push(&mut self.text, format_args!("{:indent$}{line}\n", "", indent = if line.is_empty() { 0 } else { depth * 2 }));
+        self.indented(depth * 2, &["", line.trim_end()]);
+    }
+
+    fn indented(&mut self, blanks: usize, parts: &[&str]) {
+        if parts.iter().any(|part| !part.is_empty()) {
+            self.text.extend(std::iter::repeat_n(' ', blanks));
+            self.text.extend(parts.iter().copied());
+        }
+        self.text.push('\n');
     }
 
     /// Begins a section, an empty line before it.
@@ -85,11 +95,14 @@ impl Paper {
 
     /// Writes lines of which the first has `label` before it, and the others blanks. The label has `width` columns and a blank.
     pub(super) fn labelled(&mut self, depth: usize, (label, width): (&str, usize), lines: &[String], ink: Option<Ink>) {
+        let label = self.ink(Ink::Quiet, &format!("{label:<width$}"));
         for (place, line) in lines.iter().enumerate() {
-            let label = if place == 0 { label } else { "" };
-            let label = self.ink(Ink::Quiet, &format!("{label:<width$}"));
-            let line = ink.map_or_else(|| line.clone(), |ink| self.ink(ink, line));
-            self.line(depth, &format!("{label} {line}"));
+            let line = ink.map_or(Cow::Borrowed(line.trim_end()), |ink| Cow::Owned(self.ink(ink, line)));
+            if place == 0 {
+                self.indented(depth * 2, &[&label, " ", &line]);
+            } else {
+                self.indented(depth * 2 + width + 1, &[&line]);
+            }
         }
     }
 
@@ -117,6 +130,10 @@ const NAMES_MAX: usize = 8;
 /// What is shown must be what will run: what [`is_hidden`] is written as an escape.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        shown.push_str(text);
+        return shown;
+    }
     for character in text.chars() {
         match character {
             '\t' => shown.push('\t'),
@@ -129,7 +146,7 @@ pub(super) fn printable(text: &str) -> String {
 
 /// A text in quotes, as a pipeline has it.
 pub(super) fn text(text: &str) -> String {
-    format!("'{}'", printable(&text.replace('\'', "''")))
+    if text.contains('\'') { format!("'{}'", printable(&text.replace('\'', "''"))) } else { format!("'{}'", printable(text)) }
 }
 
 /// A value as a pipeline has it.
