@@ -11,6 +11,7 @@ mod page;
 mod plans;
 mod robust;
 mod settings;
+mod steps;
 
 use std::collections::BTreeMap;
 
