@@ -126,10 +126,10 @@ pub(super) fn steps_of(call: &Call) -> Option<(&[Item], Span)> {
     (!items.is_empty()).then_some((items.as_slice(), span))
 }
 
-/// The names of a blueprint's parameters.
-pub(super) fn parameters(blueprint: &Block) -> BTreeSet<String> {
-    let declared = ["parameters", "vars"].into_iter().filter_map(|name| only_block(only_entry(&blueprint.kind, name)?.1));
-    let entries = declared.flat_map(|block| &block.kind).filter_map(|item| match &item.kind {
+/// The names that `vars` declares, the older spelling of `parameters`.
+pub(super) fn older_parameters(items: &[Item]) -> BTreeSet<String> {
+    let declared = only_entry(items, "vars").and_then(|(_, entry)| only_block(entry));
+    let entries = declared.into_iter().flat_map(|block| &block.kind).filter_map(|item| match &item.kind {
         ItemKind::Entry(entry) => Some(entry.name.kind.clone()),
         ItemKind::Value(_) | ItemKind::Condition(_) => None,
     });

@@ -6,7 +6,7 @@ use model::diagnostic::Span;
 
 use super::{
     comments::Comments,
-    pieces::{Piece, inside, parameters, steps_of},
+    pieces::{Piece, inside, older_parameters, steps_of},
     place::{Place, name_setting, only_argument, only_block, only_entry},
     value::{begins_with_word, ends_with_name},
     writer::Writer,
@@ -18,7 +18,7 @@ use crate::{
 
 /// The canonical spelling of a syntax tree. It recurses as deep as the brackets are nested, which the scanner has limited.
 pub(super) fn print(source: &str, tree: &Tree) -> String {
-    let mut printer = Printer { source, comments: Comments::of(source), out: Writer::default(), declared: BTreeSet::new() };
+    let mut printer = Printer { source, comments: Comments::of(source), out: Writer::default(), declared: older_parameters(&tree.items) };
     let mut pieces = Vec::new();
     printer.collect(&tree.items, Span { start: 0, end: source.len() }, Place::File, &mut pieces);
     printer.sequence(&pieces, Place::File, Separator::None, false);
@@ -40,7 +40,7 @@ pub(super) struct Printer<'a> {
     pub(super) source: &'a str,
     pub(super) comments: Comments,
     pub(super) out: Writer,
-    /// The parameters of the blueprint that is being written: in it, `vars.x` is the older spelling of `params.x`.
+    /// What the file's or blueprint's `vars` declares: in it, `vars.x` is the older spelling of `params.x`.
     declared: BTreeSet<String>,
 }
 
@@ -323,7 +323,7 @@ impl Printer<'_> {
         let Some(block) = &call.block else { return };
         self.out.push(" ");
         if name == "blueprint" && place == Place::File {
-            self.declared = parameters(block);
+            self.declared = older_parameters(&block.kind);
         }
         if as_list && !block.kind.is_empty() {
             self.steps(&block.kind, block.span);

@@ -83,7 +83,8 @@ impl Verdict {
             Truth::Known(true) => Decision::Holds,
             Truth::Known(false) => {
                 let about_it = self.about_it && !self.about_else;
-                Decision::Fails { skip: Skip { condition: self.spelled, because: self.facts.join(" and ") }, about_it }
+                let because = if self.facts.is_empty() { "it never holds".to_owned() } else { self.facts.join(", ") };
+                Decision::Fails { skip: Skip { condition: self.spelled, because }, about_it }
             }
             Truth::InRun(condition) => Decision::InRun(condition),
         }
@@ -118,8 +119,10 @@ impl Lowering<'_, '_> {
     fn verdict_of_item(&mut self, item: &Item) -> Option<Verdict> {
         let ItemKind::Entry(entry) = &item.kind else { return self.verdict(&item.clone().into_condition()) };
         let name = excerpt(&entry.name.kind);
+        let is_name = self.is_name(&entry.name.kind);
         let help = match &entry.tail {
-            Tail::Call(call) if call.block.is_none() && (call.arguments.is_empty() || QUESTIONS.contains(&entry.name.kind.as_str())) => {
+            // `branch 'main'` is a comparison as other languages have it; any other call is a function, or should be one.
+            Tail::Call(call) if call.block.is_none() && (call.arguments.is_empty() || !is_name) => {
                 return self.verdict(&item.clone().into_condition());
             }
             Tail::Assign(_) => format!("two values are compared with `==`: `{name} == '…'`"),
@@ -159,6 +162,12 @@ impl Lowering<'_, '_> {
             && QUESTIONS.contains(&entry.name.kind.as_str())
         {
             return self.question(entry);
+        }
+        if let ValueKind::Name(name) = kind
+            && QUESTIONS.contains(&name.as_str())
+        {
+            let name = Name { kind: name.clone(), span };
+            return self.wrong_arguments(&name, &format!("`{}` of nothing", name.kind), &format!("{}('docs/**')", name.kind));
         }
         if let ValueKind::Name(name) = kind
             && let Some((held, text)) = self.presence_of_fact(name)
@@ -212,8 +221,7 @@ impl Lowering<'_, '_> {
 
     fn side(&mut self, value: &Value) -> Option<Side> {
         let name = match &value.kind {
-            ValueKind::Name(name) => Some(name.clone()),
-            ValueKind::Call(_) => Some(self.spelled(value)),
+            ValueKind::Name(_) | ValueKind::Call(_) => Some(self.spelled(value)),
             _ => None,
         };
         self.known(value).map(|known| Side { known, name, span: value.span })

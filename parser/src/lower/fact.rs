@@ -102,7 +102,7 @@ impl Lowering<'_, '_> {
         if self.scope.wrong.contains(key) {
             return None;
         }
-        let near = did_you_mean(key, self.scope.parameters.keys().map(String::as_str));
+        let near = did_you_mean(key, self.scope.parameters.keys().chain(self.scope.wrong.iter()).map(String::as_str));
         let declare = format!("declare it: `parameters {{ {} {{ description = '…' }} }}`", excerpt(key));
         let help = if near.is_empty() { declare } else { near };
         self.error(Finding::new(Code::UnknownVariable, span, format!("there is no parameter {}", quoted(name))).help(help));
@@ -116,6 +116,19 @@ impl Lowering<'_, '_> {
         }
         self.mention(Mentioned::VariableUsed, key, span);
         Some(Known::outside(plan::Value::Variable { variable: key.to_owned() }, name))
+    }
+
+    /// The name as the canonical spelling has it.
+    pub(super) fn canonical(&self, name: &str) -> String {
+        match name.strip_prefix("vars.") {
+            Some(key) if self.scope.older && self.scope.parameters.contains_key(key) => format!("params.{key}"),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// Whether it can be the name of a value, whether there is one or not.
+    pub(super) fn is_name(&self, name: &str) -> bool {
+        name == "it" || name.contains('.') || FACTS.contains(&name)
     }
 
     fn unknown<T>(&mut self, name: &str, span: Span) -> Option<T> {

@@ -143,7 +143,11 @@ impl Lowering<'_, '_> {
         let pieces: Vec<&str> = text.split("{}").collect();
         let (places, given) = (pieces.len() - 1, arguments.len());
         if places != given {
-            let finding = Finding::new(Code::FunctionArguments, pattern.span, format!("`format` has {places} `{{}}` and {given} values"));
+            let finding = Finding::new(
+                Code::FunctionArguments,
+                pattern.span,
+                format!("`format` has {places} `{{}}` for {given} {}", if given == 1 { "value" } else { "values" }),
+            );
             self.error(finding.help("each `{}` stands for the next value"));
             return None;
         }

@@ -161,7 +161,7 @@ impl Lowering<'_, '_> {
         for name in context.parameters.keys().filter(|name| !declared.contains(name.as_str())) {
             let span = entry.map_or(Span::default(), |entry| entry.name.span);
             let near = did_you_mean(name, declared.iter().copied());
-            let help = if near.is_empty() { "the file declares no parameters".to_owned() } else { near };
+            let help = if declared.is_empty() { "the file declares no parameters".to_owned() } else { near };
             self.error(Finding::new(Code::UnknownParameter, span, format!("there is no parameter {}", quoted(name))).help(help));
         }
     }

@@ -212,7 +212,7 @@ impl Lowering<'_, '_> {
         match &value.kind {
             ValueKind::Text(text) => Some(Name { kind: text.clone(), span: value.span }),
             ValueKind::Wrong => None,
-            ValueKind::Name(name) => {
+            ValueKind::Name(name) if !self.is_name(name) => {
                 let finding = Finding::new(Code::NotALiteral, value.span, format!("{what} is a text in quotes"));
                 self.error(finding.help(format!("write '{}'", excerpt(name))));
                 None
@@ -223,6 +223,7 @@ impl Lowering<'_, '_> {
             | ValueKind::Size(_)
             | ValueKind::Boolean(_)
             | ValueKind::List(_)
+            | ValueKind::Name(_)
             | ValueKind::Call(_)
             | ValueKind::Block(_)
             | ValueKind::Condition(_) => {
@@ -322,7 +323,13 @@ impl Lowering<'_, '_> {
         let variable: String = name.chars().map(|it| if it.is_ascii_alphanumeric() { it.to_ascii_uppercase() } else { '_' }).collect();
         let message = format!("{what} is code, and {} comes from outside", quoted(outside));
         let finding = Finding::new(Code::OutsideCode, span, message).label("text from outside would be run");
-        let shown = excerpt(outside);
+        // Where it stands by its own name, that is what the place knows it by; in another file, `outside` means nothing.
+        let written = self.source.text.get(span.start..span.end).unwrap_or_default();
+        let shown = match written {
+            name if name.split('.').all(is_name) => name.to_owned(),
+            _ if self.including.len() > 1 => "…".to_owned(),
+            _ => excerpt(outside),
+        };
         let help = format!("hand it over in the environment, `env {{ {variable} = {shown} }}`, and use \"${variable}\" in the script");
         self.error(finding.help(help));
         None
@@ -353,6 +360,10 @@ impl Lowering<'_, '_> {
         self.error(finding.help(help));
         None
     }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// The number that a text is; [`ValueKind::Wrong`] if it is none.

@@ -16,7 +16,7 @@ impl Lowering<'_, '_> {
         match &value.kind {
             ValueKind::Text(written) => text(written),
             ValueKind::Boolean(value) => value.to_string(),
-            ValueKind::Name(name) => name.clone(),
+            ValueKind::Name(name) => self.canonical(name),
             ValueKind::Call(entry) => self.spelled_call(entry),
             ValueKind::List(items) => {
                 let items: Vec<String> = items.iter().map(|item: &Item| self.spelled(&item.clone().into_value())).collect();
