@@ -34,7 +34,7 @@ pub(super) fn write(paper: &mut Paper, plan: &Plan) {
 pub(super) fn place(credential: &Credential) -> String {
     let Credential { vault, key, hosts, expose } = credential;
     let hosts = if hosts.is_empty() { String::new() } else { format!(", only to {}", joined(hosts.iter().map(|host| printable(host)))) };
-    let expose = if *expose { ", in a file that the steps can read" } else { "" };
+    let expose = if *expose { ", exposed in a file" } else { "" };
     format!("vault {}#{}{hosts}{expose}", printable(vault), printable(key))
 }
 
@@ -49,11 +49,14 @@ fn taken(plan: &Plan) -> BTreeMap<&str, Vec<String>> {
             gather(&mut got, steps, block);
         }
         for name in &stage.credentials {
-            let lines = taken.entry(name).or_default();
-            match got.remove(name.as_str()) {
-                Some(steps) => lines.push(format!("{path}: {}{skipped}", steps.join(", "))),
-                None => lines.push(format!("{path}: lists it, but no step of it gets it{skipped}")),
-            }
+            let exposed = plan.credentials.get(name).is_some_and(|credential| credential.expose);
+            let told = match (exposed, got.remove(name.as_str())) {
+                (true, None) => "all its steps, from a file".to_owned(),
+                (true, Some(steps)) => format!("{}; and all its steps, from a file", steps.join(", ")),
+                (false, Some(steps)) => steps.join(", "),
+                (false, None) => "lists it, but no step of it gets it".to_owned(),
+            };
+            taken.entry(name).or_default().push(format!("{path}: {told}{skipped}"));
         }
         for (name, steps) in got {
             taken.entry(name).or_default().push(format!("{path}: {}{skipped}", steps.join(", ")));

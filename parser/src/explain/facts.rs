@@ -12,6 +12,7 @@ use model::{
 
 use super::{
     step,
+    summary::short,
     text::{Ink, condition, duration, joined, printable, push, shortened, size, text, value, wait},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Fact {
     pub(super) lines: Vec<String>,
 }
 
+/// Characters of a SHA-256 in hexadecimal.
+const DIGEST_LENGTH: usize = 64;
 /// Columns of the widest label.
 pub(super) const LABEL_WIDTH: usize = 11;
 
@@ -79,7 +82,7 @@ pub(super) fn facts(stage: &Stage, paths: &Paths<'_>, detail: Detail) -> Vec<Fac
     list.all("credentials", (!credentials.is_empty()).then(|| joined(credentials.iter().map(|name| printable(name)))).into_iter());
     list.all("lock", lock.iter().map(|lock| text(lock)));
     list.all("source", bare.then(|| "none: its work directory begins empty".to_owned()).into_iter());
-    list.all("makes cache", caches.iter().map(|(name, cache)| made(name, cache)));
+    list.all("makes cache", caches.iter().map(|(name, cache)| made(name, cache, detail)));
     let used = uses.iter().map(|used| format!("{}, made by {}", printable(&used.cache), path_of(&used.from, paths)));
     list.all("uses cache", used);
     list.all("steps", steps.iter().flat_map(step::lines));
@@ -226,10 +229,18 @@ pub(super) fn named(name: &str, known: &Value) -> Vec<String> {
     }
 }
 
-fn made(name: &str, cache: &CacheDefinition) -> String {
+fn made(name: &str, cache: &CacheDefinition, detail: Detail) -> String {
     let CacheDefinition { paths, key } = cache;
-    let key = key.as_ref().map_or_else(String::new, |key| format!(", for later runs with the key {}", value(key)));
+    let key = key.as_ref().map_or_else(String::new, |key| match key.as_text() {
+        Some(digest) if detail == Detail::Short && is_digest(digest) => format!(", for later runs with the key {}…", short(digest)),
+        _ => format!(", for later runs with the key {}", value(key)),
+    });
     format!("{}: {}{key}", printable(name), joined(paths.iter().map(value)))
+}
+
+/// Whether a text is what `files(…)` gives: a digest that says nothing to people.
+fn is_digest(text: &str) -> bool {
+    text.len() == DIGEST_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn effect_of(effect: Effect, retried: bool) -> String {

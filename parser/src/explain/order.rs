@@ -6,10 +6,10 @@ use model::plan::{NeedReason, Plan, Stage, StageKind};
 
 use super::{
     facts::{Paths, edges},
-    text::{Ink, Paper, counted, printable},
+    text::{Ink, Paper, printable, side_by_side},
 };
 
-/// Names on the left of a line that stands for several stages.
+/// Stages after a rollback that are named.
 const NAMES_MAX: usize = 3;
 
 /// Writes a line for each stage, or for several that stand side by side and wait for the same.
@@ -25,7 +25,10 @@ pub(super) fn write(paper: &mut Paper, plan: &Plan, paths: &Paths<'_>) {
         let needs = edges(&stages[0].needs, paths);
         let waits = if stages[0].needs.is_empty() { needs } else { format!("← {needs}") };
         end += stages.len();
-        (names(stages), if is_rollback(&stages[0]) { format!("{waits}, {}", triggers(&plan.stages[end..])) } else { waits })
+        (
+            side_by_side(&stages.iter().map(|stage| printable(&stage.path)).collect::<Vec<_>>()),
+            if is_rollback(&stages[0]) { format!("{waits}, {}", triggers(&plan.stages[end..])) } else { waits },
+        )
     };
     let rows: Vec<(String, String)> = plan.stages.chunk_by(alike).map(&mut row).collect();
     paper.rows(&rows, None);
@@ -49,14 +52,6 @@ fn triggers(after: &[Stage]) -> String {
 
 fn is_rollback(stage: &Stage) -> bool {
     stage.kind == StageKind::Rollback
-}
-
-fn names(stages: &[Stage]) -> String {
-    let name = |stage: &Stage| printable(&stage.path);
-    match stages {
-        [first, .., last] if stages.len() > NAMES_MAX => format!("{} … {} ({})", name(first), name(last), counted(stages.len(), "stage")),
-        _ => stages.iter().map(name).collect::<Vec<_>>().join(", "),
-    }
 }
 
 /// What the words in brackets mean, for those that are there; nothing if only the written order decides.

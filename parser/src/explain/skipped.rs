@@ -7,7 +7,7 @@ use model::{
 
 use super::{
     facts::skip,
-    text::{Ink, Paper, condition, printable},
+    text::{Ink, Paper, condition, printable, side_by_side},
 };
 
 /// Writes what is skipped, what may be, and what is not in the plan at all.
@@ -28,6 +28,9 @@ pub(super) fn write(paper: &mut Paper, plan: &Plan, notes: Option<&PlanNotes>) {
         return;
     }
     paper.section("What is skipped");
+    let together =
+        |rows: &[(String, String)]| (side_by_side(&rows.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()), rows[0].1.clone());
+    let rows: Vec<(String, String)> = rows.chunk_by(|(_, why), (_, other)| why == other).map(together).collect();
     paper.rows(&rows, Some(Ink::Skip));
 }
 

@@ -127,6 +127,9 @@ const COLUMN_MAX: usize = 40;
 /// Names that one line tells; the picture of the graph has them all.
 const NAMES_MAX: usize = 8;
 
+/// Stages that a line stands for and that are all named.
+const BESIDE_MAX: usize = 3;
+
 /// What is shown must be what will run: what [`is_hidden`] is written as an escape.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -237,6 +240,14 @@ pub(super) fn shortened(names: &[String]) -> String {
     let shown = joined(names.iter().take(NAMES_MAX).cloned());
     let more = names.len().saturating_sub(NAMES_MAX);
     if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+/// Stages for which one line stands; of many, the first and the last.
+pub(super) fn side_by_side(names: &[String]) -> String {
+    match names {
+        [first, .., last] if names.len() > BESIDE_MAX => format!("{first} … {last} ({})", counted(names.len(), "stage")),
+        _ => joined(names.iter().cloned()),
+    }
 }
 
 /// `1 stage`, `2 stages`.

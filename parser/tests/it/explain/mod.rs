@@ -9,7 +9,7 @@ use insta::assert_snapshot;
 use model::{
     Digest, StageId,
     context::{EventKind, PullRequest, TriggerContext},
-    plan::{Effect, Plan, PlanDocument, Stage, Value},
+    plan::{Effect, Plan, PlanDocument, Skip, Stage, Value},
     planning::{LeftOut, ParameterNote, PlanNotes, TriggerRule},
 };
 use parser::explain::{Explained, diff, explain, json};
@@ -175,4 +175,17 @@ fn programs_get_one_object() {
     let json = json(&Explained { notes: Some(&notes), ..Explained::new("Ottofile", &document) }, &[]);
     assert!(json.starts_with(&format!("{{\n  \"digest\": \"{}\",\n  \"plan\": {{", document.digest())), "{json}");
     assert!(json.contains("\"left_out\": []") && json.ends_with("\"warnings\": []\n}\n"), "{json}");
+}
+
+#[test]
+fn what_is_skipped_for_one_reason_is_told_once() {
+    let mut plan = matrix();
+    for stage in &mut plan.stages[1..6] {
+        stage.skipped = Some(Skip { condition: "branch == 'main'".to_owned(), because: "branch is 'topic'".to_owned() });
+    }
+    let text = text(plan);
+    assert!(
+        text.contains("\n  Test (linux, 8) … Test (mac, 11) (5 stages)  because branch == 'main' is false: branch is 'topic'\n"),
+        "{text}"
+    );
 }

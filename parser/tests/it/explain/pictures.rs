@@ -1,8 +1,12 @@
 //! Pictures of plans.
 
 use insta::assert_snapshot;
-use model::plan::{Need, NeedReason, Plan, Stage};
-use parser::explain::{dot, svg};
+use model::{
+    StageId,
+    plan::{Need, NeedReason, Plan, PlanDocument, Stage},
+};
+use parser::explain::{Explained, diff, dot, explain, svg};
+use proptest::prelude::*;
 
 use super::plans::{deploy, fanned, matrix, sixty, small, with};
 
@@ -79,18 +83,52 @@ fn sixty_stages_fit_the_width_of_a_page() {
     assert!(sixty().stages.len() >= 60);
 }
 
-/// Stages whose boxes do not overlap, by the text of the picture.
-#[test]
-fn no_box_lies_on_another() {
-    let svg = svg(&sixty());
+/// No stage lies on another, by the text of the picture.
+fn check_boxes(svg: &str) {
     let attribute =
         |tag: &str, name: &str| -> i64 { tag.split(&format!(" {name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap() };
     let rects = svg.split("<rect class=\"").skip(1).filter(|tag| !tag.starts_with("g\""));
     let boxes: Vec<[i64; 4]> = rects.map(|tag| ["x", "y", "width", "height"].map(|name| attribute(tag, name))).collect();
+    let (right, bottom) = size(svg);
     for (place, [x, y, width, height]) in boxes.iter().enumerate() {
+        assert!(*x >= 0 && *y >= 0 && x + width <= right && y + height <= bottom, "{x} {y} is outside");
         for [left, top, wide, high] in &boxes[..place] {
             assert!(x + width <= *left || left + wide <= *x || y + height <= *top || top + high <= *y, "{x} {y} and {left} {top}");
         }
+    }
+}
+
+#[test]
+fn no_box_lies_on_another() {
+    for plan in [small(), deploy(), matrix(), fanned(), sixty()] {
+        check_boxes(&svg(&plan));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_graph_has_a_picture_and_words(
+        groups in prop::collection::vec(prop::collection::vec("[ab/]", 0..3), 1..24),
+        edges in prop::collection::vec((0usize..24, 0usize..24, 0usize..3), 0..60),
+    ) {
+        let name = |place: usize| groups[place].iter().map(|group| format!("{group}/")).collect::<String>() + &format!("stage {place}");
+        let reasons = [NeedReason::Order, NeedReason::Needs, NeedReason::Rollback];
+        let stages = (0..groups.len()).map(|place| {
+            let needs = edges.iter().filter(|(first, second, _)| *second == place && first < second);
+            let need = |(first, _, reason): &(usize, usize, usize)| Need { stage: StageId::of(&name(*first)), reason: reasons[*reason].clone() };
+            Stage { needs: needs.map(need).collect(), ..Stage::new(&name(place)) }
+        });
+        let plan = Plan::new(stages.collect());
+        let svg = svg(&plan);
+        check_xml(&svg);
+        check_boxes(&svg);
+        prop_assert_eq!(svg.matches("class=\"work\"").count(), groups.len());
+        prop_assert_eq!(dot(&plan).matches(" [label=").count(), groups.len());
+        let (document, other) = (PlanDocument::new(plan), PlanDocument::new(small()));
+        let text = explain(&Explained::new("Ottofile", &document));
+        let all = (0..groups.len()).all(|place| text.contains(&format!("stage {place}")));
+        prop_assert!(all, "{}", text);
+        prop_assert!(diff(&document, &other, true).contains(" is new"));
     }
 }
 
@@ -106,7 +144,7 @@ fn five_thousand_stages_have_a_picture_in_any_shape() {
         }];
     for needs in shapes {
         let stages = (0..5_000).map(|place| {
-            let need = |before| Need { stage: model::StageId::of(&name(before)), reason: NeedReason::Order };
+            let need = |before| Need { stage: StageId::of(&name(before)), reason: NeedReason::Order };
             Stage { needs: needs(place).into_iter().map(need).collect(), ..with(&name(place), &[], vec![]) }
         });
         let plan = Plan::new(stages.collect());
