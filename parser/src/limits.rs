@@ -33,6 +33,8 @@ pub const PLAN_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const STAGE_NAME_BYTES_MAX: usize = 256;
 /// Bytes of a setting's text that stands on one line: a name, an image, an address, a question.
 pub const SETTING_TEXT_BYTES_MAX: usize = 2048;
+/// Texts in the list of a setting: credentials, labels, hosts, people.
+pub const SETTING_TEXTS_MAX: usize = 256;
 /// A duration in a setting, in milliseconds: a leap year.
 pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 /// How often a stage is started at most, if `retry` says so.

@@ -134,7 +134,12 @@ impl Lowering<'_, '_> {
 
     /// Says that no credential of this name is declared.
     pub(super) fn unknown_credential(&mut self, name: &Name) {
-        let help = match did_you_mean(&name.kind, self.declared_credentials.keys().map(String::as_str)) {
+        let near = if self.findings.is_full() {
+            String::new()
+        } else {
+            did_you_mean(&name.kind, self.declared_credentials.keys().map(String::as_str))
+        };
+        let help = match near {
             near if near.is_empty() => "declare it at the top level: `credentials { name = vault('…#…') }`".to_owned(),
             near => format!("{near}\ncredentials are declared at the top level, in `credentials {{ … }}`"),
         };

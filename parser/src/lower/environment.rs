@@ -1,9 +1,9 @@
 //! `environments { … }` at the top level: where stages deliver to. It narrows what the project's configuration on the server allows, and
 //! never widens it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
-use model::plan;
+use model::plan::Deployment;
 
 use super::{
     Lowering,
@@ -17,12 +17,12 @@ use crate::{
 const ENVIRONMENT: Keys = Keys { within: "in an environment", names: &["settings", "credentials", "protected"] };
 
 /// An environment as the file declares it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(super) struct Environment {
-    pub(super) settings: BTreeMap<String, plan::Value>,
+    /// What stages that deliver here say of it; shared, since the settings may be long.
+    pub(super) deployment: Rc<Deployment>,
     /// The credentials that may be used here, and elsewhere only where they are listed, too.
     pub(super) credentials: Vec<Name>,
-    pub(super) protected: bool,
 }
 
 impl Lowering<'_, '_> {
@@ -43,24 +43,25 @@ impl Lowering<'_, '_> {
 
     /// What is wrong with it is told, and left out: the environment is declared nevertheless.
     fn environment_of(&mut self, entry: &Entry) -> Environment {
-        let mut environment = Environment::default();
-        let Some(block) = Self::block_of(entry) else {
+        let mut deployment = Deployment { environment: entry.name.kind.clone(), protected: false, settings: BTreeMap::new() };
+        let mut credentials = Vec::new();
+        if let Some(block) = Self::block_of(entry) {
+            let keys = self.keyed(&block.kind, &ENVIRONMENT);
+            if let Some(block) = keys.get("settings").and_then(|entry| self.block(entry)) {
+                deployment.settings = self.variables(&block.kind, "in `settings`");
+            }
+            if let Some(value) = keys.get("credentials").and_then(|entry| self.value_of(entry)) {
+                credentials = self.credential_names(value).unwrap_or_default();
+            }
+            if let Some(entry) = keys.get("protected") {
+                deployment.protected = self.flag(entry).unwrap_or_default();
+            }
+        } else {
             let message = format!("the environment {} takes a block", quoted(&entry.name.kind));
             let help = format!("write `{} {{ settings {{ HOSTNAME = '…' }} }}`", entry.name.kind);
             self.error(Finding::new(Code::Shape, entry.name.span, message).help(help));
-            return environment;
-        };
-        let keys = self.keyed(&block.kind, &ENVIRONMENT);
-        if let Some(block) = keys.get("settings").and_then(|entry| self.block(entry)) {
-            environment.settings = self.variables(&block.kind, "in `settings`");
         }
-        if let Some(value) = keys.get("credentials").and_then(|entry| self.value_of(entry)) {
-            environment.credentials = self.credential_names(value).unwrap_or_default();
-        }
-        if let Some(entry) = keys.get("protected") {
-            environment.protected = self.flag(entry).unwrap_or_default();
-        }
-        environment
+        Environment { deployment: Rc::new(deployment), credentials }
     }
 
     /// Where each credential that an environment lists may be used.

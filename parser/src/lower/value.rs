@@ -93,8 +93,12 @@ pub(super) enum It {
 
 impl Lowering<'_, '_> {
     /// Evaluates a value in [`Lowering::scope`]; `None` if something in it is wrong, which is told, or has to be asked for.
+    ///
+    /// A few letters can name a long value, as often as they are written: what they stand for is counted like what is expanded.
     pub(super) fn known(&mut self, value: &Value) -> Option<Known> {
-        self.known_kind(&value.kind, value.span)
+        let known = self.known_kind(&value.kind, value.span)?;
+        let is_literal = !matches!(value.kind, ValueKind::Name(_) | ValueKind::Call(_) | ValueKind::List(_));
+        (is_literal || self.expanded(bytes(&known.value), value.span)).then_some(known)
     }
 
     /// Goes on with another meaning of `it` and `params`.

@@ -177,7 +177,7 @@ fn caches_are_defined_and_used() {
         ("cache { gems = [] }", &["E0206"]),
         ("cache { gems = ['a'] gems = ['b'] }", &["E0202"]),
         ("cache { gems = ['a'] use gems }", &["E0316"]),
-        ("cache { use gems use gems }", &["E0202"]),
+        ("cache { use gems use gems }", &["E0307", "E0202"]),
         ("cache { use }", &["E0205"]),
         ("cache { gems = { key = 'a' } }", &["E0318"]),
         ("cache { gems = { paths = ['a'] keys = 'a' } }", &["E0203"]),

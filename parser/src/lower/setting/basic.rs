@@ -1,5 +1,7 @@
 //! Settings of one value: name, timeout, retry, effect, environment, credentials, lock.
 
+use std::rc::Rc;
+
 use model::{
     diagnostic::Span,
     plan::{ATTEMPTS_DEFAULT, Deployment, Effect, Retry, RetryReason},
@@ -18,15 +20,6 @@ const RETRY: Keys = Keys { within: "in `retry`", names: &["attempts", "backoff",
 const REASONS: [(&str, RetryReason); 2] = [("failed", RetryReason::Failed), ("lost", RetryReason::Lost)];
 
 impl Lowering<'_, '_> {
-    /// `name = 'Build'`.
-    pub(in crate::lower) fn name_setting(&mut self, entry: &Entry) -> Option<Name> {
-        let value = self.value_of(entry)?;
-        let ValueKind::Text(name) = &value.kind else {
-            return self.wrong_value(value, "the name of a stage is a text in quotes", "write `name = 'Build'`");
-        };
-        self.stage_name(Name { kind: name.clone(), span: value.span })
-    }
-
     /// The name, if it can be one.
     pub(in crate::lower) fn stage_name(&mut self, name: Name) -> Option<Name> {
         let problem = if name.kind.trim().is_empty() {
@@ -113,7 +106,7 @@ impl Lowering<'_, '_> {
     }
 
     /// `environment -> preprod`, `environment -> it.where`, or `environment = 'preprod'`.
-    pub(super) fn deployment(&mut self, entry: &Entry) -> Option<Deployment> {
+    pub(super) fn deployment(&mut self, entry: &Entry) -> Option<Rc<Deployment>> {
         let (name, span): (String, Span) = if let Tail::Arrow(name) = &entry.tail {
             if name.kind == "it" || name.kind.contains('.') {
                 let value = Value { kind: ValueKind::Name(name.kind.clone()), span: name.span };
@@ -133,7 +126,9 @@ impl Lowering<'_, '_> {
             (self.line_of_text(value, "the name of an environment")?, value.span)
         };
         let Some(environment) = self.environments.get(&name) else {
-            let help = match did_you_mean(&name, self.environments.keys().map(String::as_str)) {
+            let near =
+                if self.findings.is_full() { String::new() } else { did_you_mean(&name, self.environments.keys().map(String::as_str)) };
+            let help = match near {
                 near if near.is_empty() => format!("declare it at the top level: `environments {{ {} {{ }} }}`", excerpt(&name)),
                 near => format!("{near}\nenvironments are declared at the top level, in `environments {{ … }}`"),
             };
@@ -141,8 +136,7 @@ impl Lowering<'_, '_> {
             self.error(Finding::new(Code::UnknownEnvironment, span, message).help(help));
             return None;
         };
-        let (protected, settings) = (environment.protected, environment.settings.clone());
-        Some(Deployment { environment: name, protected, settings })
+        Some(Rc::clone(&environment.deployment))
     }
 
     /// `credentials = ['deploy-key']`: each declared at the top level.

@@ -1,5 +1,7 @@
 //! `cache { … }`: what a stage keeps for others, and what it takes of them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use model::{
     diagnostic::Span,
     plan::{self, CacheDefinition},
@@ -21,27 +23,27 @@ impl Lowering<'_, '_> {
         let block = self.block(entry)?;
         let mut cache = Cache::default();
         self.with_copies("cache", block, from, |lowering, layer| lowering.cache_items(layer.items, &mut cache));
-        for name in &cache.used {
-            if cache.defined.contains_key(&name.kind) {
-                let message = format!("one stage makes the cache {} and takes it", quoted(&name.kind));
-                let help = "a cache is made by one stage and used by others; what one stage makes, it has";
-                self.error(Finding::new(Code::CacheOfItself, name.span, message).help(help));
-            }
+        let (of_itself, used): (Vec<Name>, Vec<Name>) = cache.used.into_iter().partition(|name| cache.defined.contains_key(&name.kind));
+        for name in of_itself {
+            let message = format!("one stage makes the cache {} and takes it", quoted(&name.kind));
+            let help = "a cache is made by one stage and used by others; what one stage makes, it has";
+            self.error(Finding::new(Code::CacheOfItself, name.span, message).help(help));
         }
+        cache.used = used;
         Some(cache)
     }
 
     fn cache_items(&mut self, items: &[Item], cache: &mut Cache) {
         let (used, defined): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|item| is_use(item));
-        let copied = cache.used.len();
+        let copied: BTreeSet<String> = cache.used.iter().map(|used| used.kind.clone()).collect();
+        let mut own: BTreeMap<String, Span> = BTreeMap::new();
         for item in used {
             let ItemKind::Entry(entry) = &item.kind else { continue };
             for name in self.used_caches(entry) {
-                match cache.used.iter().position(|used| used.kind == name.kind) {
-                    // What is copied may be said again.
-                    Some(place) if place < copied => {}
-                    Some(place) => self.doubled(&format!("`use {}`", name.kind), name.span, cache.used[place].span),
-                    None => cache.used.push(name),
+                if let Some(first) = own.insert(name.kind.clone(), name.span) {
+                    self.doubled(&format!("`use {}`", name.kind), name.span, first);
+                } else if !copied.contains(&name.kind) {
+                    cache.used.push(name);
                 }
             }
         }

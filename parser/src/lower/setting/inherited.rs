@@ -53,7 +53,7 @@ impl<'a> Inherited<'a> {
 
     /// The environment that the stage delivers to.
     pub(in crate::lower) fn environment(&self) -> Option<&'a str> {
-        self.nearest(|settings| settings.deployment.as_ref()).map(|deployment| deployment.environment.as_str())
+        self.nearest(|settings| settings.deployment.as_deref()).map(|deployment| deployment.environment.as_str())
     }
 
     /// The credentials that the stage's steps may name, with the file in which they are listed.
@@ -88,7 +88,7 @@ impl<'a> Inherited<'a> {
             stage.container.clone_from(container);
         }
         stage.services = self.nearest(|settings| settings.services.as_deref()).map(<[Service]>::to_vec).unwrap_or_default();
-        stage.deployment = self.nearest(|settings| settings.deployment.clone());
+        stage.deployment = self.nearest(|settings| settings.deployment.as_deref()).cloned();
         stage.credentials = self.credentials().map(|(_, names)| names.iter().map(|name| name.kind.clone()).collect()).unwrap_or_default();
         stage.lock = self.nearest(|settings| settings.lock.clone());
         stage.caches = self.cache().map(|(_, cache)| cache.defined.clone()).unwrap_or_default();
@@ -106,6 +106,7 @@ impl Settings {
     /// Bytes that they take in the plan at most, but for `notify`, whose steps are counted where they are read.
     fn bytes(&self) -> usize {
         let Self { environment, lock, deployment, runtime, services, cache, gates, credentials, .. } = self;
+        let deployment = deployment.as_deref();
         let runtime = runtime.as_ref().map(|Runtime { requires, container }| (requires, container));
         let cache = cache.as_ref().map(|cache| {
             let used: Vec<&str> = cache.used.iter().map(|name| name.kind.as_str()).collect();

@@ -12,12 +12,9 @@ mod service;
 mod variable;
 mod wait;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
-use model::{
-    diagnostic::Span,
-    plan::{self, CacheDefinition, Container, Deployment, Effect, Notify, Requirements, Retry, Service, Skip, Wait},
-};
+use model::plan::{self, CacheDefinition, Container, Deployment, Effect, Notify, Requirements, Retry, Service, Skip, Wait};
 
 pub(super) use self::{check::CredentialPlaces, copy::Stages, inherited::Inherited, read::Keys};
 use super::Lowering;
@@ -35,7 +32,7 @@ pub(super) struct Settings {
     pub(super) timeout_ms: Option<u64>,
     pub(super) retry: Option<Spanned<Retry>>,
     pub(super) effect: Option<Effect>,
-    pub(super) deployment: Option<Deployment>,
+    pub(super) deployment: Option<Rc<Deployment>>,
     pub(super) credentials: Option<Vec<Name>>,
     pub(super) lock: Option<String>,
     pub(super) allow_failure: Option<bool>,
@@ -88,8 +85,6 @@ pub(super) struct From {
     pub(super) block: &'static str,
     /// The path of the stage as the file has it, without what `each` or a blueprint's place adds; the span is that of the text after `from`.
     pub(super) stage: Name,
-    /// Where that stage stands in the same file: the span of its word `stage`.
-    pub(super) declared: Span,
 }
 
 impl Lowering<'_, '_> {

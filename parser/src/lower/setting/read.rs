@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
-    limits::{DURATION_MS_MAX, SETTING_TEXT_BYTES_MAX},
+    limits::{DURATION_MS_MAX, SETTING_TEXT_BYTES_MAX, SETTING_TEXTS_MAX},
     suggest::did_you_mean,
     syntax::{Block, Call, Entry, Item, ItemKind, Name, Tail, Value, ValueKind},
 };
@@ -172,6 +172,10 @@ impl Lowering<'_, '_> {
     /// Lines of text in brackets, each once, or one alone.
     pub(in crate::lower) fn lines_of_text(&mut self, value: &Value, what: &str) -> Option<Vec<Name>> {
         let texts = self.texts(value, what)?;
+        if texts.len() > SETTING_TEXTS_MAX {
+            let message = format!("here are {} values, and at most {SETTING_TEXTS_MAX} can stand here", texts.len());
+            return self.wrong_value(value, message, "name fewer");
+        }
         let mut sound = true;
         let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
         for text in &texts {
