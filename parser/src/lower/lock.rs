@@ -110,13 +110,11 @@ impl Lowering<'_, '_> {
             finding
                 .help(format!("{LOCK_FILE} has {locked}\nif the change is meant, run `otto lock`, look at the difference, and commit it"))
         };
-        match span {
-            Some(span) => self.error(finding(span)),
-            None => {
-                let span = self.place_in_lock(name);
-                self.error_in(file, finding(span));
-            }
+        if let Some(span) = span {
+            return self.error(finding(span));
         }
+        let span = self.place_in_lock(name);
+        self.error_in(file, finding(span));
     }
 
     /// Where a name stands in the lock file.

@@ -101,7 +101,14 @@ impl<'a> Lowering<'_, 'a> {
                 }
             }
             ValueKind::Wrong => scope.incomplete = true,
-            _ => self.no_library(span),
+            ValueKind::Integer(_)
+            | ValueKind::Decimal(_)
+            | ValueKind::Duration(_)
+            | ValueKind::Size(_)
+            | ValueKind::Boolean(_)
+            | ValueKind::Block(_)
+            | ValueKind::Call(_)
+            | ValueKind::Condition(_) => self.no_library(span),
         }
     }
 

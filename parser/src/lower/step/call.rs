@@ -170,12 +170,21 @@ impl Lowering<'_, '_> {
     /// The value, if it is of its parameter's type.
     fn argument(&mut self, value: &Value, parameter: &ParameterManifest) -> Option<Known> {
         if parameter.kind == ParameterKind::Block {
-            return match &value.kind {
-                ValueKind::List(items) => self.block_value(items, value.span, None).map(Known::inside),
-                ValueKind::Block(block) => self.block_value(&block.kind, block.span, Some(block)).map(Known::inside),
+            let steps = match &value.kind {
+                ValueKind::List(items) => self.block_value(items, value.span, None),
+                ValueKind::Block(block) => self.block_value(&block.kind, block.span, Some(block)),
                 ValueKind::Wrong => None,
-                _ => self.wrong_argument_type(parameter, value.span, "no block"),
+                ValueKind::Text(_)
+                | ValueKind::Integer(_)
+                | ValueKind::Decimal(_)
+                | ValueKind::Duration(_)
+                | ValueKind::Size(_)
+                | ValueKind::Boolean(_)
+                | ValueKind::Name(_)
+                | ValueKind::Call(_)
+                | ValueKind::Condition(_) => self.wrong_argument_type(parameter, value.span, "no block"),
             };
+            return steps.map(Known::inside);
         }
         if let (ValueKind::Integer(number @ 1..), Some(unit)) = (&value.kind, parameter.unit) {
             let (message, help) = match unit {

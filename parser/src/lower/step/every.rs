@@ -50,28 +50,22 @@ impl Lowering<'_, '_> {
     }
 
     fn step_timeout(&mut self, value: &Value) -> Option<u64> {
-        match &value.kind {
-            ValueKind::Duration(ms @ 1..) => u64::try_from(*ms).ok(),
-            ValueKind::Integer(number @ 1..) => {
-                let help = format!("write `timeout: {number}s`, `{number}m` or `{number}h`");
-                self.wrong_argument(value, "a timeout needs a unit", &help)
-            }
-            _ => self.wrong_argument(value, "the `timeout` of a step is a duration, longer than nothing", "write `timeout: 10m`"),
+        if let ValueKind::Integer(number @ 1..) = value.kind {
+            let help = format!("write `timeout: {number}s`, `{number}m` or `{number}h`");
+            return self.wrong_argument(value, "a timeout needs a unit", &help);
+        }
+        match self.duration(value, "the `timeout` of a step")? {
+            0 => self.wrong_argument(value, "the `timeout` of a step is longer than nothing", "write `timeout: 10m`"),
+            ms => Some(ms),
         }
     }
 
     fn step_attempts(&mut self, value: &Value) -> Option<u32> {
-        let number = match self.known(value)?.value {
-            model::plan::Value::Integer(number) if !matches!(value.kind, ValueKind::Duration(_) | ValueKind::Size(_)) => number,
-            _ => 0,
-        };
-        match u32::try_from(number) {
-            Ok(attempts @ 1..=STEP_ATTEMPTS_MAX) => Some(attempts),
-            _ => {
-                let message = format!("`retry` says how often a step is tried at most: a number from 1 to {STEP_ATTEMPTS_MAX}");
-                self.wrong_argument(value, &message, "write `retry: 3`")
-            }
-        }
+        let attempts = u32::try_from(self.number(value, "the `retry` of a step")?).ok();
+        attempts.filter(|attempts| (1..=STEP_ATTEMPTS_MAX).contains(attempts)).or_else(|| {
+            let message = format!("`retry` says how often a step is tried at most: a number from 1 to {STEP_ATTEMPTS_MAX}");
+            self.wrong_argument(value, &message, "write `retry: 3`")
+        })
     }
 
     /// `into: 'x'`: the name of the variable that captures the output.

@@ -28,12 +28,15 @@ fn steps_in(entry: &Entry) -> Option<&[Item]> {
     let Tail::Call(call) = &entry.tail else { return None };
     match (call.arguments.as_slice(), &call.block) {
         ([], Some(block)) => Some(&block.kind),
-        ([argument], None) if argument.keyword.is_none() => match &argument.value {
-            Value { kind: ValueKind::List(items), .. } => Some(items),
-            Value { .. } => None,
-        },
+        ([argument], None) if argument.keyword.is_none() => list_of(&argument.value),
         _ => None,
     }
+}
+
+/// What stands between the brackets of a list.
+fn list_of(value: &Value) -> Option<&[Item]> {
+    let ValueKind::List(items) = &value.kind else { return None };
+    Some(items)
 }
 
 /// A value as a condition.
@@ -134,12 +137,9 @@ impl Lowering<'_, '_> {
     fn steps_when(&mut self, name: &Name, call: &Call, steps: &mut Vec<Step>) {
         let help = "write `when(branch == 'main') { sh 'make' }`";
         let (conditions, items) = match (call.arguments.as_slice(), &call.block) {
-            (conditions, Some(block)) => (conditions, Some(&block.kind)),
-            ([conditions @ .., last], None) => match &last.value.kind {
-                ValueKind::List(items) => (conditions, Some(items)),
-                _ => (call.arguments.as_slice(), None),
-            },
-            ([], None) => (call.arguments.as_slice(), None),
+            (conditions, Some(block)) => (conditions, Some(block.kind.as_slice())),
+            ([conditions @ .., last], None) if list_of(&last.value).is_some() => (conditions, list_of(&last.value)),
+            (conditions, None) => (conditions, None),
         };
         let Some(items) = items else {
             return self.error(Finding::new(Code::Shape, name.span, "`when` needs steps").help(help));
