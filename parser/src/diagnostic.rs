@@ -160,6 +160,8 @@ codes! {
     StepName = "E0412",
     /// Blocks of steps are nested deeper than the limit.
     StepsTooDeep = "E0609",
+    /// The plan would be nested deeper than the limit.
+    PlanTooDeep = "E0610",
     /// A manifest of a step that is none.
     Manifest = "E0703",
     /// Two libraries, or one file, have two steps of one name.

@@ -29,6 +29,8 @@ pub const EDGES_MAX: usize = 100_000;
 /// Bytes of a plan's canonical JSON: half of what the depot gives at once, as the estimate before the plan is made leaves out brackets and
 /// the names of fields.
 pub const PLAN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Brackets within brackets in a plan's JSON. Readers take 128, and a plan's stages travel within other messages.
+pub const PLAN_DEPTH_MAX: usize = 96;
 /// Bytes of one stage's name. Names stand in every path below them, so 64 groups within groups have paths of 16 KiB at most.
 pub const STAGE_NAME_BYTES_MAX: usize = 256;
 /// Bytes of a setting's text that stands on one line: a name, an image, an address, a question.
@@ -77,3 +79,35 @@ pub(crate) fn json_bytes(text: &str) -> usize {
 }
 /// Bytes of a value that is made of others: what a step captures is as large at most, and no function makes more of it while planning.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// How deep the brackets of some JSON are nested.
+pub(crate) fn json_depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_in_texts_are_not_counted() {
+        for (json, depth) in [("1", 0), ("{}", 1), ("[[],[[]]]", 3), (r#"{"[[[": "\\"}"#, 1), (r#"["\"[[", []]"#, 2)] {
+            assert_eq!(json_depth(json.as_bytes()), depth, "{json}");
+        }
+    }
+}

@@ -42,6 +42,7 @@ use crate::{
     Needs, PlanInput,
     diagnostic::{Code, FileId, Files, Finding, Findings, quoted},
     grammar::Tree,
+    limits::{PLAN_DEPTH_MAX, json_depth},
     lock::Lock,
     syntax::{Block, Call, Entry, Tail},
 };
@@ -164,7 +165,15 @@ impl<'a> Lowering<'_, 'a> {
         let credentials = self.used_credentials(&stages);
         let mut plan = Plan { credentials, newer, notify, ..Plan::new(stages) };
         self.libraries_of(&mut plan);
-        Some(PlanDocument::new(plan))
+        let document = PlanDocument::new(plan);
+        let depth = json_depth(document.bytes());
+        if depth > PLAN_DEPTH_MAX {
+            let message = format!("the plan would be nested {depth} deep, over the limit of {PLAN_DEPTH_MAX}");
+            let help = "blocks of steps, functions of variables and conditions on variables make it deep: nest them less";
+            self.error(Finding::new(Code::PlanTooDeep, Span::default(), message).help(help));
+            return None;
+        }
+        Some(document)
     }
 
     /// The bytes of a file of the commit; `None` if it has to be asked for, or if there is none, which is told at `span`.

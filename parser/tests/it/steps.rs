@@ -198,3 +198,27 @@ fn the_pages_of_the_errors_of_steps_have_examples_that_are_what_they_say() {
         }
     }
 }
+
+#[test]
+fn a_plan_that_is_accepted_can_be_read_however_deep_its_source_is() {
+    let concat = |depth: usize| format!("{}vars.x{}", "concat('a', ".repeat(depth), ")".repeat(depth));
+    let not = |depth: usize| format!("{}vars.x == 'a'{}", "!(vars.x == 'x' || vars.x in ['b'] && ".repeat(depth), ")".repeat(depth));
+    let begin = "pipeline { stage 'a' { steps { sh 'x', into: 'x' } }";
+    let mut accepted = 0;
+    for depth in 1..60 {
+        for source in [
+            format!("{begin} stage 'b' {{ steps {{ echo {} }} }} }}", concat(depth)),
+            format!("{begin} stage 'b' {{ steps {{ {} echo {} {} }} }} }}", "dir('d') { ".repeat(16), concat(depth), "}".repeat(16)),
+            format!("{begin} stage 'b' {{ when {{ {} }} steps {{ echo 'x' }} }} }}", not(depth)),
+        ] {
+            match Commit::default().plan(&source) {
+                Ok(document) => {
+                    accepted += 1;
+                    assert!(PlanDocument::read(document.bytes()).is_ok_and(|read| read == document), "{source}");
+                }
+                Err(diagnostics) => assert!(["E0103", "E0610"].contains(&codes(&diagnostics)[0]), "{diagnostics:#?}"),
+            }
+        }
+    }
+    assert!(accepted > 30, "{accepted}");
+}

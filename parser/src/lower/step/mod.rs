@@ -26,11 +26,11 @@ const WHEN: &str = "when";
 /// What stands in `steps { … }` or `steps [ … ]`.
 fn steps_in(entry: &Entry) -> Option<&[Item]> {
     let Tail::Call(call) = &entry.tail else { return None };
-    match (call.arguments.as_slice(), &call.block) {
-        ([], Some(block)) => Some(&block.kind),
-        ([argument], None) if argument.keyword.is_none() => list_of(&argument.value),
-        _ => None,
+    if let (true, Some(block)) = (call.arguments.is_empty(), &call.block) {
+        return Some(&block.kind);
     }
+    let [argument] = call.arguments.as_slice() else { return None };
+    if call.block.is_none() && argument.keyword.is_none() { list_of(&argument.value) } else { None }
 }
 
 /// What stands between the brackets of a list.
