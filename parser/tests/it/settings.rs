@@ -446,7 +446,7 @@ fn conditions_are_the_same_wherever_they_are_written() {
         )
     };
     let skips = |stage: &str| plan_in(&source(stage))["stages"][2].clone();
-    let both = json!({"condition": "branch == 'main' && tag", "because": "branch is 'topic' and there is no tag"});
+    let both = json!({"condition": "branch == 'main' && tag", "because": "branch is 'topic', there is no tag"});
     let expected = skips("gates { enter { branch == 'main' tag } }");
     assert_eq!(expected["skipped"], both);
     for stage in ["when { branch == 'main' tag }", "when { branch == 'main' } gates { enter { tag } }"] {
@@ -496,4 +496,78 @@ fn what_is_copied_and_wrong_here_is_told_at_both_places() {
     );
     let found = codes(&diagnostics);
     assert!(found.contains(&"E0314") && found.contains(&"E0409"), "{diagnostics:#?}");
+}
+
+#[test]
+fn what_is_copied_means_what_it_would_mean_here() {
+    let source = "pipeline {
+      stage 'Base' { env { MODE = 'fast' } }
+      each('8', '12') {
+        stage concat('Test ', it) { runtime { docker { image = concat('jdk:', it) } } env { from 'Base' JDK = it } }
+        stage concat('Ship ', it) { runtime { from 'Image' } }
+      }
+      each('a') { stage 'Image' { runtime { docker { image = concat('ship:', it) } } } }
+    }";
+    assert_eq!(stage(source, "Test 12")["environment"], json!({"JDK": "12", "MODE": "fast"}));
+    assert_eq!(stage(source, "Ship 8")["container"], json!({"image": "ship:8"}));
+}
+
+#[test]
+fn a_false_condition_about_it_alone_leaves_out_and_another_skips() {
+    let source = "// context: branch=topic
+      pipeline { each('a', 'b') { stage 'S' { when { it == 'a' branch == 'main' } } } }";
+    let stages = plan_in(source)["stages"].clone();
+    assert_eq!(stages.as_array().unwrap().len(), 1);
+    assert_eq!((&stages[0]["path"], &stages[0]["skipped"]["condition"]), (&json!("S (a)"), &json!("branch == 'main'")));
+}
+
+#[test]
+fn a_setting_that_stands_in_the_wrong_place_is_told_where_it_belongs() {
+    for (source, help) in [
+        ("pipeline { environment -> preprod }", "in a stage"),
+        ("pipeline { lock = 'a' }", "in a stage"),
+        ("pipeline { credentials = ['a'] }", "a stage lists"),
+        ("pipeline { gates { } }", "in a stage"),
+        ("pipeline { parallel { timeout = 1m stage 'A' { } } }", "in a stage or in the pipeline"),
+        ("pipeline { stages { env { A = 1 } } }", "in a stage or in the pipeline"),
+        ("pipeline { stage 'A' { environments { } } }", "top level"),
+        ("pipeline { stage 'A' { alow_failure = true } }", "did you mean `allow_failure`?"),
+        ("timeout = 1m pipeline { }", ""),
+    ] {
+        let diagnostics = refused(source.as_bytes());
+        assert_eq!(codes(&diagnostics), ["E0203"], "{source}\n{diagnostics:#?}");
+        assert!(diagnostics[0].help.contains(help), "{source}\n{diagnostics:#?}");
+    }
+}
+
+#[test]
+fn many_settings_take_no_longer_than_they_are_many() {
+    use std::fmt::Write as _;
+    let uses: String = (0..60_000).fold(String::new(), |mut text, number| {
+        let _ = write!(text, "use c{number} ");
+        text
+    });
+    refused(format!("pipeline {{ stage 'A' {{ cache {{ {uses} }} }} }}").as_bytes());
+    let names: String = (0..4_000).fold(String::new(), |mut text, number| {
+        let _ = write!(
+            text,
+            "stage 'Stage{number}' {{ env {{ from 'Stag{number}x' }} environment -> nowhere{number} credentials = ['k{number}'] }} "
+        );
+        text
+    });
+    let environments: String = (0..4_000).fold(String::new(), |mut text, number| {
+        let _ = write!(text, "nowhere{number}x {{ }} ");
+        text
+    });
+    refused(format!("environments {{ {environments} }} pipeline {{ {names} }}").as_bytes());
+    let settings: String = (0..2_000).fold(String::new(), |mut text, number| {
+        let _ = write!(text, "VARIABLE_{number} = 'a value of some length' ");
+        text
+    });
+    let stages: String = (0..4_000).fold(String::new(), |mut text, number| {
+        let _ = write!(text, "stage 'S{number}' {{ environment -> a }} ");
+        text
+    });
+    let source = format!("environments {{ a {{ settings {{ {settings} }} }} }} pipeline {{ {stages} }}");
+    assert_eq!(codes(&refused(source.as_bytes())), ["E0604"]);
 }
