@@ -180,8 +180,6 @@ codes! {
     CredentialNotListed = "E0804",
     /// A step of a library goes before one of the standard library.
     StandardStepHidden = "W0401",
-    /// Part of the language, but not of this version.
-    NotYet = "E0501",
     /// More branches of an `each` than the limit.
     TooManyBranches = "E0606",
     /// Files bring in files deeper than the limit.

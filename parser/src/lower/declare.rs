@@ -35,6 +35,8 @@ pub(super) struct Stage {
     /// Where a message about it points.
     pub(super) file: FileId,
     pub(super) span: Span,
+    /// Where its word stands.
+    pub(super) declared: Span,
     pub(super) settings: Settings,
     /// What its `needs` name.
     pub(super) needs: Vec<Name>,
@@ -135,10 +137,10 @@ impl Lowering<'_, '_> {
 
     fn child(&mut self, child: Child<'_>) -> Option<Node> {
         let Child { verb, entry } = child;
-        let errors = self.findings.errors();
+        let left_out = self.notes.left_out.len();
         let node = self.node_of(verb, entry);
-        // What a condition leaves out is no mistake.
-        self.incomplete |= node.is_none() && (self.findings.errors() > errors);
+        // What is neither there nor left out by a condition is wrong, or waits for a file.
+        self.incomplete |= node.is_none() && self.notes.left_out.len() == left_out;
         node
     }
 
@@ -181,6 +183,7 @@ impl Lowering<'_, '_> {
             label: Label::Unnamed { word, suffix: self.suffix(0) },
             file: self.source.id,
             span,
+            declared: span,
             settings: Settings::default(),
             needs: Vec::new(),
             mentions: Vec::new(),
@@ -239,7 +242,17 @@ impl Lowering<'_, '_> {
         self.suffixes = suffixes;
         let (content, rollbacks) = content?;
         let mentions = std::mem::take(&mut self.mentions);
-        Some(Stage { label, file: self.source.id, span, settings: body.settings, needs: body.needs, mentions, content, rollbacks })
+        Some(Stage {
+            label,
+            file: self.source.id,
+            span,
+            declared: word,
+            settings: body.settings,
+            needs: body.needs,
+            mentions,
+            content,
+            rollbacks,
+        })
     }
 
     /// The name with what tells it from other branches of an `each`; without one, the word.

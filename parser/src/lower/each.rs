@@ -19,6 +19,9 @@ use crate::{
 /// How `each` is written.
 const HELP: &str = "write `each('a', 'b') { stage … }` or `each(os: ['linux', 'mac'], jdk: ['8', '12']) { stage … }`";
 
+/// Its values in a message.
+const WHAT: &str = "what `each` goes over";
+
 /// What `each` goes over.
 enum Values {
     /// `it`.
@@ -139,7 +142,7 @@ impl Lowering<'_, '_> {
                 self.doubled(&quoted(&keyword.kind), keyword.span, first);
                 sound = false;
             }
-            match self.items_of(value) {
+            match self.list_of(keyword, value) {
                 Some(items) => lists.push((keyword.kind.clone(), items)),
                 None => sound = false,
             }
@@ -147,9 +150,24 @@ impl Lowering<'_, '_> {
         sound.then_some(Values::Named(lists))
     }
 
+    /// The items of a list with a name.
+    fn list_of(&mut self, name: &Name, value: &Value) -> Option<Vec<Known>> {
+        let known = self.planned(value, WHAT)?;
+        if matches!(known.value, plan::Value::List(_)) {
+            return self.items_among(known, value);
+        }
+        let finding = Finding::new(Code::SettingValue, value.span, format!("{} of `each` is a list", quoted(&name.kind)));
+        self.error(finding.label(format!("this is {}", known.described())).help(HELP));
+        None
+    }
+
     /// The items of a list, or the one value.
     fn items_of(&mut self, value: &Value) -> Option<Vec<Known>> {
-        let known = self.planned(value, "what `each` goes over")?;
+        let known = self.planned(value, WHAT)?;
+        self.items_among(known, value)
+    }
+
+    fn items_among(&mut self, known: Known, value: &Value) -> Option<Vec<Known>> {
         let items = match known.value {
             plan::Value::List(items) => {
                 let outside = known.outside;

@@ -34,7 +34,7 @@ use model::{
     Digest,
     diagnostic::Span,
     plan::{Credential, Plan, PlanDocument},
-    planning::PlanNotes,
+    planning::{LOCK_FILE, PlanNotes},
 };
 
 use self::{function::Memo, library::Shelf, value::Scope};
@@ -153,13 +153,11 @@ impl<'a> Lowering<'_, 'a> {
         let tree = Rc::clone(&self.source.tree);
         let top = self.top_level(&tree.items);
         let pipeline = self.whole(&top)?;
-        // What a file that is asked for holds may be what a stage needs.
-        if !self.needs.is_empty() {
-            return None;
-        }
+        // What is asked for may be what a stage needs. The lock file never is.
+        self.incomplete |= self.needs.listing || self.needs.changed || self.needs.files.iter().any(|file| file != LOCK_FILE);
         let newer = pipeline.newer;
         let wire::Wired { stages, notify } = wire::wire(pipeline, self)?;
-        if self.findings.has_errors() {
+        if self.findings.has_errors() || !self.needs.is_empty() {
             return None;
         }
         let credentials = self.used_credentials(&stages);
@@ -249,12 +247,6 @@ impl<'a> Lowering<'_, 'a> {
         let line = self.line(first.start);
         let finding = Finding::new(Code::Doubled, span, format!("{what} stands twice")).label("again here");
         self.error(finding.help(format!("it stands in line {line} already: leave one out")));
-    }
-
-    /// Refuses what is part of the language, but not of this version.
-    fn not_yet(&mut self, what: &str, span: Span) {
-        let finding = Finding::new(Code::NotYet, span, format!("{what} is not available in this version yet"));
-        self.error(finding.label("not yet").help("it is part of the language and comes with a later version; until then, leave it out"));
     }
 
     /// The block of an entry that has a block and nothing else.

@@ -12,6 +12,7 @@ mod plans;
 mod robust;
 mod settings;
 mod steps;
+mod structure;
 
 use std::collections::BTreeMap;
 

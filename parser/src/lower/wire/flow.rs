@@ -117,8 +117,9 @@ fn uses(laid: &Laid) -> Vec<Use> {
 }
 
 impl Wiring<'_, '_, '_> {
-    /// The edges to what stages name: in order, to what their `needs` name; without one, for every reason of their own.
-    pub(super) fn named(&mut self, makers: &Makers) -> Option<()> {
+    /// The edges to what stages name: in order, to what their `needs` name; without one, for every reason of their own. What they use is
+    /// looked up if all is `sound` so far.
+    pub(super) fn named(&mut self, makers: &Makers, sound: bool) -> Option<()> {
         let mut environments: BTreeMap<String, usize> = BTreeMap::new();
         for stage in 0..self.laid.len() {
             self.needed(stage)?;
@@ -132,7 +133,7 @@ impl Wiring<'_, '_, '_> {
                     self.edge(stage, first, NeedReason::Environment(environment), None)?;
                 }
             }
-            for used in uses(&self.laid[stage]) {
+            for used in uses(&self.laid[stage]).into_iter().filter(|_| sound) {
                 for first in self.makers_of(stage, &used, makers) {
                     self.edge(stage, first, used.thing.reason(&used.name), Some((used.file, used.span)))?;
                 }
@@ -141,7 +142,7 @@ impl Wiring<'_, '_, '_> {
         Some(())
     }
 
-    fn edge(&mut self, stage: usize, first: usize, reason: NeedReason, place: Option<(FileId, Span)>) -> Option<()> {
+    pub(super) fn edge(&mut self, stage: usize, first: usize, reason: NeedReason, place: Option<(FileId, Span)>) -> Option<()> {
         let (file, span) = place.unwrap_or((self.laid[stage].file, self.laid[stage].span));
         self.counted_edges(1, file, span)?;
         self.laid[stage].edges.push(Edge { first, reason, place });
@@ -159,10 +160,7 @@ impl Wiring<'_, '_, '_> {
         if used.thing == Thing::Artifact {
             return others;
         }
-        let here = &self.laid[stage].within;
-        let shared = |maker: &usize| self.laid[*maker].within.iter().zip(here.iter()).take_while(|(one, other)| one == other).count();
-        let nearest = others.iter().map(shared).max().unwrap_or(0);
-        let nearest: Vec<usize> = others.iter().copied().filter(|maker| shared(maker) == nearest).collect();
+        let nearest = self.nearest(stage, others);
         if let [maker] = nearest.as_slice() {
             self.takes_cache(stage, *maker, used);
             return nearest;

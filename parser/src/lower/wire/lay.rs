@@ -203,7 +203,7 @@ impl Wiring<'_, '_, '_> {
     }
 
     fn stage(&mut self, stage: declare::Stage, around: &Around<'_>, names: &mut Names, before: &Before) -> Option<Before> {
-        let declare::Stage { label, file, span, settings, needs, mentions, content, rollbacks } = stage;
+        let declare::Stage { label, file, span, declared, settings, needs, mentions, content, rollbacks } = stage;
         let name = names.of(&label);
         let doubled = around.doubled || !names.placed.insert(name.clone());
         let path = format!("{}{name}", around.prefix);
@@ -217,15 +217,17 @@ impl Wiring<'_, '_, '_> {
             Content::Group(nodes) => {
                 let after = self.group(nodes, &settings, &inside, &before, (file, span))?;
                 self.groups.add(&path, &name, &after.ends);
+                self.groups.declare(file, declared, &after.ends);
                 Some(after)
             }
-            Content::Wait(wait) => self.leaf(leaf(StageKind::Wait(wait), Vec::new()), &inside, around.prefix, &before).map(one),
+            Content::Wait(wait) => self.leaf(leaf(StageKind::Wait(wait), Vec::new()), &inside, &before).map(one),
             Content::Rollback(steps) => {
-                self.leaf(leaf(StageKind::Rollback, steps), &inside, around.prefix, &before)?;
+                self.leaf(leaf(StageKind::Rollback, steps), &inside, &before)?;
                 Some(before)
             }
             Content::Steps(steps) => {
-                let stage = self.leaf(leaf(StageKind::Work, steps), &inside, around.prefix, &before)?;
+                let stage = self.leaf(leaf(StageKind::Work, steps), &inside, &before)?;
+                self.groups.declare(file, declared, &[stage]);
                 self.rollbacks(rollbacks, &inside, stage)?;
                 Some(one(stage))
             }
@@ -282,13 +284,13 @@ impl Wiring<'_, '_, '_> {
             let name = names.of_word(word, "");
             let path = format!("{}{name}", around.prefix);
             let leaf = Leaf { path, name, file, span, kind: StageKind::Wait(wait.clone()), steps: Vec::new(), doubled: around.doubled };
-            ends.push(self.leaf(leaf, around, around.prefix, before)?);
+            ends.push(self.leaf(leaf, around, before)?);
         }
         Some(if ends.is_empty() { before.clone() } else { Before::of(ends) })
     }
 
-    /// One stage of the plan. `around` are its own settings, `prefix` is its group's.
-    fn leaf(&mut self, leaf: Leaf, around: &Around<'_>, prefix: &Rc<str>, before: &Before) -> Option<usize> {
+    /// One stage of the plan. `around` has its own settings.
+    fn leaf(&mut self, leaf: Leaf, around: &Around<'_>, before: &Before) -> Option<usize> {
         self.within_limits(&leaf, &around.settings, before)?;
         let Leaf { path, name, file, span, kind, steps, doubled } = leaf;
         if let Some((other, first)) = self.paths.insert(path.clone(), (file, span)) {
@@ -319,7 +321,6 @@ impl Wiring<'_, '_, '_> {
         self.groups.add(&path, &name, &[self.laid.len()]);
         self.laid.push(Laid {
             stage,
-            prefix: Rc::clone(prefix),
             within: Rc::from(self.within.as_slice()),
             file,
             span,

@@ -64,10 +64,14 @@ pub(super) fn wire(pipeline: Pipeline, lowering: &mut Lowering<'_, '_>) -> Optio
     if wiring.lowering.incomplete {
         return None;
     }
-    wiring.named(&makers)?;
+    // And where something in a stage is wrong, it may be what another uses.
+    let sound = !wiring.lowering.findings.has_errors();
+    wiring.named(&makers, sound)?;
     let order = wiring.order()?;
-    wiring.used(&makers, &order);
-    wiring.notified(&makers, &notified);
+    if sound {
+        wiring.used(&makers, &order);
+        wiring.notified(&makers, &notified);
+    }
     let stages = wiring.finished(&order);
     Some(Wired { stages, notify })
 }
@@ -75,8 +79,6 @@ pub(super) fn wire(pipeline: Pipeline, lowering: &mut Lowering<'_, '_>) -> Optio
 /// A stage of the plan that is being made.
 struct Laid {
     stage: Stage,
-    /// The path of its group and a `/`; empty in the pipeline itself.
-    prefix: Rc<str>,
     /// The groups, branches and blueprints in which it stands, the outermost first.
     within: Rc<[usize]>,
     /// Where it is written.

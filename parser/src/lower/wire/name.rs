@@ -50,6 +50,8 @@ impl Names {
 pub(super) struct Groups {
     /// What one waits for who waits for this path.
     paths: BTreeMap<String, Vec<usize>>,
+    /// The same by where the word of a stage or a group stands, for all that `each` and blueprints make of it.
+    declared: BTreeMap<(FileId, Span), Vec<usize>>,
     /// The paths that end with this name.
     last: BTreeMap<String, Vec<String>>,
     /// The paths that end with this name and what an `each` adds to it.
@@ -65,6 +67,16 @@ impl Groups {
         if let Some((stem, _)) = name.split_once(" (").filter(|_| name.ends_with(')')) {
             self.combinations.entry(stem.to_owned()).or_default().push(path.to_owned());
         }
+    }
+
+    /// Adds what is made of a stage or a group that is written there.
+    pub(super) fn declare(&mut self, file: FileId, word: Span, ends: &[usize]) {
+        self.declared.entry((file, word)).or_default().extend_from_slice(ends);
+    }
+
+    /// What is made of the stage or the group that is written there.
+    pub(super) fn declared(&self, file: FileId, word: Span) -> &[usize] {
+        self.declared.get(&(file, word)).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What stands at this path.

@@ -24,19 +24,25 @@ impl Wiring<'_, '_, '_> {
         Some(())
     }
 
-    /// The edges to the stages whose blocks this one copies.
+    /// The edges to the stages whose blocks this one copies, the nearest where `each` or blueprints make several of one.
     pub(super) fn copied(&mut self, stage: usize) -> Option<()> {
         for (file, from) in std::mem::take(&mut self.laid[stage].from) {
-            let reference = Reference { name: from.stage.clone(), file, prefix: self.laid[stage].prefix.clone() };
-            // Whether there is such a stage is checked where the block is copied: it may be left out of the plan.
-            let Ok(targets) = self.found(&reference) else { continue };
-            self.counted_edges(targets.len(), file, from.stage.span)?;
-            let reason = NeedReason::From(from.block.to_owned());
+            let all = self.groups.declared(file, from.declared);
+            let targets = self.nearest(stage, all.iter().copied().filter(|first| *first != stage).collect());
             let place = Some((file, from.stage.span));
-            let edges = targets.into_iter().filter(|first| *first != stage).map(|first| Edge { first, reason: reason.clone(), place });
-            self.laid[stage].edges.extend(edges.collect::<Vec<_>>());
+            for first in targets {
+                self.edge(stage, first, NeedReason::From(from.block.to_owned()), place)?;
+            }
         }
         Some(())
+    }
+
+    /// Those that share most of the groups, branches and blueprints around a stage with it.
+    pub(super) fn nearest(&self, stage: usize, others: Vec<usize>) -> Vec<usize> {
+        let here = &self.laid[stage].within;
+        let shared = |other: &usize| self.laid[*other].within.iter().zip(here.iter()).take_while(|(one, other)| one == other).count();
+        let nearest = others.iter().map(shared).max().unwrap_or(0);
+        others.into_iter().filter(|other| shared(other) == nearest).collect()
     }
 
     /// What a name means, from the group in which it is written outwards; else a last name that only one path has.
