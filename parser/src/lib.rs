@@ -55,7 +55,10 @@ pub struct PlanInput<'a> {
     pub source: &'a [u8],
     /// The trigger's facts.
     pub context: &'a TriggerContext,
-    /// Files that an earlier answer asked for, by path from the repository's root; `None` for one that there is not.
+    /// Files that an earlier answer asked for, by path from the repository's root; `None` for one that there is not. By the address of a
+    /// remote library: the bytes of its `manifest.yml`, from the archive that has the digest in the lock file. By a path through a `.tar.gz`
+    /// (`x.tar.gz/manifest.yml`): the file in that archive. [`LOCK_FILE`](model::planning::LOCK_FILE) is always asked for: given at
+    /// once, it saves a round.
     pub files: &'a BTreeMap<String, Option<Vec<u8>>>,
     /// The commit's files; `None` asks for them with [`Needs::listing`] where they are needed.
     pub listing: Option<&'a Listing>,
@@ -96,7 +99,7 @@ pub enum Planning {
 /// What else is needed to make a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Paths of files from the repository's root; a remote library is named by its address.
+    /// What is to be added to [`PlanInput::files`]: paths from the repository's root, and addresses of remote libraries.
     pub files: BTreeSet<String>,
     /// Whether [`PlanInput::listing`] is needed.
     pub listing: bool,

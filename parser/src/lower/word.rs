@@ -81,5 +81,8 @@ impl Place {
 
 /// What else could be meant at the top level.
 pub(super) fn top_level_help(name: &str) -> String {
+    if name == "step" {
+        return "steps made of steps stand in a file of their own, which `use` brings in: `use './steps'`".to_owned();
+    }
     did_you_mean(name, TOP_LEVEL)
 }
