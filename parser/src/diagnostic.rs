@@ -146,6 +146,8 @@ codes! {
     NotALiteral = "E0428",
     /// A value is larger than the limit.
     ValueTooLarge = "E0620",
+    /// More patterns for paths than the limit.
+    TooManyPatterns = "E0621",
     /// A JSON file is not what is read from it.
     JsonFile = "E0720",
     /// Text from outside, where code is run.

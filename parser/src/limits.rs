@@ -67,6 +67,10 @@ pub const DIAGNOSTICS_MAX: usize = 64;
 pub const SYNTAX_ERRORS_MAX: usize = 8;
 /// Bytes that are read again for it: a file at the limit is read once more, one of 200 KiB as often as is useful.
 pub const REREAD_BYTES_MAX: usize = 2 * 1024 * 1024 - 1;
+/// Bytes of a value that is made of others: what a step captures is as large at most, and no function makes more of it while planning.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Different patterns for paths in a plan. Each is held against every path of the commit, or against all that changed.
+pub const PATH_PATTERNS_MAX: usize = 1_000;
 
 /// Bytes of a text in JSON, with its quotes and a comma or colon.
 pub(crate) fn json_bytes(text: &str) -> usize {
@@ -77,8 +81,6 @@ pub(crate) fn json_bytes(text: &str) -> usize {
     };
     3 + text.bytes().map(escaped).sum::<usize>()
 }
-/// Bytes of a value that is made of others: what a step captures is as large at most, and no function makes more of it while planning.
-pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 
 /// How deep the brackets of some JSON are nested.
 pub(crate) fn json_depth(json: &[u8]) -> usize {

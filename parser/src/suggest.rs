@@ -4,6 +4,8 @@
 const NAME_CHARACTERS_MAX: usize = 40;
 /// Candidates that are all named where none is near; more would bury the message.
 const LISTED_MAX: usize = 10;
+/// Candidates that are looked at, so that a mistake among very many names does not take long.
+const CANDIDATES_MAX: usize = 1_000;
 /// Names that are suggested at once.
 const SUGGESTIONS_MAX: usize = 3;
 
@@ -15,6 +17,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     }
     let mut near: Vec<(usize, &str)> = candidates
         .into_iter()
+        .take(CANDIDATES_MAX)
         .filter_map(|candidate| {
             let other: Vec<char> = candidate.to_lowercase().chars().collect();
             let allowed = name.len().max(other.len()).div_ceil(3);

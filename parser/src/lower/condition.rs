@@ -4,13 +4,15 @@
 //! compared as they are written: `3` is `'3'`, `true` is `'true'`, and `3.10` is not `3.1`.
 
 mod spelling;
+mod verdict;
 
 use model::{
     diagnostic::Span,
     plan::{self, Skip},
 };
 
-use super::{Lowering, function::QUESTIONS, value::Known};
+use self::verdict::{Joined, Truth, Verdict, all, any, decided, in_run};
+use super::{Lowering, fact::is_name, function::QUESTIONS, value::Known};
 use crate::{
     Changed,
     diagnostic::{Code, Finding, excerpt, quoted},
@@ -32,67 +34,6 @@ pub(super) enum Decision {
     },
     /// A variable stands in it: the run decides.
     InRun(plan::Condition),
-}
-
-/// Whether a condition holds.
-#[derive(Debug, Clone)]
-enum Truth {
-    Known(bool),
-    InRun(plan::Condition),
-}
-
-impl Truth {
-    fn not(self) -> Self {
-        match self {
-            Self::Known(value) => Self::Known(!value),
-            Self::InRun(condition) => Self::InRun(plan::Condition::Not(Box::new(condition))),
-        }
-    }
-
-    fn is(&self, value: bool) -> bool {
-        matches!(self, Self::Known(known) if *known == value)
-    }
-}
-
-/// What comes of a condition or of a part of it.
-struct Verdict {
-    truth: Truth,
-    /// The condition in the canonical spelling; of a false conjunction only the false parts.
-    spelled: String,
-    /// How it is joined at the top: `||` needs parentheses within `&&`, and all but a single value after `!`.
-    joined: Joined,
-    /// The facts that make it what it is.
-    facts: Vec<String>,
-    /// Whether `it` was asked for, and nothing else that can differ.
-    about_it: bool,
-    /// Whether anything that can differ was asked for besides `it`.
-    about_else: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Joined {
-    No,
-    Compared,
-    And,
-    Or,
-}
-
-impl Verdict {
-    fn decision(self) -> Decision {
-        match self.truth {
-            Truth::Known(true) => Decision::Holds,
-            Truth::Known(false) => {
-                let about_it = self.about_it && !self.about_else;
-                let because = if self.facts.is_empty() { "it never holds".to_owned() } else { self.facts.join(", ") };
-                Decision::Fails { skip: Skip { condition: self.spelled, because }, about_it }
-            }
-            Truth::InRun(condition) => Decision::InRun(condition),
-        }
-    }
-
-    fn within_and(&self) -> String {
-        if self.joined == Joined::Or { format!("({})", self.spelled) } else { self.spelled.clone() }
-    }
 }
 
 /// One side of a comparison.
@@ -119,7 +60,7 @@ impl Lowering<'_, '_> {
     fn verdict_of_item(&mut self, item: &Item) -> Option<Verdict> {
         let ItemKind::Entry(entry) = &item.kind else { return self.verdict(&item.clone().into_condition()) };
         let name = excerpt(&entry.name.kind);
-        let is_name = self.is_name(&entry.name.kind);
+        let is_name = is_name(&entry.name.kind);
         let help = match &entry.tail {
             // `branch 'main'` is a comparison as other languages have it; any other call is a function, or should be one.
             Tail::Call(call) if call.block.is_none() && (call.arguments.is_empty() || !is_name) => {
@@ -173,16 +114,15 @@ impl Lowering<'_, '_> {
             && let Some((held, text)) = self.presence_of_fact(name)
         {
             let fact = if held { text.map_or_else(|| format!("there is a {name}"), |text| is(name, &text)) } else { none_of(name) };
-            return Some(decided(held, name.clone(), vec![fact], false));
+            return Some(decided(held, name.clone(), vec![fact]));
         }
         let value = Value { kind: kind.clone(), span };
         let side = self.side(&value)?;
         match &side.known.value {
             plan::Value::Boolean(held) => {
                 let facts = side.name.iter().map(|name| format!("{name} is {held}")).collect();
-                let about_else = side.is_about_else();
-                let verdict = decided(*held, self.spelled(&value), facts, side.is_about_it());
-                Some(Verdict { about_else, ..verdict })
+                let verdict = decided(*held, self.spelled(&value), facts);
+                Some(Verdict { about_it: side.is_about_it(), about_else: side.is_about_else(), ..verdict })
             }
             plan::Value::Variable { .. } => {
                 let condition = plan::Condition::Is(side.known.value.clone());
@@ -196,10 +136,12 @@ impl Lowering<'_, '_> {
             | plan::Value::List(_) => {
                 let message = format!("this is {}, and a condition is true or false", side.known.described());
                 let spelled = excerpt(&self.spelled(&value));
-                let help = match kind {
-                    ValueKind::Name(name) if name == "event" => "compare it: `event == 'push'`".to_owned(),
-                    ValueKind::Name(_) | ValueKind::Call(_) => format!("compare it: `{spelled} == '…'`"),
-                    _ => format!("compare something with it: `branch == {spelled}`"),
+                let help = if spelled == "event" {
+                    "compare it: `event == 'push'`".to_owned()
+                } else if side.name.is_some() {
+                    format!("compare it: `{spelled} == '…'`")
+                } else {
+                    format!("compare something with it: `branch == {spelled}`")
                 };
                 self.error(Finding::new(Code::NotACondition, span, message).help(help));
                 None
@@ -220,10 +162,8 @@ impl Lowering<'_, '_> {
     }
 
     fn side(&mut self, value: &Value) -> Option<Side> {
-        let name = match &value.kind {
-            ValueKind::Name(_) | ValueKind::Call(_) => Some(self.spelled(value)),
-            _ => None,
-        };
+        let named = matches!(value.kind, ValueKind::Name(_) | ValueKind::Call(_));
+        let name = named.then(|| self.spelled(value));
         self.known(value).map(|known| Side { known, name, span: value.span })
     }
 
@@ -330,11 +270,12 @@ impl Lowering<'_, '_> {
         let written: Vec<String> = texts.iter().map(|text| spelling::text(&text.kind)).collect();
         let spelled = format!("{question}({})", written.join(", "));
         if question == "changed" && self.input.changed == Some(&Changed::Unknown) {
-            return Some(decided(true, spelled, vec!["it is not known what changed".to_owned()], false));
+            return Some(decided(true, spelled, vec!["it is not known what changed".to_owned()]));
         }
         let mut first = None;
         for pattern in &patterns {
-            first = first.or(self.first_path(question, pattern)?);
+            self.look_up(question, pattern)?;
+            first = first.or_else(|| self.memo.first.get(&(question, pattern.text.clone())).cloned().flatten());
         }
         let listed = super::glob::listed(&patterns);
         let fact = match (question, &first) {
@@ -343,15 +284,14 @@ impl Lowering<'_, '_> {
             (_, Some(path)) => format!("there is {}", excerpt(path)),
             (_, None) => format!("there is no {listed}"),
         };
-        let verdict = decided(first.is_some(), spelled, vec![fact], false);
-        Some(Verdict { about_else: true, ..verdict })
+        Some(decided(first.is_some(), spelled, vec![fact]))
     }
 
-    /// The first path that matches; the outer `None` if the paths have to be asked for.
-    fn first_path(&mut self, question: &'static str, pattern: &super::glob::PathPattern) -> Option<Option<String>> {
+    /// Looks for the first path that matches; `None` if the paths have to be asked for.
+    fn look_up(&mut self, question: &'static str, pattern: &super::glob::PathPattern) -> Option<()> {
         let key = (question, pattern.text.clone());
-        if let Some(first) = self.memo.first.get(&key) {
-            return Some(first.clone());
+        if self.memo.first.contains_key(&key) {
+            return Some(());
         }
         let first = if question == "changed" {
             let Some(changed) = self.input.changed else {
@@ -369,8 +309,8 @@ impl Lowering<'_, '_> {
             };
             listing.keys().find(|path| pattern.matches(path)).cloned()
         };
-        self.memo.first.insert(key, first.clone());
-        Some(first)
+        self.memo.first.insert(key, first);
+        Some(())
     }
 }
 
@@ -413,14 +353,6 @@ fn none_of(name: &str) -> String {
     format!("there is no {}", if name == "pr" { "pull request" } else { name })
 }
 
-fn decided(held: bool, spelled: String, facts: Vec<String>, about_it: bool) -> Verdict {
-    Verdict { truth: Truth::Known(held), spelled, joined: Joined::No, facts, about_it, about_else: !about_it }
-}
-
-fn in_run(condition: plan::Condition, spelled: String) -> Verdict {
-    Verdict { truth: Truth::InRun(condition), spelled, joined: Joined::No, facts: Vec::new(), about_it: false, about_else: true }
-}
-
 fn compared(truth: Truth, spelled: String, sides: &[&Side]) -> Verdict {
     let mut facts: Vec<String> = Vec::new();
     for fact in sides.iter().filter_map(|side| side.fact()) {
@@ -431,60 +363,4 @@ fn compared(truth: Truth, spelled: String, sides: &[&Side]) -> Verdict {
     let about_it = sides.iter().any(|side| side.is_about_it());
     let about_else = sides.iter().any(|side| side.is_about_else());
     Verdict { truth, spelled, joined: Joined::Compared, facts, about_it, about_else }
-}
-
-/// All must hold. What makes it false is told alone; where a part that is only about `it` does, nothing else matters.
-fn all(verdicts: Vec<Verdict>) -> Verdict {
-    if verdicts.iter().any(|verdict| verdict.truth.is(false)) {
-        let is_left_out = |verdict: &Verdict| verdict.truth.is(false) && verdict.about_it && !verdict.about_else;
-        let left_out = verdicts.iter().any(is_left_out);
-        let counts = |verdict: &Verdict| if left_out { is_left_out(verdict) } else { verdict.truth.is(false) };
-        return merged(verdicts.into_iter().filter(counts).collect(), Truth::Known(false), Joined::And);
-    }
-    let open: Vec<plan::Condition> = verdicts.iter().filter_map(open_part).collect();
-    merged(verdicts, joined(open, true, plan::Condition::All), Joined::And)
-}
-
-/// One must hold.
-fn any(verdicts: Vec<Verdict>) -> Verdict {
-    if verdicts.iter().any(|verdict| verdict.truth.is(true)) {
-        let facts = verdicts.iter().filter(|verdict| verdict.truth.is(true)).flat_map(|verdict| verdict.facts.clone()).collect();
-        return Verdict { facts, ..merged(verdicts, Truth::Known(true), Joined::Or) };
-    }
-    let open: Vec<plan::Condition> = verdicts.iter().filter_map(open_part).collect();
-    merged(verdicts, joined(open, false, plan::Condition::Any), Joined::Or)
-}
-
-fn open_part(verdict: &Verdict) -> Option<plan::Condition> {
-    if let Truth::InRun(condition) = &verdict.truth { Some(condition.clone()) } else { None }
-}
-
-/// The parts that are left to the run; without any, the answer is known.
-fn joined(mut open: Vec<plan::Condition>, without: bool, join: fn(Vec<plan::Condition>) -> plan::Condition) -> Truth {
-    match open.len() {
-        0 => Truth::Known(without),
-        1 => Truth::InRun(open.remove(0)),
-        _ => Truth::InRun(join(open)),
-    }
-}
-
-fn merged(verdicts: Vec<Verdict>, truth: Truth, join: Joined) -> Verdict {
-    let joined = match verdicts.as_slice() {
-        [only] => only.joined,
-        _ => join,
-    };
-    let spelled = match (verdicts.as_slice(), join) {
-        ([only], _) => only.spelled.clone(),
-        (verdicts, Joined::Or) => verdicts.iter().map(|verdict| verdict.spelled.clone()).collect::<Vec<_>>().join(" || "),
-        (verdicts, _) => verdicts.iter().map(Verdict::within_and).collect::<Vec<_>>().join(" && "),
-    };
-    let about_it = verdicts.iter().any(|verdict| verdict.about_it);
-    let about_else = verdicts.iter().any(|verdict| verdict.about_else);
-    let mut facts = Vec::new();
-    for fact in verdicts.into_iter().flat_map(|verdict| verdict.facts) {
-        if !facts.contains(&fact) {
-            facts.push(fact);
-        }
-    }
-    Verdict { truth, spelled, joined, facts, about_it, about_else }
 }

@@ -102,6 +102,10 @@ impl Lowering<'_, '_> {
         if self.scope.wrong.contains(key) {
             return None;
         }
+        if self.findings.is_full() {
+            self.error(Finding::new(Code::UnknownVariable, span, format!("there is no parameter {}", quoted(name))));
+            return None;
+        }
         let near = did_you_mean(key, self.scope.parameters.keys().chain(self.scope.wrong.iter()).map(String::as_str));
         let declare = format!("declare it: `parameters {{ {} {{ description = '…' }} }}`", excerpt(key));
         let help = if near.is_empty() { declare } else { near };
@@ -126,12 +130,11 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Whether it can be the name of a value, whether there is one or not.
-    pub(super) fn is_name(&self, name: &str) -> bool {
-        name == "it" || name.contains('.') || FACTS.contains(&name)
-    }
-
     fn unknown<T>(&mut self, name: &str, span: Span) -> Option<T> {
+        if self.findings.is_full() {
+            self.error(Finding::new(Code::UnknownVariable, span, format!("there is no variable {}", quoted(name))));
+            return None;
+        }
         let quote = format!("if it is a text, write it in quotes: '{}'", excerpt(name));
         let help = match name.split_once('.').unwrap_or((name, "")) {
             ("env", key) if !key.is_empty() => {
@@ -162,4 +165,9 @@ impl Lowering<'_, '_> {
         }
         names
     }
+}
+
+/// Whether it can be the name of a value, whether there is one or not.
+pub(super) fn is_name(name: &str) -> bool {
+    name == "it" || name.contains('.') || FACTS.contains(&name)
 }

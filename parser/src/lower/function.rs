@@ -1,6 +1,6 @@
 //! Functions: `concat`, `format`, `join`, `files`, and `json` (in [`super::json`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     Digest,
@@ -25,10 +25,26 @@ pub(super) const QUESTIONS: [&str; 2] = ["changed", "exists"];
 pub(super) struct Memo {
     /// By path.
     pub(super) json: BTreeMap<String, Option<Known>>,
-    /// By pattern, the lines that are digested.
-    files: BTreeMap<String, String>,
+    /// By pattern, whether a file matches it; and by patterns, the digest of the files that match.
+    matched: BTreeMap<String, bool>,
+    digests: BTreeMap<Vec<String>, Digest>,
+    /// The different patterns for paths.
+    pub(super) patterns: BTreeSet<String>,
     /// By question and pattern, the first path that answers it with yes.
     pub(super) first: BTreeMap<(&'static str, String), Option<String>>,
+}
+
+/// What a function of texts gives.
+enum Made<T> {
+    Known(T),
+    /// A part is known in the run only.
+    InRun,
+}
+
+impl<T> Made<T> {
+    fn of(known: Option<T>) -> Self {
+        known.map_or(Self::InRun, Self::Known)
+    }
 }
 
 /// What is known of a function's argument.
@@ -101,34 +117,37 @@ impl Lowering<'_, '_> {
     }
 
     /// The value of a function of texts: the text, or what is left to the run.
-    fn composed(&mut self, function: Function, text: Option<String>, arguments: Vec<Argument>, span: Span) -> Option<Known> {
+    fn composed(&mut self, function: Function, text: Made<String>, arguments: Vec<Argument>, span: Span) -> Option<Known> {
         let outside = arguments.iter().find_map(|argument| argument.known.outside.clone());
         let value = match text {
-            Some(text) => plan::Value::Text(text),
-            None => plan::Value::Call { function, arguments: arguments.into_iter().map(|argument| in_run(argument.known)).collect() },
+            Made::Known(text) => plan::Value::Text(text),
+            Made::InRun => {
+                plan::Value::Call { function, arguments: arguments.into_iter().map(|argument| in_run(argument.known)).collect() }
+            }
         };
         self.bounded(Known { outside, ..Known::inside(value) }, span)
     }
 
-    /// The text of each argument, in `Some` only if all are known while planning; the outer `None` if one is a list, which is told.
-    fn parts(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<Vec<String>>> {
+    /// The text of each argument; `None` if one is a list, which is told.
+    fn parts(&mut self, name: &Name, arguments: &[Argument]) -> Option<Made<Vec<String>>> {
         let mut sound = true;
         for argument in arguments.iter().filter(|argument| matches!(argument.known.value, plan::Value::List(_))) {
             let finding = Finding::new(Code::FunctionArguments, argument.span, format!("`{}` takes texts, and this is a list", name.kind));
             self.error(finding.help("`join(list, ', ')` makes one text of a list"));
             sound = false;
         }
-        sound.then(|| arguments.iter().map(|argument| argument.known.as_text()).collect())
+        sound.then(|| Made::of(arguments.iter().map(|argument| argument.known.as_text()).collect()))
     }
 
-    fn concat(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<String>> {
+    fn concat(&mut self, name: &Name, arguments: &[Argument]) -> Option<Made<String>> {
         if arguments.is_empty() {
             return self.wrong_arguments(name, "`concat` of nothing", "concat('a', 'b')");
         }
-        Some(self.parts(name, arguments)?.map(|parts| parts.concat()))
+        let Made::Known(parts) = self.parts(name, arguments)? else { return Some(Made::InRun) };
+        Some(Made::Known(parts.concat()))
     }
 
-    fn format(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<String>> {
+    fn format(&mut self, name: &Name, arguments: &[Argument]) -> Option<Made<String>> {
         let Some((pattern, arguments)) = arguments.split_first() else {
             return self.wrong_arguments(name, "`format` begins with a text", "format('{}-{}', a, b)");
         };
@@ -151,16 +170,16 @@ impl Lowering<'_, '_> {
             self.error(finding.help("each `{}` stands for the next value"));
             return None;
         }
-        let Some(parts) = self.parts(name, arguments)? else { return Some(None) };
+        let Made::Known(parts) = self.parts(name, arguments)? else { return Some(Made::InRun) };
         let mut formatted = String::new();
         for (place, piece) in pieces.into_iter().enumerate() {
             formatted.push_str(piece);
             formatted.push_str(parts.get(place).map_or("", String::as_str));
         }
-        Some(Some(formatted))
+        Some(Made::Known(formatted))
     }
 
-    fn join(&mut self, name: &Name, arguments: &[Argument]) -> Option<Option<String>> {
+    fn join(&mut self, name: &Name, arguments: &[Argument]) -> Option<Made<String>> {
         let usage = "join(['a', 'b'], ', ')";
         let [list, between] = arguments else {
             return self.wrong_arguments(name, "`join` takes a list and a text", usage);
@@ -174,7 +193,7 @@ impl Lowering<'_, '_> {
             return self.wrong_arguments(&name, "the second argument of `join` is a text", usage);
         }
         let parts: Option<Vec<String>> = items.iter().map(|item| Known::inside(item.clone()).as_text()).collect();
-        Some(parts.zip(between.known.as_text()).map(|(parts, between)| parts.join(&between)))
+        Some(Made::of(parts.zip(between.known.as_text()).map(|(parts, between)| parts.join(&between))))
     }
 
     /// `files('Cargo.lock', 'src/**')`: a SHA-256 over the path and git's object id of every file that one of the patterns matches, each
@@ -193,14 +212,13 @@ impl Lowering<'_, '_> {
         };
         let mut sound = true;
         for (pattern, text) in patterns.iter().zip(&texts) {
-            if !self.memo.files.contains_key(&pattern.text) {
-                let matching = listing.iter().filter(|(path, _)| pattern.matches(path));
-                let lines = matching.map(|(path, id)| format!("{path}\n{id}\n")).collect();
-                self.memo.files.insert(pattern.text.clone(), lines);
-            }
-            if self.memo.files.get(&pattern.text).is_some_and(String::is_empty) {
+            let known = self.memo.matched.get(&pattern.text).copied();
+            let matched = known.unwrap_or_else(|| listing.keys().any(|path| pattern.matches(path)));
+            self.memo.matched.insert(pattern.text.clone(), matched);
+            if !matched {
                 let message = format!("no file of the commit matches {}", quoted(&pattern.text));
-                let near = did_you_mean(&pattern.text, near_paths(listing, &pattern.text).iter().copied());
+                let near = if self.findings.is_full() { Vec::new() } else { near_paths(listing, &pattern.text) };
+                let near = did_you_mean(&pattern.text, near.iter().copied());
                 self.error(Finding::new(Code::NoMatch, text.span, message).help(near));
                 sound = false;
             }
@@ -208,13 +226,16 @@ impl Lowering<'_, '_> {
         if !sound {
             return None;
         }
-        let digest = match patterns.as_slice() {
-            [pattern] => Digest::of(self.memo.files.get(&pattern.text).map(String::as_bytes).unwrap_or_default()),
-            patterns => {
-                let matching = listing.iter().filter(|(path, _)| patterns.iter().any(|pattern| pattern.matches(path)));
-                Digest::of(matching.map(|(path, id)| format!("{path}\n{id}\n")).collect::<String>().as_bytes())
+        let key: Vec<String> = patterns.iter().map(|pattern| pattern.text.clone()).collect();
+        let known = self.memo.digests.get(&key).copied();
+        let digest = known.unwrap_or_else(|| {
+            let mut builder = Digest::builder();
+            for (path, id) in listing.iter().filter(|(path, _)| patterns.iter().any(|pattern| pattern.matches(path))) {
+                builder.update(format!("{path}\n{id}\n").as_bytes());
             }
-        };
+            builder.finish()
+        });
+        self.memo.digests.insert(key, digest);
         self.bounded(Known::inside(plan::Value::Text(digest.hex())), span)
     }
 }

@@ -5,6 +5,7 @@ use model::glob::{Glob, GlobError};
 use super::Lowering;
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
+    limits::PATH_PATTERNS_MAX,
     syntax::Name,
 };
 
@@ -55,6 +56,18 @@ impl Lowering<'_, '_> {
         let Name { kind, span } = pattern;
         let text = self.path_of(kind, *span)?;
         self.glob(&Name { kind: text.clone(), span: *span })?;
+        let (before, patterns) = (self.memo.patterns.len(), &mut self.memo.patterns);
+        if before <= PATH_PATTERNS_MAX {
+            patterns.insert(text.clone());
+        }
+        if patterns.len() > PATH_PATTERNS_MAX {
+            if before == PATH_PATTERNS_MAX {
+                let message = format!("a plan has at most {PATH_PATTERNS_MAX} different patterns for paths");
+                let finding = Finding::new(Code::TooManyPatterns, *span, message).label("one too many");
+                self.error(finding.help("write one pattern for several: `{a,b}/**`"));
+            }
+            return None;
+        }
         PathPattern::new(text).ok()
     }
 

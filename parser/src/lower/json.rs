@@ -3,10 +3,13 @@
 use model::{diagnostic::Span, plan};
 use serde_json::value::RawValue;
 
-use super::{Lowering, value::Known};
+use super::{
+    Lowering,
+    value::{Known, plain_number},
+};
 use crate::{
     diagnostic::{Code, Finding, Lines, quoted},
-    syntax::{Name, ValueKind},
+    syntax::Name,
 };
 
 /// What is wrong in a JSON file, and where.
@@ -80,11 +83,7 @@ fn item(written: &str, start: usize) -> Result<plan::Value, Problem> {
         Some('[') => Err(problem("a list in a list")),
         Some('{') => Err(problem("an object in a list")),
         Some('n') => Err(problem("`null` is no value")),
-        _ => match super::value::number_of(written) {
-            ValueKind::Integer(number) => Ok(plan::Value::Integer(number)),
-            ValueKind::Decimal(decimal) => Ok(plan::Value::Decimal { decimal }),
-            _ => Err(problem("a number with an exponent, or one that is too large")),
-        },
+        _ => plain_number(written).ok_or_else(|| problem("a number with an exponent, or one that is too large")),
     }
 }
 

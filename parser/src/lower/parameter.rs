@@ -66,7 +66,7 @@ impl Lowering<'_, '_> {
         let mut scope = Scope { older, ..Scope::default() };
         let (mut parameters, mut wrong) = (BTreeMap::new(), wrong);
         for declared in sound {
-            let Some(known) = self.from_context(&declared) else {
+            let Some(known) = self.context_value(&declared) else {
                 wrong.insert(declared.name.kind);
                 continue;
             };
@@ -92,14 +92,15 @@ impl Lowering<'_, '_> {
         let mut parameters = BTreeMap::new();
         let mut right = wrong.is_empty();
         let mut values: BTreeMap<String, (Span, Known)> = BTreeMap::new();
+        let names: BTreeSet<&str> =
+            sound.iter().map(|declared| declared.name.kind.as_str()).chain(wrong.iter().map(String::as_str)).collect();
         for (name, known) in given.values {
-            let names = sound.iter().map(|declared| declared.name.kind.as_str()).chain(wrong.iter().map(String::as_str));
-            if names.clone().any(|declared| declared == name.kind) {
+            if names.contains(name.kind.as_str()) {
                 values.insert(name.kind, (name.span, known));
                 continue;
             }
             let message = format!("{} has no parameter {}", given.taker, quoted(&name.kind));
-            let near = did_you_mean(&name.kind, names);
+            let near = if self.findings.is_full() { String::new() } else { did_you_mean(&name.kind, names.iter().copied()) };
             let help = if near.is_empty() { "it takes no parameter".to_owned() } else { near };
             self.error_in(given.file, Finding::new(Code::UnknownKeyword, name.span, message).help(help));
             right = false;
@@ -132,7 +133,7 @@ impl Lowering<'_, '_> {
     }
 
     /// What the context gives, else the default; `None` if there is neither or it is wrong, which is told.
-    fn from_context(&mut self, declared: &Declared) -> Option<Known> {
+    fn context_value(&mut self, declared: &Declared) -> Option<Known> {
         let name = &declared.name;
         let context = self.input.context;
         let Some(given) = context.parameters.get(&name.kind) else {
@@ -160,7 +161,7 @@ impl Lowering<'_, '_> {
         let context = self.input.context;
         for name in context.parameters.keys().filter(|name| !declared.contains(name.as_str())) {
             let span = entry.map_or(Span::default(), |entry| entry.name.span);
-            let near = did_you_mean(name, declared.iter().copied());
+            let near = if self.findings.is_full() { String::new() } else { did_you_mean(name, declared.iter().copied()) };
             let help = if declared.is_empty() { "the file declares no parameters".to_owned() } else { near };
             self.error(Finding::new(Code::UnknownParameter, span, format!("there is no parameter {}", quoted(name))).help(help));
         }
@@ -292,10 +293,7 @@ impl Lowering<'_, '_> {
     }
 
     fn kind_of_parameter(&mut self, value: &Value) -> Option<Kind> {
-        let word = match &value.kind {
-            ValueKind::Name(word) | ValueKind::Text(word) => word.as_str(),
-            _ => "",
-        };
+        let word = if let ValueKind::Name(word) | ValueKind::Text(word) = &value.kind { word.as_str() } else { "" };
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == word);
         if kind.is_none() && value.kind != ValueKind::Wrong {
             let message = format!("{} is no type of a parameter", if word.is_empty() { "this".to_owned() } else { quoted(word) });
@@ -322,7 +320,7 @@ impl Declared {
     fn help(&self) -> String {
         let takes = match self.kind {
             Kind::Choice => format!("one of {}", self.options.iter().map(|option| quoted(option)).collect::<Vec<_>>().join(", ")),
-            kind => kind.described().to_owned(),
+            Kind::String | Kind::Boolean | Kind::Number | Kind::List => self.kind.described().to_owned(),
         };
         let name = excerpt(&self.name.kind);
         if self.description.is_empty() {

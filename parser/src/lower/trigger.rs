@@ -189,9 +189,7 @@ impl Lowering<'_, '_> {
         let mut why = None;
         for rule in rules.iter().filter(|rule| rule.event == context.event) {
             why = self.rule_fails(rule);
-            if why.is_none() {
-                return None;
-            }
+            why.as_ref()?;
         }
         if why.is_some() {
             return why;

@@ -7,7 +7,7 @@ use std::{
 
 use model::{diagnostic::Span, plan};
 
-use super::{Lowering, condition::Decision};
+use super::{Lowering, condition::Decision, fact};
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
     limits::VALUE_BYTES_MAX,
@@ -119,7 +119,7 @@ impl Lowering<'_, '_> {
             ItemKind::Entry(entry) => self.function(entry, item.span),
             ItemKind::Condition(condition) => {
                 let decision = self.decide(condition)?;
-                self.decided(decision, item.span)
+                self.decided(&decision, item.span)
             }
         }
     }
@@ -139,7 +139,7 @@ impl Lowering<'_, '_> {
             ValueKind::Call(call) => self.function(call, span),
             ValueKind::Condition(condition) => {
                 let decision = self.decide(condition)?;
-                self.decided(decision, span)
+                self.decided(&decision, span)
             }
             ValueKind::Block(_) => {
                 let brace = Span { start: span.start, end: span.start + 1 };
@@ -172,7 +172,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A condition where a value belongs.
-    fn decided(&mut self, decision: Decision, span: Span) -> Option<Known> {
+    fn decided(&mut self, decision: &Decision, span: Span) -> Option<Known> {
         match decision {
             Decision::Holds => Some(Known::inside(plan::Value::Boolean(true))),
             Decision::Fails { .. } => Some(Known::inside(plan::Value::Boolean(false))),
@@ -216,7 +216,7 @@ impl Lowering<'_, '_> {
         match &value.kind {
             ValueKind::Text(text) => Some(Name { kind: text.clone(), span: value.span }),
             ValueKind::Wrong => None,
-            ValueKind::Name(name) if !self.is_name(name) => {
+            ValueKind::Name(name) if !fact::is_name(name) => {
                 let finding = Finding::new(Code::NotALiteral, value.span, format!("{what} is a text in quotes"));
                 self.error(finding.help(format!("write '{}'", excerpt(name))));
                 None
@@ -371,7 +371,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The number that a text is; [`ValueKind::Wrong`] if it is none.
-pub(super) fn number_of(text: &str) -> ValueKind {
+fn number_of(text: &str) -> ValueKind {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.starts_with(|character: char| character.is_ascii_digit()) {
         literal::number(text, Span::default(), &mut crate::diagnostic::Findings::default())
@@ -380,11 +380,20 @@ pub(super) fn number_of(text: &str) -> ValueKind {
     }
 }
 
-/// Bytes of the texts in a value.
+/// The number without a unit that a text is.
+pub(super) fn plain_number(text: &str) -> Option<plan::Value> {
+    let number = number_of(text);
+    if let ValueKind::Integer(number) = number {
+        return Some(plan::Value::Integer(number));
+    }
+    if let ValueKind::Decimal(decimal) = number { Some(plan::Value::Decimal { decimal }) } else { None }
+}
+
+/// Bytes of a value, rounded up.
 fn bytes(value: &plan::Value) -> usize {
     match value {
         plan::Value::Text(text) | plan::Value::Decimal { decimal: text } | plan::Value::Variable { variable: text } => text.len(),
         plan::Value::Boolean(_) | plan::Value::Integer(_) | plan::Value::Steps { .. } => 8,
-        plan::Value::List(items) | plan::Value::Call { arguments: items, .. } => items.iter().map(|item| 2 + bytes(item)).sum(),
+        plan::Value::List(items) | plan::Value::Call { arguments: items, .. } => items.iter().map(|item| 16 + bytes(item)).sum(),
     }
 }

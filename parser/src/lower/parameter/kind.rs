@@ -5,10 +5,9 @@ use model::plan;
 use crate::{
     lower::{
         json,
-        value::{Known, number_of},
+        value::{Known, plain_number},
     },
     suggest::did_you_mean,
-    syntax::ValueKind,
 };
 
 /// The type of a parameter.
@@ -70,7 +69,7 @@ impl Kind {
                 "false" => Ok(plan::Value::Boolean(false)),
                 _ => Err("it is neither `true` nor `false`".to_owned()),
             },
-            Self::Number => number(text).ok_or_else(|| "it is no number".to_owned()),
+            Self::Number => plain_number(text).ok_or_else(|| "it is no number".to_owned()),
             Self::List if text.starts_with('[') => json::list_of(text).map(plan::Value::List),
             Self::List if text.trim().is_empty() => Ok(plan::Value::List(Vec::new())),
             Self::List => Ok(plan::Value::List(text.split(',').map(|item| plan::Value::from(item.trim())).collect())),
@@ -111,14 +110,6 @@ fn chosen(text: &str, options: &[String]) -> Result<plan::Value, String> {
     }
     let near = did_you_mean(text, options.iter().map(String::as_str));
     Err(format!("it is not among the options; {near}").trim_end_matches("; ").to_owned())
-}
-
-fn number(text: &str) -> Option<plan::Value> {
-    match number_of(text) {
-        ValueKind::Integer(number) => Some(plan::Value::Integer(number)),
-        ValueKind::Decimal(decimal) => Some(plan::Value::Decimal { decimal }),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
