@@ -51,6 +51,8 @@ pub(in crate::lower) struct Stages {
 #[derive(Debug)]
 struct Stage {
     name: String,
+    /// Where its word stands.
+    declared: Span,
     outer: Option<usize>,
     hash: u64,
     blocks: BTreeMap<&'static str, Rc<Block>>,
@@ -155,7 +157,7 @@ impl Lowering<'_, '_> {
                 "when" | "gates" => &["when", "gates"],
                 _ => &[name],
             };
-            let Stage { blocks, .. } = &walk.stages.all[stage];
+            let Stage { blocks, declared, .. } = &walk.stages.all[stage];
             let mut found: Vec<(&'static str, Rc<Block>)> =
                 names.iter().filter_map(|name| blocks.get(name).map(|block| (*name, Rc::clone(block)))).collect();
             found.sort_by_key(|(_, block)| block.span);
@@ -166,7 +168,11 @@ impl Lowering<'_, '_> {
                 continue;
             }
             if walk.way.len() == 1 {
-                walk.direct.push(From { block: name, stage: Name { kind: walk.stages.path(stage), span: written.span } });
+                walk.direct.push(From {
+                    block: name,
+                    stage: Name { kind: walk.stages.path(stage), span: written.span },
+                    declared: *declared,
+                });
             }
             // What they copy comes first, and then both together, as if they were one: so it makes no difference in which the conditions are.
             let conditions_only = conditions_only || name == "when";
@@ -249,13 +255,13 @@ impl Stages {
                     Some(argument) => text(&argument.value),
                     None => block.kind.iter().find_map(name_of),
                 };
-                let inside = written.map(|written| self.add(written, block, outer));
+                let inside = written.map(|written| self.add(written, name.span, block, outer));
                 self.collect(&block.kind, inside.or(outer));
             }
         }
     }
 
-    fn add(&mut self, name: &str, block: &Block, outer: Option<usize>) -> usize {
+    fn add(&mut self, name: &str, declared: Span, block: &Block, outer: Option<usize>) -> usize {
         let mut blocks = BTreeMap::new();
         for item in &block.kind {
             let ItemKind::Entry(Entry { name, tail: Tail::Call(Call { arguments, block: Some(block) }) }) = &item.kind else { continue };
@@ -270,7 +276,7 @@ impl Stages {
         let place = self.all.len();
         self.by_path.entry(hash).or_default().push(place);
         self.by_name.entry(name.to_owned()).or_default().push(place);
-        self.all.push(Stage { name: name.to_owned(), outer, hash, blocks });
+        self.all.push(Stage { name: name.to_owned(), declared, outer, hash, blocks });
         place
     }
 

@@ -85,6 +85,8 @@ pub(super) struct From {
     pub(super) block: &'static str,
     /// The path of the stage as the file has it, without what `each` or a blueprint's place adds; the span is that of the text after `from`.
     pub(super) stage: Name,
+    /// Where that stage stands in the same file: the span of its word `stage`.
+    pub(super) declared: model::diagnostic::Span,
 }
 
 impl Lowering<'_, '_> {
