@@ -36,6 +36,8 @@ pub(super) struct Item {
     pub(super) height: i64,
     /// Whether it is made as wide as others in its column.
     pub(super) stretches: bool,
+    /// Whether it stands below what has the same neighbours.
+    pub(super) sinks: bool,
     /// Where lines enter it and leave it, from its upper edge, by the lines' key; without an entry, in the middle.
     pub(super) entries: BTreeMap<usize, i64>,
     pub(super) exits: BTreeMap<usize, i64>,
@@ -141,6 +143,9 @@ impl<'a> Table<'a> {
         let mut columns = vec![Vec::new(); last + 1];
         for (item, column) in of.iter().enumerate() {
             columns[*column].push(item);
+        }
+        for column in &mut columns {
+            column.sort_by_key(|item| level.items[*item].sinks);
         }
         let mut columns = Self { level, of, columns, parts: vec![BTreeSet::new(); last], across: Vec::new(), passes: BTreeMap::new() };
         let span = |link: &Link| (link.from.map_or(0, |from| columns.of[from]), link.to.map_or(last, |to| columns.of[to]));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Look,
+    Look, Shape,
     level::{Arranged, Item, Level, Link},
     path::Path,
     sketch::{Node, Sketch},
@@ -136,12 +136,18 @@ fn project(groups: &mut [Group], homes: &[(usize, usize)], link: &super::sketch:
 
 /// The size of a node.
 fn item(node: &Node) -> Item {
-    let Some(Look { label, note, mark, .. }) = &node.look else {
+    let Some(Look { label, note, mark, shape, .. }) = &node.look else {
         return Item { width: JOINT, height: JOINT, ..Item::default() };
     };
     let mark = if mark.is_some() { MARK_WIDTH } else { 0 };
     let width = (columns(&shown(label)) * CHARACTER_WIDTH).max(columns(&shown(note)) * NOTE_CHARACTER_WIDTH) + mark + 2 * PADDING;
-    Item { width, height: if note.is_empty() { HEIGHT } else { HEIGHT_WITH_NOTE }, stretches: true, ..Item::default() }
+    Item {
+        width,
+        height: if note.is_empty() { HEIGHT } else { HEIGHT_WITH_NOTE },
+        stretches: true,
+        sinks: *shape == Shape::Undo,
+        ..Item::default()
+    }
 }
 
 /// The size of a group, with the places of its ports.
@@ -151,9 +157,9 @@ fn boxed(arranged: Option<&Arranged>) -> Item {
     Item {
         width: arranged.width,
         height: arranged.height + TITLE_HEIGHT + GROUP_PADDING,
-        stretches: false,
         entries: down(&arranged.entries),
         exits: down(&arranged.exits),
+        ..Item::default()
     }
 }
 

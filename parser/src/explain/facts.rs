@@ -40,6 +40,11 @@ impl Fact {
             _ => None,
         }
     }
+
+    /// Whether it is told once for all stages if it is the same for all of them.
+    pub(super) fn is_setting(&self) -> bool {
+        ["agent", "image", "services", "env", "source", "timeout", "effect", "retry"].contains(&self.label)
+    }
 }
 
 /// Names of stages by their ids.
@@ -58,7 +63,8 @@ pub(super) enum Detail {
 pub(super) fn facts(stage: &Stage, paths: &Paths<'_>, detail: Detail) -> Vec<Fact> {
     // Every field is named, so that a new one cannot be forgotten.
     let Stage { id: _, path: _, needs, kind, skipped, conditions, enter, exit, requires, container, services, .. } = stage;
-    let Stage { environment, deployment, credentials, lock, caches, uses, bare, steps, notify, timeout_ms, effect, retry, .. } = stage;
+    let Stage { environment, deployment, credentials, lock, caches, uses, bare, steps, notify, timeout_ms: _, effect: _, retry: _, .. } =
+        stage;
     let Stage { allow_failure, fanouts, .. } = stage;
     let mut list = List(Vec::new());
     if detail == Detail::All {
@@ -87,16 +93,7 @@ pub(super) fn facts(stage: &Stage, paths: &Paths<'_>, detail: Detail) -> Vec<Fac
     list.all("uses cache", used);
     list.all("steps", steps.iter().flat_map(step::lines));
     outcomes(&mut list, notify);
-    let all = detail == Detail::All;
-    if all || *timeout_ms != TIMEOUT_DEFAULT_MS {
-        list.add("timeout", duration(*timeout_ms));
-    }
-    if all || *effect == Effect::Once {
-        list.add("effect", effect_of(*effect, retry.is_some()));
-    }
-    if all || (*effect == Effect::Safe && !is_default(retry.as_ref())) || (*effect == Effect::Once && retry.is_some()) {
-        list.add("retry", retried(retry.as_ref()));
-    }
+    limits(&mut list, stage, detail);
     list.all("failure", allow_failure.then(|| "allowed: the run goes on, and is unstable".to_owned()).into_iter());
     list.all("fanout", fanouts.iter().map(|block| format!("its failure cancels the others of {}, and theirs it", printable(block))));
     list.all("exit", exit.iter().map(|one| format!("waits until {}", wait(one))));
@@ -115,6 +112,24 @@ impl List {
         if !lines.is_empty() {
             self.0.push(Fact { label, lines });
         }
+    }
+}
+
+/// How long, and how often. What waits without an agent has limits of its own.
+fn limits(list: &mut List, stage: &Stage, detail: Detail) {
+    let Stage { kind, timeout_ms, effect, retry, .. } = stage;
+    let all = detail == Detail::All;
+    if !all && matches!(kind, StageKind::Wait(_)) {
+        return;
+    }
+    if all || *timeout_ms != TIMEOUT_DEFAULT_MS {
+        list.add("timeout", duration(*timeout_ms));
+    }
+    if all || *effect == Effect::Once {
+        list.add("effect", effect_of(*effect));
+    }
+    if all || (*effect == Effect::Safe && !is_default(retry.as_ref())) || (*effect == Effect::Once && retry.is_some()) {
+        list.add("retry", retried(retry.as_ref()));
     }
 }
 
@@ -243,10 +258,10 @@ fn is_digest(text: &str) -> bool {
     text.len() == DIGEST_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn effect_of(effect: Effect, retried: bool) -> String {
-    match (effect, retried) {
-        (Effect::Safe, _) => "safe: starting it again does no harm".to_owned(),
-        (Effect::Once, _) => "once: no second start without a person".to_owned(),
+fn effect_of(effect: Effect) -> String {
+    match effect {
+        Effect::Safe => "safe: starting it again does no harm".to_owned(),
+        Effect::Once => "once: no second start without a person".to_owned(),
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use model::plan::{Plan, Stage, StageKind};
+use model::{
+    StageId,
+    plan::{Plan, Stage, StageKind},
+};
 
 use super::{
-    facts::{Detail, LABEL_WIDTH, Paths, facts, notified},
+    facts::{Detail, Fact, LABEL_WIDTH, Paths, facts, notified},
     text::{Ink, Paper, printable},
 };
 
@@ -25,13 +28,24 @@ pub(super) fn write(paper: &mut Paper, plan: &Plan, paths: &Paths<'_>) {
     if !plan.stages.is_empty() {
         paper.section("What happens");
     }
+    let told: BTreeMap<&StageId, Vec<Fact>> = plan.stages.iter().map(|stage| (&stage.id, facts(stage, paths, Detail::Short))).collect();
+    let common = common(plan, &told);
+    if !common.is_empty() {
+        let name = paper.ink(Ink::Name, "every stage");
+        paper.line(0, &name);
+        write_facts(paper, 1, &common, &[]);
+    }
     let nodes = nodes(plan);
     // The nodes that are still to be written, the next one last; without recursion, since a path may be deep.
     let mut open: Vec<(usize, usize)> = nodes[0].children.iter().rev().map(|child| (*child, 0)).collect();
     while let Some((node, depth)) = open.pop() {
         let Node { name, stage, children } = &nodes[node];
         if let Some(stage) = stage {
-            write_stage(paper, depth, name, stage, paths);
+            write_name(paper, depth, name, stage);
+            write_facts(paper, depth + 1, &told[&stage.id], if is_work(stage) { &common } else { &[] });
+            if stage.steps.is_empty() && stage.kind == StageKind::Work {
+                paper.labelled(depth + 1, ("steps", LABEL_WIDTH), &["none".to_owned()], Some(Ink::Quiet));
+            }
         } else {
             let group = paper.ink(Ink::Name, &format!("{}/", printable(name)));
             paper.line(depth, &group);
@@ -65,7 +79,22 @@ fn nodes(plan: &Plan) -> Vec<Node<'_>> {
     nodes
 }
 
-fn write_stage(paper: &mut Paper, depth: usize, name: &str, stage: &Stage, paths: &Paths<'_>) {
+/// The settings that all stages with an agent have in common; none if there is but one.
+fn common(plan: &Plan, told: &BTreeMap<&StageId, Vec<Fact>>) -> Vec<Fact> {
+    let mut stages = plan.stages.iter().filter(|stage| is_work(stage)).map(|stage| &told[&stage.id]);
+    let (Some(first), Some(second)) = (stages.next(), stages.next()) else { return Vec::new() };
+    let mut common: Vec<Fact> = first.iter().filter(|fact| fact.is_setting() && second.contains(fact)).cloned().collect();
+    for facts in stages {
+        common.retain(|fact| facts.contains(fact));
+    }
+    common
+}
+
+fn is_work(stage: &Stage) -> bool {
+    !matches!(stage.kind, StageKind::Wait(_))
+}
+
+fn write_name(paper: &mut Paper, depth: usize, name: &str, stage: &Stage) {
     let mark = match (&stage.skipped, &stage.kind) {
         (Some(_), _) => paper.ink(Ink::Skip, "  (skipped)"),
         (None, StageKind::Rollback) => paper.ink(Ink::Skip, "  (rollback)"),
@@ -73,10 +102,11 @@ fn write_stage(paper: &mut Paper, depth: usize, name: &str, stage: &Stage, paths
     };
     let name = paper.ink(Ink::Name, &printable(name));
     paper.line(depth, &format!("{name}{mark}"));
-    for fact in facts(stage, paths, Detail::Short) {
-        paper.labelled(depth + 1, (fact.label, LABEL_WIDTH), &fact.lines, fact.ink());
-    }
-    if stage.steps.is_empty() && stage.kind == StageKind::Work {
-        paper.labelled(depth + 1, ("steps", LABEL_WIDTH), &["none".to_owned()], Some(Ink::Quiet));
+}
+
+/// Writes the facts that were not told of all stages.
+fn write_facts(paper: &mut Paper, depth: usize, facts: &[Fact], common: &[Fact]) {
+    for fact in facts.iter().filter(|fact| !common.contains(fact)) {
+        paper.labelled(depth, (fact.label, LABEL_WIDTH), &fact.lines, fact.ink());
     }
 }

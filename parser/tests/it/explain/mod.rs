@@ -12,7 +12,13 @@ use model::{
     plan::{Effect, Plan, PlanDocument, Skip, Stage, Value},
     planning::{LeftOut, ParameterNote, PlanNotes, TriggerRule},
 };
-use parser::explain::{Explained, diff, explain, json};
+use parser::{
+    Planning,
+    explain::{Explained, diff, explain, json},
+    render,
+};
+
+use crate::fixture::Fixture;
 
 use plans::{deploy, fanned, matrix, sh, small, with};
 
@@ -188,4 +194,20 @@ fn what_is_skipped_for_one_reason_is_told_once() {
         text.contains("\n  Test (linux, 8) … Test (mac, 11) (5 stages)  because branch == 'main' is false: branch is 'topic'\n"),
         "{text}"
     );
+}
+
+#[test]
+fn a_file_of_the_whole_language_is_explained_from_its_text() {
+    let source = include_bytes!("whole.otto");
+    let mut fixture = Fixture { context: push_of_main(), ..Fixture::default() };
+    fixture.context.branch = "topic".to_owned();
+    let (document, notes) = match fixture.plan("Ottofile", source) {
+        Planning::Plan { document, notes, .. } => (document, notes),
+        Planning::Refused(diagnostics) => {
+            panic!("{}", diagnostics.iter().map(|one| render(one, source, false)).collect::<Vec<_>>().join("\n"))
+        }
+        Planning::Needs(needs) => panic!("{needs:?}"),
+    };
+    assert_snapshot!(explain(&Explained { notes: Some(&notes), context: Some(&fixture.context), ..Explained::new("Ottofile", &document) }));
+    assert_snapshot!("the_picture_of_the_whole_language", parser::explain::svg(document.plan()));
 }

@@ -111,7 +111,7 @@ proptest! {
         groups in prop::collection::vec(prop::collection::vec("[ab/]", 0..3), 1..24),
         edges in prop::collection::vec((0usize..24, 0usize..24, 0usize..3), 0..60),
     ) {
-        let name = |place: usize| groups[place].iter().map(|group| format!("{group}/")).collect::<String>() + &format!("stage {place}");
+        let name = |place: usize| [groups[place].clone(), vec![format!("stage {place}")]].concat().join("/");
         let reasons = [NeedReason::Order, NeedReason::Needs, NeedReason::Rollback];
         let stages = (0..groups.len()).map(|place| {
             let needs = edges.iter().filter(|(first, second, _)| *second == place && first < second);
