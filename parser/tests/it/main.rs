@@ -13,6 +13,7 @@ mod robust;
 mod settings;
 mod steps;
 mod structure;
+mod values;
 
 use std::collections::BTreeMap;
 
