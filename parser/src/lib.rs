@@ -118,9 +118,9 @@ impl Needs {
 pub fn plan(input: &PlanInput<'_>) -> Planning {
     let Read { lowered, refused, diagnostics } = read(input, None);
     match lowered {
-        // What is needed may be what a mistake would be seen in, but what is wrong already is wrong with it, too.
-        _ if refused => Planning::Refused(diagnostics),
+        // First what is needed: all mistakes of a file are told in one go, and some are seen only with it.
         Some(lowered) if !lowered.needs.is_empty() => Planning::Needs(lowered.needs),
+        _ if refused => Planning::Refused(diagnostics),
         Some(lower::Lowered { document: Some(document), notes, .. }) => {
             Planning::Plan { document, notes: Box::new(notes), warnings: diagnostics }
         }
