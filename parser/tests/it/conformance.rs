@@ -162,9 +162,9 @@ impl Shown {
             }
             // A key may have dots: the longest that there is.
             let object = value.as_object()?;
-            let key = object.keys().filter(|key| {
-                rest.strip_prefix(key.as_str()).is_some_and(|after| after.is_empty() || after.starts_with(['.', '[']))
-            });
+            let key = object
+                .keys()
+                .filter(|key| rest.strip_prefix(key.as_str()).is_some_and(|after| after.is_empty() || after.starts_with(['.', '['])));
             let key = key.max_by_key(|key| key.len())?;
             rest = &rest[key.len()..];
             value = &object[key];
@@ -204,8 +204,12 @@ impl Shown {
     fn after(&self, path: &str) -> String {
         let Some(stage) = self.stages().iter().find(|stage| stage["path"] == path) else { return format!("no stage {path}") };
         let path_of = |id: &Value| self.stages().iter().find(|stage| stage["id"] == *id).map(|stage| stage["path"].as_str().unwrap());
-        let mut needs: Vec<String> =
-            stage["needs"].as_array().unwrap().iter().map(|need| format!("{} {}", path_of(&need["stage"]).unwrap(), need["reason"])).collect();
+        let mut needs: Vec<String> = stage["needs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|need| format!("{} {}", path_of(&need["stage"]).unwrap(), need["reason"]))
+            .collect();
         needs.sort();
         needs.join(", ")
     }

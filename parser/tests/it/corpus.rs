@@ -40,9 +40,17 @@ fn compare(kind: &str, text: impl Fn(&Fixture, &str, &[u8]) -> String) {
     settings.bind(|| {
         for (name, source) in files(kind) {
             let fixture = Fixture::of(&source, &folder(kind).join(&name));
-            insta::assert_snapshot!(name.as_str(), text(&fixture, &format!("{name}.otto"), &source));
+            let text = text(&fixture, &format!("{name}.otto"), &source);
+            insta::assert_snapshot!(name.as_str(), without_digests(&text));
         }
     });
+}
+
+/// Every digest made alike: a word in a manifest of the standard library would change all snapshots.
+fn without_digests(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "sha256:…" + part.trim_start_matches(|character: char| character.is_ascii_hexdigit()))
 }
 
 fn rendered(diagnostics: &[Diagnostic], fixture: &Fixture, path: &str, source: &[u8]) -> String {
