@@ -106,6 +106,9 @@ fn no_box_lies_on_another() {
 }
 
 proptest! {
+    // Each case draws, writes and compares: a quarter of the usual number finds what there is to find in a second.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn any_graph_has_a_picture_and_words(
         groups in prop::collection::vec(prop::collection::vec("[ab/]", 0..3), 1..24),
