@@ -11,7 +11,8 @@
 //!
 //! A file that is asked for and not named here is looked up in the folder that is named like the fixture; there are no others. `listing:`
 //! adds to the files that are there; without `@`, a path's object id is made from its name. Without `changed=`, it is not known what
-//! changed; with `changed=` alone, nothing has. `_` in `cron=` is a blank. `show: plan` compares the whole plan and its notes instead of the explanation.
+//! changed; with `changed=` alone, nothing has. In `cron=`, `_` is a blank. `show: plan` compares the whole plan and its notes instead of
+//! the explanation.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
