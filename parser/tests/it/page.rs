@@ -1,8 +1,10 @@
 //! The examples of `GRAMMAR.md` are what they say.
 
+use std::path::Path;
+
 use parser::Planning;
 
-use crate::planning;
+use crate::fixture::Fixture;
 
 #[test]
 fn every_example_of_the_page_is_what_it_says() {
@@ -10,7 +12,8 @@ fn every_example_of_the_page_is_what_it_says() {
     let mut counts = (0, 0);
     for block in page.split("```").skip(1).step_by(2) {
         let (kind, source) = block.split_once('\n').unwrap();
-        match (kind, planning(source.as_bytes())) {
+        let fixture = Fixture::of(source.as_bytes(), Path::new("none"));
+        match (kind, fixture.plan("Ottofile", source.as_bytes())) {
             ("text", _) => {}
             ("otto", Planning::Plan { .. }) => counts.0 += 1,
             ("refused", Planning::Refused(_)) => counts.1 += 1,
