@@ -41,10 +41,10 @@ fn list_of(value: &Value) -> Option<&[Item]> {
 
 /// A value as a condition.
 fn condition_of(value: &Value) -> Condition {
-    match &value.kind {
-        ValueKind::Condition(condition) => (**condition).clone(),
-        kind => Condition { kind: ConditionKind::Value(kind.clone()), span: value.span },
+    if let ValueKind::Condition(condition) = &value.kind {
+        return (**condition).clone();
     }
+    Condition { kind: ConditionKind::Value(value.kind.clone()), span: value.span }
 }
 
 impl Lowering<'_, '_> {
