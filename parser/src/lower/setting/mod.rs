@@ -14,7 +14,10 @@ mod wait;
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use model::plan::{self, CacheDefinition, Container, Deployment, Effect, Notify, Requirements, Retry, Service, Skip, Wait};
+use model::{
+    diagnostic::Span,
+    plan::{self, CacheDefinition, Container, Deployment, Effect, Notify, Requirements, Retry, Service, Skip, Wait},
+};
 
 pub(super) use self::{check::CredentialPlaces, copy::Stages, inherited::Inherited, read::Keys};
 use super::Lowering;
@@ -86,7 +89,7 @@ pub(super) struct From {
     /// The path of the stage as the file has it, without what `each` or a blueprint's place adds; the span is that of the text after `from`.
     pub(super) stage: Name,
     /// Where that stage stands in the same file: the span of its word `stage`.
-    pub(super) declared: model::diagnostic::Span,
+    pub(super) declared: Span,
 }
 
 impl Lowering<'_, '_> {

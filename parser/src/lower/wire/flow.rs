@@ -15,6 +15,11 @@ use crate::{
     suggest::did_you_mean,
 };
 
+/// How often the source is searched at most; after that, there are errors enough.
+const SEARCHES_MAX: usize = 64;
+/// What stands before the name of a thing where it is used.
+const USED_AFTER: [&str; 3] = ["use", "vars.", "unarchive"];
+
 /// What is made by one stage and used by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
@@ -117,9 +122,8 @@ fn uses(laid: &Laid) -> Vec<Use> {
 }
 
 impl Wiring<'_, '_, '_> {
-    /// The edges to what stages name: in order, to what their `needs` name; without one, for every reason of their own. What they use is
-    /// looked up if all is `sound` so far.
-    pub(super) fn named(&mut self, makers: &Makers, sound: bool) -> Option<()> {
+    /// The edges to what stages name: in order, to what their `needs` name; without one, for every reason of their own.
+    pub(super) fn named(&mut self, makers: &Makers) -> Option<()> {
         let mut environments: BTreeMap<String, usize> = BTreeMap::new();
         for stage in 0..self.laid.len() {
             self.needed(stage)?;
@@ -133,7 +137,7 @@ impl Wiring<'_, '_, '_> {
                     self.edge(stage, first, NeedReason::Environment(environment), None)?;
                 }
             }
-            for used in uses(&self.laid[stage]).into_iter().filter(|_| sound) {
+            for used in uses(&self.laid[stage]) {
                 for first in self.makers_of(stage, &used, makers) {
                     self.edge(stage, first, used.thing.reason(&used.name), Some((used.file, used.span)))?;
                 }
@@ -224,6 +228,9 @@ impl Wiring<'_, '_, '_> {
 
     fn nothing_makes(&mut self, used: &Use, makers: &[usize], known: &Makers) {
         let finding = if makers.is_empty() {
+            if !self.sound && self.may_be_made(used) {
+                return;
+            }
             let near = if self.lowering.findings.is_full() { String::new() } else { did_you_mean(&used.name, known.names(used.thing)) };
             let message = format!("no stage makes {}", used.thing.named(&used.name));
             let help = format!("{near}\n{}", used.thing.made(&crate::diagnostic::excerpt(&used.name)));
@@ -233,12 +240,29 @@ impl Wiring<'_, '_, '_> {
         } else {
             let message = format!("{} is made by this stage itself", used.thing.named(&used.name));
             let help = match used.thing {
-                Thing::Variable => format!("later steps of the stage have it in their environment: `$VAR_{}`", used.name),
+                Thing::Variable => format!("later steps of the stage have it in their environment: `$VAR_{}`", used.name.to_uppercase()),
                 Thing::Cache | Thing::Artifact => "what a stage makes, it has: leave the `use` out".to_owned(),
             };
             Finding::new(Code::NotWaitedFor, used.span, message).help(help)
         };
         self.lowering.error_in(used.file, finding);
+    }
+
+    /// Whether the source names the thing where it does not use it: then what makes it may be what is wrong.
+    fn may_be_made(&mut self, used: &Use) -> bool {
+        self.searches += 1;
+        if self.searches > SEARCHES_MAX {
+            return true;
+        }
+        let text = str::from_utf8(self.lowering.input.source).unwrap_or_default();
+        let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+        text.match_indices(used.name.as_str()).any(|(place, name)| {
+            let before = text.get(..place).unwrap_or_default();
+            let after = text.get(place + name.len()..).unwrap_or_default();
+            let whole = !before.ends_with(is_name) && !after.starts_with(is_name);
+            let word = before.trim_end_matches(['\'', '"']).trim_end();
+            whole && !USED_AFTER.iter().any(|used| word.ends_with(used))
+        })
     }
 
     fn several_make(&mut self, used: &Use, makers: &[usize]) {

@@ -48,6 +48,8 @@ pub(super) fn wire(pipeline: Pipeline, lowering: &mut Lowering<'_, '_>) -> Optio
     let mut wiring = Wiring {
         lowering,
         credential_places,
+        sound: true,
+        searches: 0,
         auto,
         laid: Vec::new(),
         groups: Groups::default(),
@@ -64,14 +66,11 @@ pub(super) fn wire(pipeline: Pipeline, lowering: &mut Lowering<'_, '_>) -> Optio
     if wiring.lowering.incomplete {
         return None;
     }
-    // And where something in a stage is wrong, it may be what another uses.
-    let sound = !wiring.lowering.findings.has_errors();
-    wiring.named(&makers, sound)?;
+    wiring.sound = !wiring.lowering.findings.has_errors();
+    wiring.named(&makers)?;
     let order = wiring.order()?;
-    if sound {
-        wiring.used(&makers, &order);
-        wiring.notified(&makers, &notified);
-    }
+    wiring.used(&makers, &order);
+    wiring.notified(&makers, &notified);
     let stages = wiring.finished(&order);
     Some(Wired { stages, notify })
 }
@@ -119,6 +118,10 @@ struct Wiring<'w, 'l, 'a> {
     credential_places: CredentialPlaces,
     /// `order = auto`.
     auto: bool,
+    /// Whether no stage is wrong. Where one is, it may be what makes what another uses.
+    sound: bool,
+    /// How often the source was searched for what makes something.
+    searches: usize,
     /// In the order in which they are written.
     laid: Vec<Laid>,
     groups: Groups,
