@@ -177,11 +177,16 @@ fn caches_are_defined_and_used() {
         ("cache { gems = [] }", &["E0206"]),
         ("cache { gems = ['a'] gems = ['b'] }", &["E0202"]),
         ("cache { gems = ['a'] use gems }", &["E0316"]),
-        ("cache { use gems use gems }", &["E0307", "E0202"]),
         ("cache { use }", &["E0205"]),
         ("cache { gems = { key = 'a' } }", &["E0318"]),
         ("cache { gems = { paths = ['a'] keys = 'a' } }", &["E0203"]),
     ]);
+}
+
+#[test]
+fn a_cache_is_used_once() {
+    let source = b"pipeline { stage 'M' { cache { gems = ['a'] } } stage 'A' { cache { use gems use gems } } }";
+    assert_eq!(codes(&refused(source)), ["E0202"]);
 }
 
 #[test]

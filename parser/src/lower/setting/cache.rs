@@ -49,9 +49,10 @@ impl Lowering<'_, '_> {
         }
         let defined: Vec<Item> = defined.into_iter().cloned().collect();
         for entry in self.entries(&defined, "in `cache`") {
-            if self.is_cache_name(&entry.name)
-                && let Some(definition) = self.cache_definition(entry)
-            {
+            if self.is_cache_name(&entry.name) {
+                // A wrong one is there nevertheless: its uses are not wrong because of it.
+                let nothing = || CacheDefinition { paths: Vec::new(), key: None };
+                let definition = self.cache_definition(entry).unwrap_or_else(nothing);
                 cache.defined.insert(entry.name.kind.clone(), definition);
             }
         }
