@@ -1,4 +1,6 @@
-//! From text to the syntax tree. The only module that knows the rules of `otto.pest`; it knows nothing of what they mean.
+//! From tokens to the syntax tree. The only module that knows the rules of `otto.pest`; it knows nothing of what they mean.
+
+use std::{iter::Peekable, ops::Range};
 
 use model::diagnostic::Span;
 use pest::{
@@ -9,10 +11,10 @@ use pest::{
 
 use crate::{
     diagnostic::{Code, Finding, Findings, quoted},
-    limits::{REREAD_BYTES_MAX, SYNTAX_ERRORS_MAX},
+    limits::{REREAD_TOKENS_MAX, SYNTAX_ERRORS_MAX},
     literal,
-    scan::Braces,
     syntax::{Argument, Block, Call, Condition, ConditionKind, Entry, Item, ItemKind, Name, Spanned, Tail, Value, ValueKind},
+    token::Tokens,
 };
 
 #[derive(pest_derive::Parser)]
@@ -28,120 +30,74 @@ pub(crate) struct Tree {
     pub(crate) left_out: Vec<Span>,
 }
 
-/// Reads a source that the scanner has let pass. Where there is a syntax error, the braces around it are emptied and the rest is read, so
-/// that a file's independent errors are found in one go. `None` if there is an error outside of all braces.
-pub(crate) fn parse(source: &str, braces: &Braces, findings: &mut Findings) -> Option<Tree> {
+/// Reads the tokens of a source. Where there is a syntax error, the braces around it are emptied and the rest is read, so that a file's
+/// independent errors are found in one go. `None` if there is an error outside of all braces.
+pub(crate) fn parse(source: &str, mut tokens: Tokens, findings: &mut Findings) -> Option<Tree> {
     let mut left_out = Vec::new();
-    let mut text = source.to_owned();
-    let rounds = (REREAD_BYTES_MAX / source.len().max(1)).min(SYNTAX_ERRORS_MAX);
+    let rounds = (REREAD_TOKENS_MAX / tokens.len().max(1)).min(SYNTAX_ERRORS_MAX);
     for _ in 0..=rounds {
-        let error = match Grammar::parse(Rule::file, &text) {
-            Ok(pairs) => {
-                let mut builder = Builder { findings };
-                return Some(Tree { items: builder.items(pairs), left_out });
+        let error = match Grammar::parse(Rule::file, tokens.text()) {
+            Ok(mut pairs) => {
+                let mut builder = Builder { source, tokens: &tokens, findings };
+                let items = pairs.next().map(|file| builder.items(file.into_inner())).unwrap_or_default();
+                return Some(Tree { items, left_out });
             }
-            Err(error) => error_of(&text, error),
+            Err(error) => error_of(source, &tokens, &error),
         };
-        let around = braces.around(error.offset);
         findings.add(error.finding);
-        let around = around?;
-        let inside = " ".repeat(around.end - around.start - 2);
-        text.replace_range(around.start + 1..around.end - 1, &inside);
-        left_out.push(around);
+        left_out.push(tokens.leave_out_around(error.token)?);
     }
     None
 }
 
 struct SyntaxError {
-    offset: usize,
+    token: usize,
     finding: Finding,
 }
 
-fn error_of(source: &str, error: pest::error::Error<Rule>) -> SyntaxError {
-    let offset = match error.location {
-        InputLocation::Pos(offset) | InputLocation::Span((offset, _)) => offset,
-    };
-    let expected = match error.variant {
-        ErrorVariant::ParsingError { positives, .. } => expectation(&positives),
+fn error_of(source: &str, tokens: &Tokens, error: &pest::error::Error<Rule>) -> SyntaxError {
+    let (InputLocation::Pos(token) | InputLocation::Span((token, _))) = error.location;
+    let expected = match &error.variant {
+        ErrorVariant::ParsingError { positives, .. } => expectation(positives),
         ErrorVariant::CustomError { message } => {
-            let message = format!("the parser gave up here: {message}");
-            return SyntaxError { offset, finding: Finding::new(Code::Syntax, Span { start: offset, end: offset }, message) };
+            let finding = Finding::new(Code::Syntax, tokens.span(token..token), format!("the parser gave up here: {message}"));
+            return SyntaxError { token, finding };
         }
     };
-    let rest = source.get(offset..).unwrap_or_default();
-    let length = token_length(rest);
-    let span = Span { start: offset, end: offset + length };
-    let found = if length == 0 { "the end of the file".to_owned() } else { quoted(rest.get(..length).unwrap_or_default()) };
+    // What stands before a colon is a name; the colon is what does not belong there.
+    let (token, expected) = if tokens.class(token) == b'k' { (token + 1, expectation(&[])) } else { (token, expected) };
+    let span = if token < tokens.len() { tokens.span(token..token + 1) } else { Span { start: source.len(), end: source.len() } };
+    let found = if span.end == span.start {
+        "the end of the file".to_owned()
+    } else {
+        quoted(source.get(span.start..span.end).unwrap_or_default())
+    };
     let mut finding = Finding::new(Code::Syntax, span, format!("did not expect {found} here")).label(format!("expected {expected}"));
-    if source.get(..offset).unwrap_or_default().trim_end().ends_with(',') {
+    if token.checked_sub(1).is_some_and(|before| tokens.class(before) == b',') {
         finding = finding.label("expected an argument after the comma").help("steps and settings need no comma between them");
     }
-    SyntaxError { offset, finding }
+    SyntaxError { token, finding }
 }
 
 fn expectation(positives: &[Rule]) -> &'static str {
     let has = |rule| positives.contains(&rule);
-    if has(Rule::path) && positives.len() == 1 {
+    if has(Rule::target) {
         "a name"
-    } else if has(Rule::item) || has(Rule::term) || has(Rule::entry) {
+    } else if has(Rule::entry) {
         "a setting, a block or a step"
-    } else if has(Rule::value) || has(Rule::literal) || has(Rule::operand) || has(Rule::reference) {
+    } else if has(Rule::reference) {
         "a value"
-    } else if has(Rule::list) || has(Rule::text) {
-        "a list or a string"
+    } else if has(Rule::text) && !has(Rule::keyword) {
+        "a string"
     } else {
         "`=`, a value or a block"
     }
 }
 
-/// How much of `rest` is one token, for the mark below it.
-fn token_length(rest: &str) -> usize {
-    let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
-    let name = rest.find(|character| !is_name(character)).unwrap_or(rest.len());
-    let pair = ["->", "==", "!=", "&&", "||"].iter().any(|operator| rest.starts_with(operator));
-    match rest.chars().next() {
-        None => 0,
-        _ if pair => 2,
-        _ if name > 0 => name,
-        Some(character) => character.len_utf8(),
-    }
-}
-
-fn span_of(pair: &Pair<'_, Rule>) -> Span {
+/// The indices of a pair's tokens.
+fn tokens_of(pair: &Pair<'_, Rule>) -> Range<usize> {
     let span = pair.as_span();
-    Span { start: span.start(), end: end_of(pair).unwrap_or(span.end()) }
-}
-
-/// Where a pair's last token ends. A rule that ends with "and then not …" has run over the white space and comments behind that.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other rules are made of these")]
-fn end_of(pair: &Pair<'_, Rule>) -> Option<usize> {
-    match pair.as_rule() {
-        Rule::item
-        | Rule::term
-        | Rule::entry
-        | Rule::assignment
-        | Rule::arrow
-        | Rule::call
-        | Rule::plain_call
-        | Rule::bare
-        | Rule::bare_argument
-        | Rule::argument
-        | Rule::value
-        | Rule::reference
-        | Rule::literal
-        | Rule::operand
-        | Rule::comparison => pair.clone().into_inner().rev().find_map(|inner| end_of(&inner)),
-        _ => Some(pair.as_span().end()),
-    }
-}
-
-fn name_of(pair: &Pair<'_, Rule>) -> Name {
-    Spanned { kind: pair.as_str().to_owned(), span: span_of(pair) }
-}
-
-/// The only child of a pair that the grammar gives exactly one.
-fn only(pair: Pair<'_, Rule>) -> Pair<'_, Rule> {
-    pair.into_inner().next().expect("the grammar gives this rule a child")
+    span.start()..span.end()
 }
 
 /// A rule stands where the grammar does not put it: this module and `otto.pest` do not fit together.
@@ -159,186 +115,188 @@ fn joined(mut parts: Vec<Item>, join: fn(Vec<Condition>) -> ConditionKind) -> It
     Item { kind: ItemKind::Condition(Box::new(Condition { kind, span })), span }
 }
 
+/// What lies side by side in a file, in brackets, or among arguments.
+type Row<'p> = Peekable<Pairs<'p, Rule>>;
+
 /// Makes the nodes. It recurses as deep as the brackets are nested, which the scanner has limited.
 struct Builder<'a> {
+    source: &'a str,
+    tokens: &'a Tokens,
     findings: &'a mut Findings,
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "what the grammar does not put into a place is a mistake of this module")]
 impl Builder<'_> {
+    fn span_of(&self, pair: &Pair<'_, Rule>) -> Span {
+        self.tokens.span(tokens_of(pair))
+    }
+
+    fn text_of(&self, span: Span) -> &str {
+        self.source.get(span.start..span.end).unwrap_or_default()
+    }
+
+    fn name_at(&self, token: usize) -> Name {
+        let span = self.tokens.span(token..token + 1);
+        Spanned { kind: self.text_of(span).to_owned(), span }
+    }
+
     fn items(&mut self, pairs: Pairs<'_, Rule>) -> Vec<Item> {
+        let mut row = pairs.peekable();
         let mut items = Vec::new();
-        for pair in pairs {
-            match pair.as_rule() {
-                Rule::file => items.extend(self.items(pair.into_inner())),
-                Rule::item => items.push(self.item(pair)),
-                Rule::EOI => {}
-                _ => misplaced(&pair),
-            }
+        while let Some(first) = row.next_if(|pair| pair.as_rule() != Rule::EOI) {
+            items.push(self.item(first, &mut row));
         }
         items
     }
 
-    fn item(&mut self, pair: Pair<'_, Rule>) -> Item {
-        let span = span_of(&pair);
-        let mut any: Vec<Vec<Item>> = vec![Vec::new()];
-        for part in pair.into_inner() {
-            match part.as_rule() {
-                Rule::term => {
-                    let term = self.term(part);
-                    any.last_mut().expect("it begins with one").push(term);
-                }
-                Rule::join if part.as_str() == "||" => any.push(Vec::new()),
-                Rule::join => {}
-                _ => misplaced(&part),
-            }
+    fn item(&mut self, first: Pair<'_, Rule>, row: &mut Row<'_>) -> Item {
+        let is_join = |pair: &Pair<'_, Rule>| matches!(pair.as_rule(), Rule::and | Rule::or);
+        let term = self.term(first, row);
+        if !row.peek().is_some_and(is_join) {
+            return term;
         }
-        let any = any.into_iter().map(|all| joined(all, ConditionKind::All)).collect();
-        Item { kind: joined(any, ConditionKind::Any).kind, span }
+        let mut any = Vec::new();
+        let mut all = vec![term];
+        while let Some(join) = row.next_if(is_join) {
+            if join.as_rule() == Rule::or {
+                any.push(std::mem::take(&mut all));
+            }
+            let first = row.next().expect("a term follows");
+            all.push(self.term(first, row));
+        }
+        any.push(all);
+        joined(any.into_iter().map(|all| joined(all, ConditionKind::All)).collect(), ConditionKind::Any)
     }
 
-    fn term(&mut self, pair: Pair<'_, Rule>) -> Item {
-        let span = span_of(&pair);
+    fn term(&mut self, first: Pair<'_, Rule>, row: &mut Row<'_>) -> Item {
+        let start = tokens_of(&first).start;
         let mut negations = 0;
-        let mut item = None;
-        for part in pair.into_inner() {
-            match part.as_rule() {
-                Rule::not => negations += 1,
-                Rule::group => {
-                    let inner = self.item(only(part));
-                    item = Some(Item { kind: ItemKind::Condition(Box::new(inner.into_condition())), span });
-                }
-                Rule::literal => item = Some(Item { span: span_of(&part), kind: ItemKind::Value(self.literal(part)) }),
-                Rule::entry => item = Some(Item { span: span_of(&part), kind: ItemKind::Entry(self.entry(part)) }),
-                Rule::comparison => {
-                    let left = item.take().expect("a comparison has a left side").into_operand();
-                    let condition = Condition { kind: self.comparison(left, part), span };
-                    item = Some(Item { kind: ItemKind::Condition(Box::new(condition)), span });
-                }
-                _ => misplaced(&part),
-            }
+        let mut part = first;
+        while part.as_rule() == Rule::not {
+            negations += 1;
+            part = row.next().expect("something follows what negates it");
         }
-        let mut item = item.expect("a term has something");
-        for _ in 0..negations {
-            let condition = Condition { kind: ConditionKind::Not(Box::new(item.into_condition())), span };
+        let span = self.span_of(&part);
+        let mut end = tokens_of(&part).end;
+        let mut item = match part.as_rule() {
+            Rule::entry => Item { kind: ItemKind::Entry(self.entry(part)), span },
+            Rule::group => {
+                let mut inside = part.into_inner().peekable();
+                let first = inside.next().expect("parentheses have something inside");
+                let condition = Condition { span, ..self.item(first, &mut inside).into_condition() };
+                Item { kind: ItemKind::Condition(Box::new(condition)), span }
+            }
+            _ => Item { kind: ItemKind::Value(self.value(part).kind), span },
+        };
+        if let Some(comparison) = row.next_if(|pair| pair.as_rule() == Rule::comparison) {
+            end = tokens_of(&comparison).end;
+            let left = item.into_operand();
+            let span = Span { start: left.span.start, end: self.span_of(&comparison).end };
+            let condition = Condition { kind: self.comparison(left, comparison), span };
             item = Item { kind: ItemKind::Condition(Box::new(condition)), span };
         }
-        item
+        if negations == 0 {
+            return item;
+        }
+        // Only the last of them counts, so that a row of them is no tree as deep as it is long.
+        let span = self.tokens.span(start..end);
+        let inner = item.into_condition();
+        let condition =
+            if negations % 2 == 0 { Condition { span, ..inner } } else { Condition { kind: ConditionKind::Not(Box::new(inner)), span } };
+        Item { kind: ItemKind::Condition(Box::new(condition)), span }
     }
 
     fn comparison(&mut self, left: Value, pair: Pair<'_, Rule>) -> ConditionKind {
-        let negated = pair.as_str().starts_with("!=");
-        let right = pair.into_inner().find(|part| !matches!(part.as_rule(), Rule::in_word | Rule::matches_word));
-        let right = right.expect("a comparison has a right side");
-        let span = span_of(&right);
-        match right.as_rule() {
-            Rule::operand => ConditionKind::Equal { left, negated, right: self.value(right) },
-            Rule::list => ConditionKind::In { value: left, among: Spanned { kind: self.items(right.into_inner()), span } },
-            Rule::text => {
-                let pattern = Spanned { kind: literal::text(right.as_str(), span.start, self.findings), span };
+        let operator = tokens_of(&pair).start;
+        let class = self.tokens.class(operator);
+        let right = pair.into_inner().next().expect("a comparison has a right side");
+        let span = self.span_of(&right);
+        match class {
+            b'I' => ConditionKind::In { value: left, among: Spanned { kind: self.items(right.into_inner()), span } },
+            b'M' => {
+                let pattern = Spanned { kind: self.text(span), span };
                 ConditionKind::Matches { value: left, pattern }
             }
-            _ => misplaced(&right),
+            _ => {
+                let negated = self.text_of(self.tokens.span(operator..operator + 1)) == "!=";
+                ConditionKind::Equal { left, negated, right: self.value(right) }
+            }
         }
     }
 
     fn entry(&mut self, pair: Pair<'_, Rule>) -> Entry {
-        let mut parts = pair.into_inner();
-        let (first, second) = (parts.next().expect("an entry has a name"), parts.next().expect("an entry has a tail"));
-        let name = name_of(&first);
-        let tail = match second.as_rule() {
-            Rule::path => {
-                let value = Value { kind: ValueKind::Name(second.as_str().to_owned()), span: span_of(&second) };
-                Tail::Call(Call { arguments: vec![Argument { keyword: None, value }], block: None })
-            }
-            Rule::assignment => {
-                let value = second.into_inner().find(|part| part.as_rule() == Rule::value).expect("an assignment has a value");
-                Tail::Assign(self.value(value))
-            }
-            Rule::arrow => Tail::Arrow(name_of(&only(second))),
-            Rule::call | Rule::plain_call => Tail::Call(self.call(second)),
-            _ => misplaced(&second),
-        };
-        Entry { name, tail }
-    }
-
-    fn call(&mut self, pair: Pair<'_, Rule>) -> Call {
+        let first = tokens_of(&pair).start;
+        let name = self.name_at(first);
+        if self.tokens.class(first) == b'u' {
+            let Name { kind, span } = self.name_at(first + 1);
+            let value = Value { kind: ValueKind::Name(kind), span };
+            return Entry { name, tail: Tail::Call(Call { arguments: vec![Argument { keyword: None, value }], block: None }) };
+        }
         let mut call = Call { arguments: Vec::new(), block: None };
         for part in pair.into_inner() {
             match part.as_rule() {
-                Rule::parenthesised | Rule::bare => {
-                    for argument in part.into_inner() {
-                        let argument = self.argument(argument);
-                        call.arguments.push(argument);
-                    }
+                Rule::assignment => {
+                    let value = part.into_inner().next().expect("an assignment has a value");
+                    return Entry { name, tail: Tail::Assign(self.value(value)) };
                 }
-                Rule::list => {
-                    let value = Value { span: span_of(&part), kind: self.list(part) };
-                    call.arguments.push(Argument { keyword: None, value });
-                }
+                Rule::arrow => return Entry { name, tail: Tail::Arrow(self.name_at(first + 2)) },
+                Rule::parenthesised | Rule::bare => call.arguments = self.arguments(part),
+                Rule::list => call.arguments.push(Argument { keyword: None, value: self.value(part) }),
                 Rule::block => call.block = Some(self.block(part)),
                 _ => misplaced(&part),
             }
         }
-        call
+        Entry { name, tail: Tail::Call(call) }
     }
 
     fn block(&mut self, pair: Pair<'_, Rule>) -> Block {
-        Block { span: span_of(&pair), kind: self.items(pair.into_inner()) }
+        Block { span: self.span_of(&pair), kind: self.items(pair.into_inner()) }
     }
 
-    fn argument(&mut self, pair: Pair<'_, Rule>) -> Argument {
-        let mut keyword = None;
-        let mut value = None;
-        for part in pair.into_inner() {
-            match part.as_rule() {
-                Rule::keyword => keyword = Some(name_of(&part)),
-                Rule::item => value = Some(self.item(part).into_value()),
-                Rule::value => value = Some(self.value(part)),
-                Rule::literal | Rule::reference => value = Some(self.operand(part)),
-                _ => misplaced(&part),
-            }
+    fn arguments(&mut self, pair: Pair<'_, Rule>) -> Vec<Argument> {
+        let are_items = pair.as_rule() == Rule::parenthesised;
+        let mut row = pair.into_inner().peekable();
+        let mut arguments = Vec::new();
+        while let Some(part) = row.next() {
+            arguments.push(match part.as_rule() {
+                Rule::keyword => {
+                    let value = row.next().expect("a keyword has a value");
+                    Argument { keyword: Some(self.name_at(tokens_of(&part).start)), value: self.value(value) }
+                }
+                _ if are_items => Argument { keyword: None, value: self.item(part, &mut row).into_value() },
+                _ => Argument { keyword: None, value: self.value(part) },
+            });
         }
-        Argument { keyword, value: value.expect("an argument has a value") }
+        arguments
     }
 
     fn value(&mut self, pair: Pair<'_, Rule>) -> Value {
-        self.operand(only(pair))
-    }
-
-    fn operand(&mut self, pair: Pair<'_, Rule>) -> Value {
-        let span = span_of(&pair);
+        let span = self.span_of(&pair);
         let kind = match pair.as_rule() {
-            Rule::literal => self.literal(pair),
-            Rule::reference => self.reference(pair),
+            Rule::text => ValueKind::Text(self.text(span)),
+            Rule::number => {
+                let written = self.source.get(span.start..span.end).unwrap_or_default();
+                literal::number(written, span, self.findings)
+            }
+            Rule::boolean => ValueKind::Boolean(self.text_of(span) == "true"),
+            Rule::list => ValueKind::List(self.items(pair.into_inner())),
             Rule::block => ValueKind::Block(self.block(pair)),
+            Rule::reference => self.reference(pair),
             _ => misplaced(&pair),
         };
         Value { kind, span }
     }
 
     fn reference(&mut self, pair: Pair<'_, Rule>) -> ValueKind {
-        let mut parts = pair.into_inner();
-        let name = name_of(&parts.next().expect("a reference has a name"));
-        let Some(arguments) = parts.next() else { return ValueKind::Name(name.kind) };
-        let arguments = arguments.into_inner().map(|argument| self.argument(argument)).collect();
+        let name = self.name_at(tokens_of(&pair).start);
+        let Some(arguments) = pair.into_inner().next() else { return ValueKind::Name(name.kind) };
+        let arguments = self.arguments(arguments);
         ValueKind::Call(Box::new(Entry { name, tail: Tail::Call(Call { arguments, block: None }) }))
     }
 
-    fn literal(&mut self, pair: Pair<'_, Rule>) -> ValueKind {
-        let pair = only(pair);
-        let span = span_of(&pair);
-        match pair.as_rule() {
-            Rule::text => ValueKind::Text(literal::text(pair.as_str(), span.start, self.findings)),
-            Rule::number => literal::number(pair.as_str(), span, self.findings),
-            Rule::boolean => ValueKind::Boolean(pair.as_str() == "true"),
-            Rule::list => self.list(pair),
-            _ => misplaced(&pair),
-        }
-    }
-
-    fn list(&mut self, pair: Pair<'_, Rule>) -> ValueKind {
-        ValueKind::List(self.items(pair.into_inner()))
+    fn text(&mut self, span: Span) -> String {
+        let written = self.source.get(span.start..span.end).unwrap_or_default();
+        literal::text(written, span.start, self.findings)
     }
 }
 

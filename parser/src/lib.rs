@@ -1,7 +1,7 @@
 //! `.otto` files: from text to the plan, or to diagnostics.
 //!
 //! ```text
-//! text ─ scan ─ grammar (pest) ─ syntax tree ─ lower/declare ─ what the file declares ─ lower/wire ─ plan
+//! text ─ scan ─ tokens ─ grammar (pest) ─ syntax tree ─ lower/declare ─ what the file declares ─ lower/wire ─ plan
 //! ```
 //!
 //! Each pass only ever sees what the one before let pass. `GRAMMAR.md` beside this crate is the language as it is read here.
@@ -22,6 +22,7 @@ mod literal;
 mod lower;
 mod scan;
 mod suggest;
+mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -170,8 +171,8 @@ fn read<'a>(input: &'a PlanInput<'a>, locking: Option<&'a BTreeMap<String, Diges
 /// The syntax tree of the file that is being read; `None` only where `findings` say why.
 fn tree(source: &[u8], files: &Files<'_>, findings: &mut Findings) -> Option<Tree> {
     let text = text_of(source, findings)?;
-    let braces = scan::scan(text, &files.get(findings.file()).lines, findings)?;
-    grammar::parse(text, &braces, findings)
+    let tokens = scan::scan(text, &files.get(findings.file()).lines, findings)?;
+    grammar::parse(text, tokens, findings)
 }
 
 /// Says that a file is over [`limits::SOURCE_BYTES_MAX`], where its bytes are too many even to be handed in.

@@ -65,8 +65,8 @@ pub const POLL_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
 pub const DIAGNOSTICS_MAX: usize = 64;
 /// Syntax errors that are looked for: the block with one is left out, and the rest is read again.
 pub const SYNTAX_ERRORS_MAX: usize = 8;
-/// Bytes that are read again for it: a file at the limit is read once more, one of 200 KiB as often as is useful.
-pub const REREAD_BYTES_MAX: usize = 2 * 1024 * 1024 - 1;
+/// Tokens that are read again for it: a usual file at the limit is read again as often as is useful, one that is nothing but tokens twice.
+pub const REREAD_TOKENS_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a value that is made of others: what a step captures is as large at most, and no function makes more of it while planning.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Different patterns for paths in a plan. Each is held against every path of the commit, or against all that changed.

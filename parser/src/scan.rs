@@ -1,32 +1,23 @@
-//! The linear pass before the grammar: nesting, brackets, strings and comments that are not closed, characters that mean nothing.
+//! The linear pass before the grammar: it makes the tokens, and refuses nesting that is too deep, brackets, strings and comments that are
+//! not closed, and characters that mean nothing.
 //!
-//! It reads each byte once and keeps no more than the open brackets, so it is safe on any input; the grammar, which recurses, only ever
-//! sees what passed here.
+//! It reads each byte once and does not recurse, so it is safe on any input; the grammar, which recurses, only ever sees what passed here.
 
 use model::diagnostic::Span;
 
 use crate::{
     diagnostic::{Code, Finding, Findings, Lines, is_hidden},
     limits::NESTING_MAX,
+    token::Tokens,
 };
 
-/// The pairs of braces of a source, each after those inside it.
-#[derive(Debug, Default)]
-pub(crate) struct Braces(Vec<Span>);
-
-impl Braces {
-    /// The innermost braces around a byte, with the braces themselves. The closing brace is inside, the opening one is not.
-    pub(crate) fn around(&self, offset: usize) -> Option<Span> {
-        self.0.iter().filter(|span| span.start < offset && offset < span.end).min_by_key(|span| span.end - span.start).copied()
-    }
-}
-
 /// Reads the source. `None` if the grammar must not see it; then `findings` say why.
-pub(crate) fn scan(source: &str, lines: &Lines<'_>, findings: &mut Findings) -> Option<Braces> {
-    let mut scanner = Scanner { source: source.as_bytes(), lines, findings, open: Vec::new(), braces: Braces::default(), sound: true };
+pub(crate) fn scan(source: &str, lines: &Lines<'_>, findings: &mut Findings) -> Option<Tokens> {
+    let mut scanner = Scanner { source: source.as_bytes(), lines, findings, open: Vec::new(), tokens: Tokens::default(), sound: true };
     scanner.all(source);
-    let Scanner { sound, braces, .. } = scanner;
-    sound.then_some(braces)
+    let Scanner { sound, mut tokens, .. } = scanner;
+    tokens.end();
+    sound.then_some(tokens)
 }
 
 struct Scanner<'a> {
@@ -34,9 +25,17 @@ struct Scanner<'a> {
     lines: &'a Lines<'a>,
     findings: &'a mut Findings,
     /// The opening brackets that are not closed yet.
-    open: Vec<(u8, usize)>,
-    braces: Braces,
+    open: Vec<Opened>,
+    tokens: Tokens,
     sound: bool,
+}
+
+/// A bracket that is not closed yet.
+struct Opened {
+    bracket: u8,
+    /// Where it stands, in bytes and in tokens.
+    at: usize,
+    token: usize,
 }
 
 impl Scanner<'_> {
@@ -49,21 +48,74 @@ impl Scanner<'_> {
         let mut at = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         while let Some(&byte) = self.source.get(at) {
             let next = match byte {
+                b' ' | b'\n' | b'\t' | b'\r' => Some(at + 1),
+                b'a'..=b'z' | b'A'..=b'Z' | b'_' => Some(self.name(at)),
                 b'"' | b'\'' => self.text(at, byte),
                 b'/' => self.comment(at),
                 b'{' | b'[' | b'(' => self.opening(at, byte),
                 b'}' | b']' | b')' => self.closing(at, byte),
-                byte if byte.is_ascii_alphanumeric() || b" \t\r\n=:,.!&|>-_".contains(&byte) => Some(at + 1),
+                b'0'..=b'9' => Some(self.number(at)),
+                b'-' if self.byte(at + 1).is_ascii_digit() => Some(self.number(at)),
+                b'=' | b':' | b',' | b'.' | b'!' | b'&' | b'|' | b'>' | b'-' => Some(self.sign(at, byte)),
                 _ => Some(self.character(source, at)),
             };
             let Some(next) = next else { return };
             at = next;
         }
-        if let Some((bracket, start)) = self.open.pop() {
+        if let Some(Opened { bracket, at, .. }) = self.open.pop() {
             let message = format!("this `{}` is never closed", char::from(bracket));
             let help = format!("is a `{}` missing here, or inside?", char::from(partner(bracket)));
-            self.refuse(Finding::new(Code::Bracket, at_byte(start), message).label("opened here").help(help));
+            self.refuse(Finding::new(Code::Bracket, at_byte(at), message).label("opened here").help(help));
         }
+    }
+
+    /// The byte at `at`; 0 behind the end.
+    fn byte(&self, at: usize) -> u8 {
+        self.source.get(at).copied().unwrap_or_default()
+    }
+
+    /// The end of the name that begins at `start`, with its dots.
+    fn name(&mut self, start: usize) -> usize {
+        let mut at = start + 1;
+        loop {
+            match (self.byte(at), self.byte(at + 1)) {
+                (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_', _) => at += 1,
+                (b'-', next) if next.is_ascii_alphanumeric() || matches!(next, b'_' | b'-') => at += 1,
+                (b'.', next) if next.is_ascii_alphabetic() || next == b'_' => at += 1,
+                _ => break,
+            }
+        }
+        self.tokens.add_name(self.source.get(start..at).unwrap_or_default(), start);
+        at
+    }
+
+    /// The end of the number that begins at `start`. The whole run of characters is taken; which of them is a number, a duration or a size
+    /// is checked when it is read.
+    fn number(&mut self, start: usize) -> usize {
+        let mut at = start + 1;
+        loop {
+            match (self.byte(at), self.byte(at + 1)) {
+                (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_', _) => at += 1,
+                (b'-', next) if next.is_ascii_alphanumeric() || matches!(next, b'_' | b'-') => at += 1,
+                (b'.', next) if next.is_ascii_digit() => at += 1,
+                _ => break,
+            }
+        }
+        self.tokens.add(b'0', start, at);
+        at
+    }
+
+    /// The end of the sign at `at`.
+    fn sign(&mut self, at: usize, byte: u8) -> usize {
+        let (class, length) = match (byte, self.byte(at + 1)) {
+            (b'=' | b'!', b'=') => (b'?', 2),
+            (b'&', b'&') | (b'|', b'|') => (byte, 2),
+            (b'-', b'>') => (b'>', 2),
+            (b'=' | b':' | b',' | b'!', _) => (byte, 1),
+            _ => (b'.', 1),
+        };
+        self.tokens.add(class, at, at + length);
+        at + length
     }
 
     /// The end of the string that begins at `start`; `None` if there is none.
@@ -85,6 +137,7 @@ impl Scanner<'_> {
         for place in rest.get(..end).unwrap_or_default().iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(place, _)| place) {
             self.refuse(Finding::new(Code::Escape, at_byte(start + place), "a string cannot hold the character NUL"));
         }
+        self.tokens.add(b's', start, start + end);
         Some(start + end)
     }
 
@@ -127,7 +180,8 @@ impl Scanner<'_> {
     }
 
     fn opening(&mut self, at: usize, bracket: u8) -> Option<usize> {
-        self.open.push((bracket, at));
+        self.open.push(Opened { bracket, at, token: self.tokens.len() });
+        self.tokens.add(bracket, at, at + 1);
         if self.open.len() <= NESTING_MAX {
             return Some(at + 1);
         }
@@ -138,18 +192,21 @@ impl Scanner<'_> {
 
     fn closing(&mut self, at: usize, bracket: u8) -> Option<usize> {
         let closes = char::from(bracket);
-        let Some((opened, start)) = self.open.pop() else {
+        let Some(opened) = self.open.pop() else {
             self.refuse(Finding::new(Code::Bracket, at_byte(at), format!("this `{closes}` closes nothing")).help("is one too many here?"));
             return None;
         };
-        if partner(opened) != bracket {
-            let line = self.lines.line(start);
-            let message = format!("this `{closes}` cannot close the `{}` of line {line}", char::from(opened));
-            self.refuse(Finding::new(Code::Bracket, at_byte(at), message).label(format!("expected `{}`", char::from(partner(opened)))));
+        if partner(opened.bracket) != bracket {
+            let line = self.lines.line(opened.at);
+            let message = format!("this `{closes}` cannot close the `{}` of line {line}", char::from(opened.bracket));
+            self.refuse(
+                Finding::new(Code::Bracket, at_byte(at), message).label(format!("expected `{}`", char::from(partner(opened.bracket)))),
+            );
             return None;
         }
+        self.tokens.add(bracket, at, at + 1);
         if bracket == b'}' {
-            self.braces.0.push(Span { start, end: at + 1 });
+            self.tokens.close_brace(opened.token);
         }
         Some(at + 1)
     }
@@ -229,8 +286,8 @@ mod tests {
         let mut files = Files::default();
         let file = files.add("f", source.as_bytes());
         let mut findings = Findings::default();
-        let braces = scan(source, &files.get(file).lines, &mut findings);
-        assert_eq!(braces.is_none(), findings.has_errors(), "{source}");
+        let tokens = scan(source, &files.get(file).lines, &mut findings);
+        assert_eq!(tokens.is_none(), findings.has_errors(), "{source}");
         findings.finish(&files).into_iter().map(|diagnostic| format!("{}:{}", diagnostic.code, diagnostic.span.start)).collect()
     }
 
@@ -274,12 +331,17 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_braces_are_found() {
-        let source = "a { b { c } }";
-        let braces = scan(source, &Lines::of(source.as_bytes()), &mut Findings::default()).unwrap();
-        assert_eq!(braces.around(8), Some(Span { start: 6, end: 11 }));
-        assert_eq!(braces.around(10), Some(Span { start: 6, end: 11 }));
-        assert_eq!(braces.around(6), Some(Span { start: 2, end: 13 }));
-        assert_eq!(braces.around(2), None);
+    fn tokens_end_where_they_end() {
+        let shown = |source: &str| {
+            let tokens = scan(source, &Lines::of(source.as_bytes()), &mut Findings::default()).unwrap();
+            let token = |token| {
+                let Span { start, end } = tokens.span(token..token + 1);
+                format!("{}{}", char::from(tokens.class(token)), source.get(start..end).unwrap())
+            };
+            (0..tokens.len()).map(token).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown("a.b-c->d.1 -1-x /* y */ e- f"), "da.b-c >-> nd .. 01 0-1-x ne .- nf");
+        assert_eq!(shown("a==b!=!c&&d||e&|>"), "na ?== nb ?!= !! nc &&& nd ||| ne .& .| .>");
+        assert_eq!(shown("k:'a''b'//x\n3.5s\"c\"=="), "kk :: s'a''b' 03.5s s\"c\" ?==");
     }
 }

@@ -1,6 +1,28 @@
 //! The syntax tree: what stands in the file, before anything is known of its meaning.
 
-use model::diagnostic::Span;
+use model::diagnostic::{Diagnostic, Span};
+
+use crate::{
+    diagnostic::{Files, Findings},
+    limits::SOURCE_BYTES_MAX,
+};
+
+/// What could be read of a file as far as its syntax.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What stands at the top level; empty where nothing could be read. Braces around a syntax error are empty.
+    pub items: Vec<Item>,
+    /// Errors and warnings, the first of the file first.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a file of any kind as far as its syntax, without what it means. `path` stands in the diagnostics.
+pub fn read(path: &str, source: &[u8]) -> Reading {
+    let (mut files, mut findings) = (Files::default(), Findings::default());
+    files.add(path, source.get(..SOURCE_BYTES_MAX).unwrap_or(source));
+    let tree = crate::tree(source, &files, &mut findings);
+    Reading { items: tree.map(|tree| tree.items).unwrap_or_default(), diagnostics: findings.finish(&files) }
+}
 
 /// A node and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@ fn shape(source: &str) -> Option<String> {
     let mut files = Files::default();
     let file = files.add("f", source.as_bytes());
     let mut findings = Findings::default();
-    let braces = scan::scan(source, &files.get(file).lines, &mut findings)?;
-    let tree = parse(source, &braces, &mut findings);
+    let tokens = scan::scan(source, &files.get(file).lines, &mut findings)?;
+    let tree = parse(source, tokens, &mut findings);
     if findings.has_errors() {
         return None;
     }
@@ -124,7 +124,7 @@ fn conditions_bind_as_everywhere() {
         ("a || b || c", "((a) || (b) || (c))"),
         ("!a && b", "(!(a) && (b))"),
         ("!(a && b)", "!((a) && (b))"),
-        ("!!a", "!!(a)"),
+        ("!!a", "(a)"),
         ("! changed('x')", "!(changed(\"x\"))"),
         ("!changed('docs/**', 'x') && tag", "(!(changed(\"docs/**\", \"x\")) && (tag))"),
         // Negation is of the whole comparison.
