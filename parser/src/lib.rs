@@ -175,6 +175,14 @@ fn tree(source: &[u8], files: &Files<'_>, findings: &mut Findings) -> Option<Tre
     grammar::parse(text, tokens, findings)
 }
 
+/// What could be read of a source, for editors: where there is a syntax error, the braces around it are empty. Nothing if there is one outside
+/// of all braces.
+pub fn syntax_tree(source: &str) -> Vec<syntax::Item> {
+    let mut files = Files::default();
+    files.add("", source.as_bytes());
+    tree(source.as_bytes(), &files, &mut Findings::default()).map(|tree| tree.items).unwrap_or_default()
+}
+
 /// Says that a file is over [`limits::SOURCE_BYTES_MAX`], where its bytes are too many even to be handed in.
 pub fn too_large(path: &str, bytes: u64) -> Diagnostic {
     let mut files = Files::default();

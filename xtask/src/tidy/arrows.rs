@@ -18,7 +18,7 @@ use May::{AllBut, Only};
 const ROLE: &[&str] = &["model", "graph", "eventbus", "service", "blob"];
 
 /// The arrows. Whatever is not here is forbidden.
-const TABLE: [(&str, May); 19] = [
+const TABLE: [(&str, May); 20] = [
     ("model", Only(&[])),
     ("service", Only(&[])),
     ("graph", Only(&["model"])),
@@ -27,6 +27,7 @@ const TABLE: [(&str, May); 19] = [
     ("stdlib", Only(&["model"])),
     ("eventbus", Only(&["model", "service"])),
     ("parser", Only(&["model", "graph"])),
+    ("lsp", Only(&["model", "parser", "stdlib"])),
     ("parser_service", Only(&["model", "graph", "eventbus", "service", "blob", "parser"])),
     ("auctioneer", Only(ROLE)),
     ("agent", Only(ROLE)),

@@ -1,0 +1,78 @@
+//! Places in a text: bytes, as the parser counts, and lines with UTF-16 code units, as editors do.
+
+use lsp_types::{Position, Range};
+use model::diagnostic::Span;
+
+/// A text with the beginnings of its lines.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    source: String,
+    starts: Vec<usize>,
+}
+
+impl Text {
+    pub(crate) fn new(source: String) -> Self {
+        let after_breaks = source.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place + 1);
+        let starts = std::iter::once(0).chain(after_breaks).collect();
+        Self { source, starts }
+    }
+
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The byte of a position. One behind a line's end is that end.
+    pub(crate) fn offset(&self, position: Position) -> usize {
+        let line = usize::try_from(position.line).unwrap_or(usize::MAX);
+        let Some(start) = self.starts.get(line).copied() else { return self.source.len() };
+        let end = self.starts.get(line + 1).copied().unwrap_or(self.source.len());
+        let text = self.source.get(start..end).unwrap_or_default().trim_end_matches(['\n', '\r']);
+        let mut units = 0;
+        for (place, character) in text.char_indices() {
+            if units >= position.character {
+                return start + place;
+            }
+            units += utf16(character);
+        }
+        start + text.len()
+    }
+
+    /// The position of a byte.
+    pub(crate) fn position(&self, offset: usize) -> Position {
+        let line = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        let start = self.starts.get(line).copied().unwrap_or_default();
+        let before = self.source.get(start..).unwrap_or_default().char_indices().take_while(|(place, _)| start + place < offset);
+        let character = before.map(|(_, character)| utf16(character)).fold(0, u32::saturating_add);
+        Position { line: u32::try_from(line).unwrap_or(u32::MAX), character }
+    }
+
+    pub(crate) fn range(&self, span: Span) -> Range {
+        Range { start: self.position(span.start), end: self.position(span.end) }
+    }
+
+    /// All of it.
+    pub(crate) fn whole(&self) -> Range {
+        self.range(Span { start: 0, end: self.source.len() })
+    }
+}
+
+fn utf16(character: char) -> u32 {
+    if character.len_utf16() == 1 { 1 } else { 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_counted_in_utf16() {
+        let text = Text::new("aä😀b\r\nc\n".to_owned());
+        for (offset, line, character) in [(0, 0, 0), (1, 0, 1), (3, 0, 2), (7, 0, 4), (8, 0, 5), (10, 1, 0), (11, 1, 1), (12, 2, 0)] {
+            let position = Position { line, character };
+            assert_eq!(text.position(offset), position, "{offset}");
+            assert_eq!(text.offset(position), offset, "{position:?}");
+        }
+        assert_eq!(text.offset(Position { line: 0, character: 99 }), 8);
+        assert_eq!(text.offset(Position { line: 9, character: 0 }), 12);
+    }
+}
