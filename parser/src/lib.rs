@@ -175,6 +175,11 @@ fn tree(source: &[u8], files: &Files<'_>, findings: &mut Findings) -> Option<Tre
     grammar::parse(text, tokens, findings)
 }
 
+/// Every word that has a meaning somewhere in the language, some more than once: for what lists, highlights or explains them.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    lower::words()
+}
+
 /// What could be read of a source, for editors: where there is a syntax error, the braces around it are empty. Nothing if there is one outside
 /// of all braces.
 pub fn syntax_tree(source: &str) -> Vec<syntax::Item> {

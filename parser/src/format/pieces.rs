@@ -46,7 +46,8 @@ impl Printer<'_> {
 
     /// Goes through what stands within `span`: leaves out wrappers, and what is written elsewhere.
     pub(super) fn collect<'t>(&self, items: &'t [Item], span: Span, place: Place, pieces: &mut Vec<Piece<'t>>) {
-        let moved = if place == Place::Stage { moved(items) } else { None };
+        let has_gates = matches!(place, Place::Stage | Place::Undo | Place::Each);
+        let moved = if has_gates { moved(items) } else { None };
         let mut at = span.start;
         for item in items {
             pieces.push(Piece::Gap(Span { start: at, end: item.span.start }));
@@ -108,7 +109,7 @@ fn moved(items: &[Item]) -> Option<Moved<'_>> {
 /// The block of a `stages` without a meaning of its own.
 fn wrapper(item: &Item, place: Place) -> Option<&Block> {
     let ItemKind::Entry(entry) = &item.kind else { return None };
-    let is_wrapper = matches!(place, Place::Body | Place::Stage | Place::Undo) && entry.name.kind == "stages";
+    let is_wrapper = matches!(place, Place::Body | Place::Stage | Place::Undo | Place::Each) && entry.name.kind == "stages";
     if is_wrapper { only_block(entry) } else { None }
 }
 

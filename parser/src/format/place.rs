@@ -13,8 +13,10 @@ pub(super) enum Place {
     Body,
     /// As [`Place::Body`], in a stage: it has a name, and `when` for its gates.
     Stage,
-    /// As [`Place::Body`], in `rollback`.
+    /// As [`Place::Stage`], in `rollback`, which has no name.
     Undo,
+    /// As [`Place::Body`], in `each`, which has gates, too.
+    Each,
     Steps,
     /// Blocks of steps: `notify`, and a step that is made of steps.
     StepBlocks,
@@ -42,9 +44,10 @@ impl Place {
     /// What stands in the block of `name` here.
     pub(super) fn inside(self, name: &str) -> Self {
         match self {
-            Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo => match name {
-                "pipeline" | "plan" | "stages" | "parallel" | "fanout" | "each" => Self::Body,
+            Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo | Self::Each => match name {
+                "pipeline" | "plan" | "stages" | "parallel" | "fanout" => Self::Each,
                 "rollback" => Self::Undo,
+                "each" => Self::Each,
                 "stage" => Self::Stage,
                 "blueprint" => Self::Blueprint,
                 "steps" => Self::Steps,
@@ -64,7 +67,7 @@ impl Place {
     /// Whether this many things may stay on one line, if they fit. Each stage, step and condition has a line of its own.
     pub(super) fn is_short(self, count: usize) -> bool {
         match self {
-            Self::File | Self::Blueprint | Self::Body => false,
+            Self::File | Self::Blueprint | Self::Body | Self::Each => false,
             Self::Stage | Self::Undo | Self::Steps | Self::StepBlocks | Self::Gates | Self::Conditions => count == 1,
             Self::Phrases | Self::Settings | Self::Values => true,
         }
@@ -74,7 +77,7 @@ impl Place {
     pub(super) fn is_setting(self, name: &str) -> bool {
         match self {
             Self::Settings => !matches!(name, "from" | "use"),
-            Self::Body | Self::Stage | Self::Undo => BODY_SETTINGS.contains(&name),
+            Self::Body | Self::Stage | Self::Undo | Self::Each => BODY_SETTINGS.contains(&name),
             Self::File
             | Self::Blueprint
             | Self::Steps
@@ -90,7 +93,7 @@ impl Place {
     pub(super) fn has_parentheses(self, name: &str) -> bool {
         match self {
             Self::Steps => name == "when",
-            Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo => name == "each",
+            Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo | Self::Each => name == "each",
             // A comma behind an argument would go on with the arguments.
             Self::Values => true,
             Self::StepBlocks | Self::Gates | Self::Conditions | Self::Phrases | Self::Settings => {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The functions that give a value.
-const FUNCTIONS: [&str; 5] = ["concat", "format", "join", "files", "json"];
+pub(super) const FUNCTIONS: [&str; 5] = ["concat", "format", "join", "files", "json"];
 /// The functions that are true or false.
 pub(super) const QUESTIONS: [&str; 2] = ["changed", "exists"];
 

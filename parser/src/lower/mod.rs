@@ -32,6 +32,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use model::{
     Digest,
+    context::EventKind,
     diagnostic::Span,
     plan::{Credential, Plan, PlanDocument},
     planning::{LOCK_FILE, PlanNotes},
@@ -49,6 +50,14 @@ use crate::{
 
 /// The library that is in scope without being named.
 const STANDARD_LIBRARY: &str = "stdlib";
+
+/// Every word that has a meaning somewhere, some more than once. Keys of blocks that have few of their own are not among them.
+pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+    let tables: [&[&str]; 6] =
+        [&function::FUNCTIONS, &function::QUESTIONS, &fact::FACTS, &parameter::KEYS, &setting::gate::WAITS, &setting::runtime::KNOWN];
+    let events = EventKind::ALL.into_iter().map(EventKind::as_str);
+    word::all().chain(tables.into_iter().flatten().copied()).chain(events)
+}
 
 /// What comes of a syntax tree.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use crate::{
     syntax::{Block, Call, Entry, ItemKind, Name, Tail, Value, ValueKind},
 };
 
-const KEYS: [&str; 4] = ["description", "type", "default", "options"];
+pub(super) const KEYS: [&str; 4] = ["description", "type", "default", "options"];
 const FORM: &str = "write `target { description = '…' type = string default = 'preprod' }`";
 
 /// A parameter as it is declared.

@@ -37,6 +37,12 @@ const STAGE_SETTINGS: [&str; 17] = [
     "notify",
 ];
 
+/// Every word of a block of stages, and of the top level.
+pub(super) fn all() -> impl Iterator<Item = &'static str> {
+    let tables: [&[&str]; 5] = [&TOP_LEVEL, &VERBS, &PIPELINE_SETTINGS, &PIPELINE_OWN, &STAGE_SETTINGS];
+    tables.into_iter().flatten().copied()
+}
+
 /// Where something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What is waited for in `enter` and `exit`.
-const WAITS: [&str; 3] = ["input", "webhook", "poll"];
+pub(in crate::lower) const WAITS: [&str; 3] = ["input", "webhook", "poll"];
 /// Words of a pipeline that wait, too, but stand for themselves.
 const OTHER_WAITS: [&str; 5] = ["confirm", "prompt", "wait", "pause", "time"];
 const FORM: &str = "write `gates { enter { branch == 'main' } exit { webhook { description = '…' } } }`";

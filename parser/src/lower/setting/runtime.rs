@@ -18,7 +18,7 @@ use crate::{
 const DOCKER: Keys = Keys { within: "in `docker`", names: &["image"] };
 const COMPUTER: Keys = Keys { within: "in `computer`", names: &["label"] };
 /// Words of `runtime` that have a meaning of their own; every other name is a fact of agents.
-const KNOWN: [&str; 7] = ["docker", "computer", "arch", "cores", "memory", "docker_run", "from"];
+pub(in crate::lower) const KNOWN: [&str; 7] = ["docker", "computer", "arch", "cores", "memory", "docker_run", "from"];
 /// Shorter names are near to too many others.
 const SLIP_CHARACTERS_MIN: usize = 4;
 const FORM: &str = "write `runtime { docker { image = 'ruby:2.6' } }`, or what an agent must have: `runtime { arch = 'amd64' cores = 2 }`";
