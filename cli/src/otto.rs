@@ -8,7 +8,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    command::{Terminal, cancel, check, explain, log, runs, show},
+    command::{Terminal, cancel, check, explain, log, lsp, runs, show},
     demo, hook, run, serve, up,
 };
 
@@ -34,6 +34,8 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Hook(hook::HookArgs),
     Serve(serve::ServeArgs),
+    /// Serve an editor: errors, completion, documentation and formatting over standard input and output
+    Lsp,
     /// Print the API's OpenAPI document
     Openapi,
 }
@@ -62,6 +64,7 @@ impl Command {
             Self::Cancel(args) => cancel::run(args).await,
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),
+            Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
         }
     }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod explain;
 pub mod follow;
 pub mod log;
+pub mod lsp;
 pub mod runs;
 pub mod show;
 

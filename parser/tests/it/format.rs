@@ -118,6 +118,10 @@ fn conditions_stand_under_gates() {
         "pipeline { stage 'a' {\n// why\nwhen { tag // t\n } gates { enter { (branch == 'x' || branch == 'y') && tag } exit { input 'ok?' } } } }",
         expected,
     );
+    becomes(
+        "pipeline { each('a', 'b') { when { it != 'a' } stage 'c' {} } rollback { steps [ sh 'x' ] when { tag } } }",
+        "pipeline {\n  each('a', 'b') {\n    gates { enter { it != 'a' } }\n    stage 'c' {}\n  }\n  rollback {\n    steps [ sh 'x' ]\n    gates { enter { tag } }\n  }\n}\n",
+    );
     // What `from` copies for `when` is not what it copies for gates.
     becomes("pipeline { stage 'a' { when { from 'b' } } }", "pipeline {\n  stage 'a' { when { from 'b' } }\n}\n");
 }
@@ -297,6 +301,16 @@ fn soup() -> impl Strategy<Value = String> {
         "steps [ sh 'h' /* i */ ] ",
         "needs ['a' // j\n 'b'] ",
         "effect = once ",
+        "each('x', 'y') { when { it != 'x' } stage 'k' { steps { sh 'l' } } } ",
+        "rollback { when { tag } gates { enter { branch == 'x' } } steps { sh 'm' } } ",
+        "confirm('n') { by ['o'] } ",
+        "notify { success { echo 'p' } failure [ echo 'q' ] } ",
+        "retry { attempts 3 on ['lost'] } ",
+        "cache { r ['s/'] // t\n } ",
+        "runtime { docker { image 'u' } } ",
+        "fanout { stage { name 'v' steps [ sh('w'), sh \"x\" ] } } ",
+        "when { tag // c\n (branch == 'a') /* d */ } ",
+        "steps { when(tag) { sh 'y' } dir('z') { checkout } } ",
     ]);
     let block = prop::collection::vec(prop_oneof![8 => statement.prop_map(str::to_owned), 1 => body.clone()], 0..8).boxed();
     prop_oneof![
