@@ -160,7 +160,9 @@ impl Server<'_> {
             // Any open file may name the one that was saved.
             DidSaveTextDocument::METHOD => {
                 let open: Vec<Uri> = self.workspace.open.keys().cloned().collect();
-                open.into_iter().for_each(|uri| self.mark(uri));
+                for uri in open {
+                    self.mark(uri);
+                }
             }
             DidCloseTextDocument::METHOD => {
                 if let Some(params) = read::<DidCloseTextDocumentParams>(notification.params) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long an answer is waited for: far more than it takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Editor {
     folder: TempDir,
@@ -62,7 +62,7 @@ impl Editor {
             let notification = if self.heard.is_empty() {
                 match self.connection.receiver.recv_timeout(PATIENCE).unwrap() {
                     Message::Notification(notification) => notification,
-                    other => panic!("{other:?}"),
+                    other @ (Message::Request(_) | Message::Response(_)) => panic!("{other:?}"),
                 }
             } else {
                 self.heard.remove(0)
@@ -119,7 +119,7 @@ impl Editor {
             match self.connection.receiver.recv_timeout(PATIENCE).unwrap() {
                 Message::Response(response) if response.id == id => return response.response_result.map_err(|error| error.code),
                 Message::Notification(notification) => self.heard.push(notification),
-                other => panic!("{other:?}"),
+                other @ (Message::Request(_) | Message::Response(_)) => panic!("{other:?}"),
             }
         }
     }

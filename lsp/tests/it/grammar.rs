@@ -15,14 +15,16 @@ fn json(path: &str) -> Value {
 /// Every word between brackets, bars and the like in the patterns of a grammar.
 fn words(grammar: &Value, found: &mut BTreeSet<String>) {
     match grammar {
-        Value::Object(entries) => entries.iter().for_each(|(key, value)| match value {
-            Value::String(pattern) if key == "match" || key == "begin" => {
-                let pattern = pattern.replace("\\w", " ").replace("\\s", " ");
-                let parts = pattern.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
-                found.extend(parts.filter(|part| !part.is_empty()).map(str::to_owned));
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                if let (Value::String(pattern), "match" | "begin") = (value, key.as_str()) {
+                    let pattern = pattern.replace("\\w", " ").replace("\\s", " ");
+                    let parts = pattern.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+                    found.extend(parts.filter(|part| !part.is_empty()).map(str::to_owned));
+                }
+                words(value, found);
             }
-            value => words(value, found),
-        }),
+        }
         Value::Array(values) => values.iter().for_each(|value| words(value, found)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }

@@ -45,7 +45,7 @@ impl Place {
     pub(super) fn inside(self, name: &str) -> Self {
         match self {
             Self::File | Self::Blueprint | Self::Body | Self::Stage | Self::Undo | Self::Each => match name {
-                "pipeline" | "plan" | "stages" | "parallel" | "fanout" => Self::Each,
+                "pipeline" | "plan" | "stages" | "parallel" | "fanout" => Self::Body,
                 "rollback" => Self::Undo,
                 "each" => Self::Each,
                 "stage" => Self::Stage,

@@ -1,11 +1,14 @@
 //! `format`: canonical, stable, with every comment, and with the plan of the source.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use parser::{Planning, format};
 use proptest::{prelude::*, sample::select};
 
-use crate::{codes, planning};
+use crate::{codes, fixture::Fixture};
 
 fn formatted(source: &str) -> String {
     format(source).unwrap_or_else(|diagnostics| panic!("{source}\n{diagnostics:#?}"))
@@ -56,10 +59,14 @@ fn comments(source: &str) -> Vec<String> {
 
 /// What must hold of every source that can be formatted.
 fn holds(source: &str) -> Result<(), TestCaseError> {
+    holds_in(&Fixture::default(), "Ottofile", source)
+}
+
+fn holds_in(fixture: &Fixture, path: &str, source: &str) -> Result<(), TestCaseError> {
     let Ok(once) = format(source) else { return Ok(()) };
     prop_assert_eq!(format(&once), Ok(once.clone()), "formatted again");
     prop_assert_eq!(comments(source), comments(&once), "comments");
-    match (planning(source.as_bytes()), planning(once.as_bytes())) {
+    match (fixture.plan(path, source.as_bytes()), fixture.plan(path, once.as_bytes())) {
         (Planning::Plan { document: before, .. }, Planning::Plan { document: after, .. }) => {
             prop_assert_eq!(before.digest(), after.digest(), "the plan of\n{}\nbecame that of\n{}", source, once);
         }
@@ -69,15 +76,21 @@ fn holds(source: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn sources() -> Vec<String> {
+/// Every pipeline and blueprint file of these folders, with what stands around it.
+fn sources() -> Vec<(Fixture, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    for folder in ["test_data/ok", "test_data/err", "test_data/syntax", "../examples", ".."] {
-        for entry in fs::read_dir(root.join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            let is_source = path.extension().is_some_and(|ending| ending == "otto" || ending == "blueprint") || path.ends_with("Ottofile");
-            if let (true, Ok(source)) = (is_source, fs::read_to_string(&path)) {
-                sources.push(source);
+    let mut folders: Vec<PathBuf> = ["test_data", "../examples"].map(|folder| root.join(folder)).to_vec();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let is_source = [".otto", ".blueprint"].iter().any(|ending| name.ends_with(ending)) || name == "Ottofile";
+            if path.is_dir() {
+                folders.push(path);
+            } else if let (true, Ok(source)) = (is_source, fs::read_to_string(&path)) {
+                let around = if name == "Ottofile" { folder.clone() } else { path.with_extension("") };
+                let fixture = Fixture::of(source.as_bytes(), &around);
+                sources.push((fixture, name, source));
             }
         }
     }
@@ -87,10 +100,33 @@ fn sources() -> Vec<String> {
 
 #[test]
 fn every_source_of_the_corpus_keeps_its_plan_and_its_comments() {
-    for source in sources() {
-        holds(&source).unwrap();
-        holds(&source.replace('\n', "\r\n")).unwrap();
+    let mut plans = 0;
+    for (fixture, path, source) in sources() {
+        plans += usize::from(matches!(fixture.plan(&path, source.as_bytes()), Planning::Plan { .. }));
+        holds_in(&fixture, &path, &source).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // A line end is LF, also in a fixture's files.
+        holds(&source.replace('\n', "\r\n")).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
+    assert!(plans > 30, "{plans}");
+}
+
+#[test]
+fn formatted_blueprints_give_the_plan_that_they_gave() {
+    let mut formatted = 0;
+    for (mut fixture, path, source) in sources() {
+        let Planning::Plan { document: before, .. } = fixture.plan(&path, source.as_bytes()) else { continue };
+        // What is locked is locked as it is written.
+        if fixture.files.contains_key("otto.lock") {
+            continue;
+        }
+        for bytes in fixture.files.iter_mut().filter(|(name, _)| name.ends_with(".blueprint")).filter_map(|(_, bytes)| bytes.as_mut()) {
+            *bytes = format(str::from_utf8(bytes).unwrap()).unwrap().into_bytes();
+            formatted += 1;
+        }
+        let Planning::Plan { document: after, .. } = fixture.plan(&path, source.as_bytes()) else { panic!("{path}") };
+        assert_eq!(before.digest(), after.digest(), "{path}");
+    }
+    assert!(formatted > 0);
 }
 
 #[test]
@@ -321,7 +357,7 @@ fn soup() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_formatted_keeps_its_plan_its_comments_and_its_form(source in soup()) {
