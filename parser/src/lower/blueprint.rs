@@ -21,6 +21,8 @@ use crate::{
 
 /// The ending of a blueprint's file.
 pub(super) const ENDING: &str = ".blueprint";
+/// The ending of a pipeline's file.
+const PIPELINE_ENDING: &str = ".otto";
 const HELP: &str = "write `from 'blueprints/rubygem'`, or `from blueprint: 'blueprints/rubygem', rubyVersion: '2.6'`";
 const FORM: &str = "write `blueprint { parameters { … } plan { stage 'Build' { … } } }`";
 
@@ -86,7 +88,7 @@ impl Lowering<'_, '_> {
             return None;
         }
         let path = self.path_of(&written.kind, written.span)?;
-        let whole = path.ends_with(ENDING) || path.ends_with(".otto") || path.rsplit('/').next() == Some("Ottofile");
+        let whole = path.ends_with(ENDING) || path.ends_with(PIPELINE_ENDING) || path.rsplit('/').next() == Some("Ottofile");
         Some(if whole { path } else { path + ENDING })
     }
 
@@ -169,16 +171,17 @@ impl Lowering<'_, '_> {
         }))
     }
 
-    /// The parameters of a blueprint that is checked by itself. A default that stands in the file did not come from outside.
+    /// The parameters of a blueprint that is checked by itself. A default that stands in the file as a text did not come from outside.
     fn bound_alone(&mut self, parameters: Option<&Entry>) -> Option<Scope> {
         self.context_parameters(parameters);
+        if !self.scope.wrong.is_empty() {
+            return Some(self.scope.clone());
+        }
+        let span = parameters.map_or(Span::default(), |entry| entry.name.span);
         let given = &self.input.context.parameters;
-        let own = |(name, known): (&String, &Known)| {
-            let outside = known.outside.clone().filter(|_| given.contains_key(name));
-            (name.clone(), Known { outside, ..known.clone() })
-        };
-        let parameters = self.scope.parameters.iter().map(own).collect();
-        Some(Scope { parameters: Rc::new(parameters), ..self.scope.clone() })
+        let values = self.scope.parameters.iter().filter(|(name, _)| given.contains_key(*name));
+        let values = values.map(|(name, known)| (Name { kind: name.clone(), span }, known.clone())).collect();
+        self.bind_parameters(parameters, Given { values, file: self.source.id, call: span, taker: "the blueprint".to_owned() })
     }
 
     /// A blueprint that is the file to be planned: with the parameters of the context, and its defaults.

@@ -259,13 +259,11 @@ impl Lowering<'_, '_> {
     pub(super) fn label(&mut self, spelled: Option<Spelled>, word: &'static str) -> Label {
         let Some(Spelled { name, of_it }) = spelled else { return Label::Unnamed { word, suffix: self.suffix(0) } };
         let full = format!("{}{}", name.kind, self.suffix(usize::from(of_it)));
-        match self.stage_name(Name { kind: full, span: name.span }) {
-            Some(name) => Label::Named(name.kind),
-            None => {
-                self.incomplete = true;
-                Label::Unnamed { word, suffix: String::new() }
-            }
+        if let Some(name) = self.stage_name(Name { kind: full, span: name.span }) {
+            return Label::Named(name.kind);
         }
+        self.incomplete = true;
+        Label::Unnamed { word, suffix: String::new() }
     }
 
     /// The path of something here that is left out.
@@ -383,7 +381,7 @@ impl Lowering<'_, '_> {
         }
         let choice = words.iter().map(|word| format!("`{} = {word}`", entry.name.kind)).collect::<Vec<_>>().join(" or ");
         let help = format!("write {choice}, or leave it out");
-        self.wrong_value(value, &format!("{} is a word without quotes", quoted(&entry.name.kind)), &help)
+        self.wrong_value(value, format!("{} is a word without quotes", quoted(&entry.name.kind)), help)
     }
 
     /// `needs = ['Build', 'Deploy/Production']`.

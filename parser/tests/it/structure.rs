@@ -66,14 +66,15 @@ fn planning_with(source: &str, files: &[(&str, &str)]) -> Planning {
 fn notes(source: &str) -> PlanNotes {
     match planning_with(source, &[]) {
         Planning::Plan { notes, .. } => *notes,
-        other => panic!("{other:?}"),
+        other @ (Planning::Refused(_) | Planning::Needs(_)) => panic!("{other:?}"),
     }
 }
 
 fn refused_with(source: &str, files: &[(&str, &str)]) -> Vec<Diagnostic> {
     match planning_with(source, files) {
         Planning::Refused(diagnostics) => diagnostics,
-        other => panic!("{other:?}"),
+        Planning::Plan { document, .. } => panic!("{:?}", document.plan()),
+        Planning::Needs(needs) => panic!("{needs:?}"),
     }
 }
 
@@ -161,6 +162,19 @@ fn a_wait_keeps_its_place_among_what_stands_around_it_only() {
 }
 
 #[test]
+fn nothing_waits_for_a_rollback() {
+    check_edges(
+        "environments { e { } } pipeline { order = auto
+          stage 'a' { environment -> e steps { echo 'x' } rollback { steps { echo 'y' } } }
+          stage 'b' { environment -> e }
+        }",
+        &["a", "a/rollback <- a (rollback)", "b <- a (environment e)"],
+    );
+    let source = "pipeline { stage 'a' { rollback { steps { echo 'x' } } } stage 'b' { needs = ['a/rollback'] } }";
+    assert_eq!(codes(&refused(source.as_bytes())), ["E0311"]);
+}
+
+#[test]
 fn names_mean_what_is_nearest() {
     check_edges(
         "pipeline { order = auto
@@ -201,7 +215,7 @@ fn every_spelling_of_each_from_and_waits_is_the_same_plan() {
         &[("b/gem.blueprint", "blueprint { parameters { v { default = '1' } } plan { stage 'x' { steps { echo params.v } } } }")],
     ) {
         Planning::Plan { document, .. } => document.digest(),
-        other => panic!("{inside}: {other:?}"),
+        other @ (Planning::Refused(_) | Planning::Needs(_)) => panic!("{inside}: {other:?}"),
     };
     for same in [
         &["from 'b/gem'", "from './b/gem'", "from 'b/gem.blueprint'", "from blueprint: 'b/gem', v: '1'", "from('b/gem', v: '1')"][..],
@@ -214,6 +228,13 @@ fn every_spelling_of_each_from_and_waits_is_the_same_plan() {
             assert_eq!(digest(spelling), digest(same[0]), "{spelling}");
         }
     }
+}
+
+#[test]
+fn a_blueprint_by_itself_takes_no_code_from_outside() {
+    let source = |default: &str| format!("blueprint {{ parameters {{ s {{ default = {default} }} }} plan {{ steps {{ sh params.s }} }} }}");
+    assert_eq!(planned(&source("'make'")).plan().stages.len(), 1);
+    assert_eq!(codes(&refused(source("branch").as_bytes())), ["E0801"]);
 }
 
 #[test]
@@ -296,7 +317,7 @@ fn many_stages_that_use_much_take_no_quadratic_time() {
         assert_eq!(planned(&source).plan().stages.len(), 2 * users + 1);
         assert!(begin.elapsed() < SOON, "{order} took {:?}", begin.elapsed());
     }
-    let unknown: String = (0..users).map(|at| format!("stage 'u{at}' {{ needs = ['zz{at}'] }}\n")).collect();
+    let unknown = (0..users).map(|at| format!("stage 'u{at}' {{ needs = ['zz{at}'] }}")).collect::<Vec<_>>().join("\n");
     let begin = Instant::now();
     assert_eq!(refused(format!("pipeline {{ {unknown} }}").as_bytes()).len(), limits::DIAGNOSTICS_MAX + 1);
     assert!(begin.elapsed() < SOON, "unknown names took {:?}", begin.elapsed());

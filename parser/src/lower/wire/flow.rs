@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use model::{
     diagnostic::Span,
-    plan::{CacheUse, NeedReason},
+    plan::{CacheUse, NeedReason, StageKind},
 };
 
 use super::{Edge, Laid, Wiring};
@@ -71,7 +71,8 @@ struct Use {
 impl Makers {
     pub(super) fn of(laid: &[Laid]) -> Self {
         let mut makers = Self::default();
-        for (place, laid) in laid.iter().enumerate() {
+        // No stage waits for a rollback, so it makes nothing for others.
+        for (place, laid) in laid.iter().enumerate().filter(|(_, laid)| laid.stage.kind != StageKind::Rollback) {
             for name in laid.stage.caches.keys() {
                 makers.add(Thing::Cache, name, place);
             }
@@ -131,11 +132,12 @@ impl Wiring<'_, '_, '_> {
                 continue;
             }
             self.copied(stage)?;
-            let deployment = self.laid[stage].stage.deployment.as_ref();
-            if let Some(environment) = deployment.map(|deployment| deployment.environment.clone()) {
-                if let Some(first) = environments.insert(environment.clone(), stage) {
-                    self.edge(stage, first, NeedReason::Environment(environment), None)?;
-                }
+            let laid = &self.laid[stage].stage;
+            let deployment = laid.deployment.as_ref().filter(|_| laid.kind == StageKind::Work);
+            if let Some(environment) = deployment.map(|deployment| deployment.environment.clone())
+                && let Some(first) = environments.insert(environment.clone(), stage)
+            {
+                self.edge(stage, first, NeedReason::Environment(environment), None)?;
             }
             for used in uses(&self.laid[stage]) {
                 for first in self.makers_of(stage, &used, makers) {

@@ -263,17 +263,16 @@ impl Wiring<'_, '_, '_> {
         let mut names = Names::default();
         self.names(&nodes, &mut names);
         self.enter();
-        let before = self.gate("enter", &settings.gates.enter, around, &mut names, before, place)?;
+        let before = self.gate(("enter", &settings.gates.enter), around, &mut names, before, place)?;
         let after = self.sequence(nodes, around, &mut names, &before)?;
-        let after = self.gate("exit", &settings.gates.exit, around, &mut names, &after, place)?;
+        let after = self.gate(("exit", &settings.gates.exit), around, &mut names, &after, place)?;
         self.within.pop();
         Some(after)
     }
 
     fn gate(
         &mut self,
-        word: &'static str,
-        waits: &[Wait],
+        (word, waits): (&'static str, &[Wait]),
         around: &Around<'_>,
         names: &mut Names,
         before: &Before,
@@ -318,7 +317,9 @@ impl Wiring<'_, '_, '_> {
         self.lowering.notes.places.insert(stage.id.clone(), place);
         let cache = around.settings.cache().filter(|_| !waits).map(|(file, cache)| (file, cache.used.clone()));
         let from = around.settings.from().map(|(file, from)| (file, from.clone())).collect();
-        self.groups.add(&path, &name, &[self.laid.len()]);
+        if stage.kind != StageKind::Rollback {
+            self.groups.add(&path, &name, &[self.laid.len()]);
+        }
         self.laid.push(Laid {
             stage,
             within: Rc::from(self.within.as_slice()),
