@@ -1,44 +1,84 @@
 //! Any input: never a panic, always the same answer, diagnostics that can be shown.
 
-use std::collections::BTreeSet;
+use std::{fs, path::Path};
 
-use parser::{
-    Planning,
-    explain::{Explained, explain},
-    render,
-};
 use proptest::prelude::*;
 
-use crate::planning;
-
-/// What must hold for every input.
-fn check(source: &[u8]) {
-    let first = planning(source);
-    assert_eq!(planning(source), first);
-    let diagnostics = match first {
-        Planning::Plan { document, warnings, .. } => {
-            assert!(explain(&Explained::new("Ottofile", &document)).contains(&document.digest().to_string()));
-            let paths: BTreeSet<&str> = document.plan().stages.iter().map(|stage| stage.path.as_str()).collect();
-            assert_eq!(paths.len(), document.plan().stages.len());
-            assert_eq!(model::plan::PlanDocument::read(document.bytes()).unwrap(), document);
-            warnings
-        }
-        Planning::Refused(diagnostics) => {
-            assert!(!diagnostics.is_empty());
-            diagnostics
-        }
-        Planning::Needs(files) => panic!("asks for {files:?}"),
-    };
-    for diagnostic in diagnostics {
-        let shown = render(&diagnostic, source, false);
-        assert!(shown.contains(&diagnostic.code), "{shown}");
-        assert!(diagnostic.line >= 1 && diagnostic.column >= 1 && diagnostic.span.start <= diagnostic.span.end);
-        // With other bytes than those it is of, it shows something else, and that is all.
-        render(&diagnostic, b"x\n\xc3\xa4", true);
-    }
-}
+use crate::any_input::check;
 
 const TOKENS: &[&str] = &[
+    "fanout",
+    "from",
+    "confirm",
+    "prompt",
+    "wait",
+    "pause",
+    "rollback",
+    "notify",
+    "success",
+    "failure",
+    "complete",
+    "gates",
+    "enter",
+    "exit",
+    "input",
+    "webhook",
+    "poll",
+    "time",
+    "runtime",
+    "docker",
+    "computer",
+    "label",
+    "services",
+    "cache",
+    "environment",
+    "environments",
+    "credentials",
+    "vault('a#b')",
+    "parameters",
+    "default",
+    "options",
+    "type",
+    "choice",
+    "triggers",
+    "push",
+    "tag",
+    "cron",
+    "manual",
+    "needs",
+    "order",
+    "auto",
+    "newer",
+    "lock",
+    "retry",
+    "allow_failure",
+    "checkout",
+    "blueprint",
+    "plan",
+    "vars",
+    "configure",
+    "step",
+    "dir",
+    "archive",
+    "unarchive",
+    "drop",
+    "into",
+    "'main'",
+    "branch",
+    "event",
+    "changed('docs/**')",
+    "exists('x')",
+    "files('Cargo.lock')",
+    "json('m.json')",
+    "it.a",
+    "vars.a",
+    "concat('a', it)",
+    "join(['a'], ',')",
+    "'./a'",
+    "'a.json'",
+    "key",
+    "paths",
+    "description",
     "pipeline",
     "stage",
     "stages",
@@ -124,14 +164,26 @@ fn block() -> impl Strategy<Value = String> {
                 "echo(",
                 "x = [",
                 "when {",
+                "gates { enter {",
+                "each('a', 'b') {",
+                "fanout {",
+                "cache {",
+                "runtime {",
+                "rollback {",
+                "x = {",
+                "dir 'd' [",
+                "parameters {",
+                "triggers {",
             ][..],
         );
         (head, prop::collection::vec(inner, 0..5)).prop_map(|(head, inner)| {
-            let close = match head.chars().last() {
-                Some('{') => "}",
-                Some('[') => "]",
-                _ => ")",
+            let closes = |open: char| match open {
+                '{' => Some('}'),
+                '[' => Some(']'),
+                '(' => (!head.contains(')')).then_some(')'),
+                _ => None,
             };
+            let close: String = head.chars().rev().filter_map(closes).collect();
             format!("{head} {} {close}", inner.join(" "))
         })
     })
@@ -161,12 +213,49 @@ proptest! {
     }
 
     #[test]
-    fn any_damage_to_a_sound_file(place in 0usize..400, length in 0usize..20, with in "\\PC{0,5}") {
-        let source = include_str!("../../test_data/ok/in_order_and_parallel.otto");
-        let mut bytes = source.as_bytes().to_vec();
-        let place = place.min(bytes.len());
-        let end = (place + length).min(bytes.len());
-        bytes.splice(place..end, with.into_bytes());
+    fn any_damage_to_a_sound_file(
+        file in prop::sample::select(corpus()),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..20, replacement()), 1..4),
+    ) {
+        let mut bytes = file;
+        for (place, length, with) in cuts {
+            let place = place.index(bytes.len() + 1);
+            let end = (place + length).min(bytes.len());
+            bytes.splice(place..end, with.into_bytes());
+        }
         check(&bytes);
+    }
+
+    #[test]
+    fn any_two_halves(left in prop::sample::select(corpus()), right in prop::sample::select(corpus()), at in any::<(prop::sample::Index, prop::sample::Index)>()) {
+        let mut bytes = left;
+        bytes.truncate(at.0.index(bytes.len() + 1));
+        bytes.extend_from_slice(right.get(at.1.index(right.len() + 1)..).unwrap());
+        check(&bytes);
+    }
+}
+
+/// What a piece of a file is replaced by.
+fn replacement() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), prop::sample::select(TOKENS).prop_map(str::to_owned), "\\PC{0,5}"]
+}
+
+/// The sources of the corpus.
+fn corpus() -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("test_data");
+    let mut sources = Vec::new();
+    for folder in ["ok", "err", "syntax"] {
+        let mut paths: Vec<_> = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "otto"));
+        paths.sort();
+        sources.extend(paths.into_iter().map(|path| fs::read(path).unwrap()));
+    }
+    sources
+}
+
+#[test]
+fn the_corpus_itself() {
+    for source in corpus() {
+        check(&source);
     }
 }
