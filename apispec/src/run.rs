@@ -105,6 +105,11 @@ pub enum PlanView {
         #[schema(value_type = Vec<schema::Diagnostic>)]
         diagnostics: Vec<Diagnostic>,
     },
+    /// No plan: the pipeline's `triggers` do not name what happened.
+    NotTriggered {
+        /// Which facts do not fit.
+        reason: String,
+    },
 }
 
 /// Where a run stands.

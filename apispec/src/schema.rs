@@ -74,7 +74,10 @@ schema!(StageOutcome, "how an attempt, and with its last attempt the stage, ende
     builder,
     &["success", "failure", "aborted"]
 ));
-schema!(RunOutcome, "how the run ended: the worst of its stages", |builder| choice(builder, &["success", "failure", "aborted", "unknown"]));
+schema!(RunOutcome, "how the run ended: the worst of its stages", |builder| choice(
+    builder,
+    &["skipped", "success", "failure", "aborted", "unknown"]
+));
 schema!(Stream, "standard output, standard error, or Otto itself", |builder| choice(builder, &["out", "err", "otto"]));
 schema!(RunEvent, "an event as it stands in the run's log; what else it carries depends on its kind", |builder| builder
     .schema_type(Type::Object)
@@ -118,7 +121,7 @@ mod tests {
     fn the_choices_are_those_of_the_model() {
         use model::{RunOutcome as R, StageOutcome as S, context::EventKind as K, plan::Effect as E, protocol::log::Stream as L};
         check_choice::<StageOutcome>(&[S::Success, S::Failure, S::Aborted]);
-        check_choice::<RunOutcome>(&[R::Success, R::Failure, R::Aborted, R::Unknown]);
+        check_choice::<RunOutcome>(&[R::Skipped, R::Success, R::Failure, R::Aborted, R::Unknown]);
         check_choice::<TriggerKind>(&[K::Push, K::Manual]);
         check_choice::<Effect>(&[E::Safe, E::Once]);
         check_choice::<Stream>(&[L::Out, L::Err, L::Otto]);

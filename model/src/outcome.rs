@@ -20,6 +20,8 @@ pub enum StageOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunOutcome {
+    /// The pipeline's `triggers` do not name what happened, so nothing was done.
+    Skipped,
     /// Every stage succeeded.
     Success,
     /// A stage failed, or the pipeline file was refused.
@@ -40,4 +42,4 @@ macro_rules! display {
     };
 }
 display!(StageOutcome { Success => "success", Failure => "failure", Aborted => "aborted" });
-display!(RunOutcome { Success => "success", Failure => "failure", Aborted => "aborted", Unknown => "unknown" });
+display!(RunOutcome { Skipped => "skipped", Success => "success", Failure => "failure", Aborted => "aborted", Unknown => "unknown" });

@@ -278,6 +278,7 @@ impl<W: Write> Follow<W> {
                 writeln!(self.out, "{}\n", parser::render(diagnostic, source, self.colour))?;
                 self.out.flush()
             }),
+            Planned::NotTriggered { reason } => self.line(&format!("not started: {}", printable(reason, false)), AnsiColor::BrightBlack),
         }
     }
 
@@ -371,6 +372,7 @@ impl<W: Write> Follow<W> {
 
 fn colour_of_run(outcome: RunOutcome) -> AnsiColor {
     match outcome {
+        RunOutcome::Skipped => AnsiColor::BrightBlack,
         RunOutcome::Success => AnsiColor::Green,
         RunOutcome::Failure => AnsiColor::Red,
         RunOutcome::Aborted | RunOutcome::Unknown => AnsiColor::Yellow,

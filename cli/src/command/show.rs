@@ -55,6 +55,7 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     line(format!("  {}{cancelled}, began {}, {took}", text::status(&run.status), text::ago(run.accepted_at, now)));
     match &run.plan {
         PlanView::Planned { digest, .. } => line(format!("  plan {digest}")),
+        PlanView::NotTriggered { reason } => line(format!("  not started: {}", printable(reason, false))),
         PlanView::Refused { diagnostics } => diagnostics.iter().for_each(|one| {
             let place = format!("{}:{}:{}", one.file, one.line, one.column);
             let help = if one.help.is_empty() { String::new() } else { format!("; {}", one.help) };

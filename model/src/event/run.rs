@@ -149,6 +149,11 @@ pub enum Planned {
         /// Why.
         diagnostics: Vec<Diagnostic>,
     },
+    /// The pipeline's `triggers` do not name what happened: nothing is to be done.
+    NotTriggered {
+        /// Which facts do not fit.
+        reason: String,
+    },
 }
 
 /// Why a stage does not run.

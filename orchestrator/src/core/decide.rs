@@ -312,8 +312,10 @@ fn bounded(reason: &str) -> String {
 
 /// The worst of what happened to the stages; a refused pipeline is a failure.
 fn outcome(run: &Run) -> RunOutcome {
-    if matches!(run.planned, Planned::Refused { .. }) {
-        return RunOutcome::Failure;
+    match run.planned {
+        Planned::Plan { .. } => {}
+        Planned::Refused { .. } => return RunOutcome::Failure,
+        Planned::NotTriggered { .. } => return RunOutcome::Skipped,
     }
     let of_stage = |at: Index| match &run.stages[at].status {
         Status::Ended(StageOutcome::Aborted) | Status::Skipped(SkipReason::Cancelled) => RunOutcome::Aborted,

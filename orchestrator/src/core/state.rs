@@ -173,7 +173,7 @@ impl Run {
     /// Why there is no plan; empty where there is one.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         match &self.planned {
-            Planned::Plan { .. } => &[],
+            Planned::Plan { .. } | Planned::NotTriggered { .. } => &[],
             Planned::Refused { diagnostics } => diagnostics,
         }
     }

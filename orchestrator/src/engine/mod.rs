@@ -18,8 +18,10 @@ mod open;
 mod outbox;
 mod plans;
 mod recovery;
+mod refusal;
 mod speak;
 mod starving;
+mod supply;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,6 +49,8 @@ use tracing::{debug, error, trace, warn};
 
 pub use self::log::LogError;
 pub use plans::PlanningError;
+pub use refusal::CODES;
+pub use supply::SupplyError;
 
 use self::{
     leases::Leases,

@@ -11,14 +11,19 @@ use bytes::Bytes;
 use eventbus::{Bus, BusError, Subject};
 use model::{
     Digest,
-    diagnostic::{Diagnostic, Severity, Span},
+    context::EventKind,
+    diagnostic::Diagnostic,
     event::run::Planned,
     plan::{Plan, PlanDocument, PlanError},
-    planning::{PlanReply, PlanRequest, Text},
+    planning::{LOCK_FILE, PLAN_ROUNDS_MAX, PlanReply, PlanRequest, Text},
     trigger::Trigger,
 };
 use tracing::warn;
 
+use super::{
+    refusal::{NO_SUPPLY, REQUEST_TOO_LARGE, diagnostic, refusals},
+    supply::{SupplyError, supply},
+};
 use crate::core::Shape;
 
 /// How long the parser has for one answer. It needs milliseconds; a lost request is asked again.
@@ -32,8 +37,6 @@ const PARSER_TRIES_MAX: u32 = 3;
 const PARSER_ABSENCES_MAX: u32 = 25;
 /// Graphs that are kept because many runs share one plan.
 const SHAPES_MAX: usize = 64;
-/// The most bytes of one stage's JSON: its assignment must fit into one message of the bus.
-const STAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// Why a plan could not be had now; the same may succeed later.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,9 @@ pub enum PlanningError {
     /// The bytes under a plan's digest are none.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The files that it names cannot be had.
+    #[error(transparent)]
+    Supply(#[from] SupplyError),
 }
 
 /// Plans of runs. Clones share what they keep.
@@ -64,19 +70,12 @@ impl Plans {
 
     /// Asks the parser, some times if it does not answer. A plan lies in the depot when this returns.
     pub(crate) async fn plan(&self, trigger: &Trigger) -> Result<(Planned, Arc<Shape>), PlanningError> {
-        let request = PlanRequest {
-            path: trigger.pipeline_path.clone(),
-            source: trigger.pipeline.clone(),
-            context: trigger.context.clone(),
-            files: BTreeMap::new(),
-            listing: trigger.listing,
-            changed: trigger.changed,
-        };
-        let refused = |diagnostics| (Planned::Refused { diagnostics }, empty_shape());
-        let (digest, text) = match self.ask(&request).await? {
+        let path = trigger.pipeline_path.as_str();
+        let (digest, text) = match self.answer(trigger).await? {
+            PlanReply::Planned { not_triggered: Some(reason), .. } => return Ok((Planned::NotTriggered { reason }, empty_shape())),
             PlanReply::Planned { digest, plan, .. } => (digest, plan),
             PlanReply::Refused { diagnostics } => return Ok(refused(diagnostics)),
-            PlanReply::Needs { files } => return Ok(refused(vec![needs_files(&request.path, &files)])),
+            PlanReply::Needs { files } => return Ok(refused(vec![no_supply(path, &files)])),
             PlanReply::Unavailable { message } => return Err(BlobError::Unavailable(message).into()),
         };
         let document = match text {
@@ -90,10 +89,43 @@ impl Plans {
         if document.digest() != digest {
             return Err(BlobError::Damaged { expected: digest, actual: document.digest() }.into());
         }
-        if let Some(too_large) = too_large(&request.path, document.plan()) {
-            return Ok(refused(vec![too_large]));
+        let refusals = refusals(path, document.plan());
+        if !refusals.is_empty() {
+            return Ok(refused(refusals));
         }
         Ok((Planned::Plan { digest }, self.keep(digest, document.plan().clone())))
+    }
+
+    /// The parser's answer, after it was given every file that it asks for and that the source has. An answer that asks for files is one
+    /// for whose files there is no end.
+    async fn answer(&self, trigger: &Trigger) -> Result<PlanReply, PlanningError> {
+        let mut request = PlanRequest {
+            path: trigger.pipeline_path.clone(),
+            source: trigger.pipeline.clone(),
+            context: trigger.context.clone(),
+            files: lock_file(trigger),
+            listing: trigger.listing,
+            changed: trigger.changed,
+        };
+        for _ in 0..PLAN_ROUNDS_MAX {
+            let reply = self.ask(&request).await?;
+            let PlanReply::Needs { files } = &reply else { return Ok(reply) };
+            let before = request.files.len();
+            match supply(files, trigger, &self.blobs).await {
+                Ok(supplied) => request.files.extend(supplied),
+                Err(SupplyError::TooLarge(path)) => {
+                    let message = SupplyError::TooLarge(path).to_string();
+                    let refusal = diagnostic(NO_SUPPLY, &request.path, message, "name smaller files");
+                    return Ok(PlanReply::Refused { diagnostics: vec![refusal] });
+                }
+                Err(error) => return Err(error.into()),
+            }
+            // A parser that asks for the same again would ask for ever.
+            if request.files.len() == before {
+                return Ok(reply);
+            }
+        }
+        Ok(PlanReply::Needs { files: request.files.into_keys().collect() })
     }
 
     /// The graph of what a run's first record accepted.
@@ -120,7 +152,12 @@ impl Plans {
                 Ok(reply) => return Ok(reply),
                 Err(error @ (BusError::TooLarge { .. } | BusError::Refused { .. })) => {
                     return Ok(PlanReply::Refused {
-                        diagnostics: vec![diagnostic("E0902", &request.path, error.to_string(), "make the pipeline file smaller")],
+                        diagnostics: vec![diagnostic(
+                            REQUEST_TOO_LARGE,
+                            &request.path,
+                            error.to_string(),
+                            "make the pipeline file smaller",
+                        )],
                     });
                 }
                 Err(error) => {
@@ -151,28 +188,18 @@ fn empty_shape() -> Arc<Shape> {
     Arc::new(Shape::new(Plan::new(Vec::new())))
 }
 
-fn too_large(path: &str, plan: &Plan) -> Option<Diagnostic> {
-    let size = |stage: &model::plan::Stage| serde_json::to_vec(stage).map_or(usize::MAX, |bytes| bytes.len());
-    let stage = plan.stages.iter().find(|stage| size(stage) > STAGE_BYTES_MAX)?;
-    let message = format!("the stage `{}` is over the limit of {STAGE_BYTES_MAX} bytes for one stage", stage.path);
-    Some(diagnostic("E0901", path, message, "move its scripts into files of the repository"))
+/// The lock file, which every pipeline asks for, as the trigger has it. A run that somebody asked for with a source of their own has it in
+/// there, if at all, and the parser asks for it.
+fn lock_file(trigger: &Trigger) -> BTreeMap<String, Option<Text>> {
+    let unknown = trigger.lock.is_none() && trigger.source.is_some() && trigger.context.event == EventKind::Manual;
+    if unknown { BTreeMap::new() } else { BTreeMap::from([(LOCK_FILE.to_owned(), trigger.lock.clone())]) }
 }
 
-fn needs_files(path: &str, files: &[String]) -> Diagnostic {
-    let message = format!("the pipeline names files that this orchestrator cannot supply yet: {}", files.join(", "));
-    diagnostic("E0900", path, message, "write what they say into the pipeline file")
+fn refused(diagnostics: Vec<Diagnostic>) -> (Planned, Arc<Shape>) {
+    (Planned::Refused { diagnostics }, empty_shape())
 }
 
-fn diagnostic(code: &str, path: &str, message: String, help: &str) -> Diagnostic {
-    Diagnostic {
-        code: code.to_owned(),
-        severity: Severity::Error,
-        message,
-        file: path.to_owned(),
-        line: 1,
-        column: 1,
-        span: Span::default(),
-        label: String::new(),
-        help: help.to_owned(),
-    }
+fn no_supply(path: &str, files: &[String]) -> Diagnostic {
+    let message = format!("the pipeline names files that name files, without an end after {PLAN_ROUNDS_MAX} rounds: {}", files.join(", "));
+    diagnostic(NO_SUPPLY, path, message, "write what they say into the pipeline file")
 }

@@ -29,6 +29,7 @@ pub(super) fn run(run: &Run) -> RunView {
         plan: match &run.planned {
             Planned::Plan { digest } => PlanView::Planned { digest: *digest, stages: run.shape.len() },
             Planned::Refused { diagnostics } => PlanView::Refused { diagnostics: diagnostics.clone() },
+            Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
         },
         status: match (&run.ended, &run.cancelled) {
             (Some((outcome, at)), cancelled) => {

@@ -53,6 +53,13 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
     }
 }
 
+/// The parser's answer with this plan.
+pub(crate) fn planned(plan: Plan, not_triggered: Option<String>) -> PlanReply {
+    let document = PlanDocument::new(plan);
+    let plan = Text::Inline(String::from_utf8(document.bytes().to_vec()).unwrap());
+    PlanReply::Planned { digest: document.digest(), plan, warnings: vec![], not_triggered }
+}
+
 /// A bus and a depot, which outlive the orchestrators that are started on them.
 pub(crate) struct House {
     pub(crate) bus: Bus,
@@ -67,10 +74,15 @@ impl House {
     }
 
     pub(crate) async fn on(bus: Bus, plan: Plan) -> Self {
+        let house = Self::without_parser(bus).await;
+        house.play_parser(planned(plan, None)).await;
+        house
+    }
+
+    pub(crate) async fn without_parser(bus: Bus) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
         let house = Self { bus, blobs, others: Supervisor::new(), _folder: folder };
-        house.play_parser(plan).await;
         house.play_auctioneer().await;
         house
     }
@@ -82,15 +94,17 @@ impl House {
         (orchestrator, supervisor)
     }
 
-    pub(crate) async fn play_parser(&self, plan: Plan) {
-        let document = PlanDocument::new(plan);
-        let plan = Text::Inline(String::from_utf8(document.bytes().to_vec()).unwrap());
-        let reply = PlanReply::Planned { digest: document.digest(), plan, warnings: vec![], not_triggered: None };
+    /// Gives the one answer to every question.
+    pub(crate) async fn play_parser(&self, reply: PlanReply) {
+        self.play_parser_with(move |_| reply.clone()).await;
+    }
+
+    pub(crate) async fn play_parser_with(&self, answer: impl Fn(&PlanRequest) -> PlanReply + Send + 'static) {
         let mut asked = self.bus.subscribe_group(Subject::plan(), "parser").await.unwrap();
         self.others.spawn("parser", OnError::Log, async move {
             while let Some(message) = asked.next().await {
-                message.read::<PlanRequest>()?;
-                message.reply(&reply).await?;
+                let request: PlanRequest = message.read()?;
+                message.reply(&answer(&request)).await?;
             }
             Ok(())
         });

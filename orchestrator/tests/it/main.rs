@@ -7,4 +7,6 @@ mod house;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod planning;
+#[cfg(test)]
 mod trouble;
