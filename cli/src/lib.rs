@@ -9,6 +9,7 @@ pub mod exit;
 pub mod home;
 pub mod hook;
 pub mod otto;
+pub mod pipeline;
 pub mod provision;
 pub mod run;
 pub mod serve;

@@ -8,7 +8,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    command::{Terminal, cancel, check, explain, log, lsp, runs, show},
+    command::{Terminal, cancel, check, explain, explain_error, fmt, log, lsp, runs, show},
     demo, hook, run, serve, up,
 };
 
@@ -27,6 +27,8 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
+    Fmt(fmt::FmtArgs),
+    ExplainError(explain_error::ExplainErrorArgs),
     Up(up::UpArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
@@ -57,6 +59,8 @@ impl Command {
             Self::Run(args) => run::run(args).await,
             Self::Check(args) => check::run(&args),
             Self::Explain(args) => explain::run(&args),
+            Self::Fmt(args) => fmt::run(&args),
+            Self::ExplainError(args) => explain_error::run(&args),
             Self::Up(args) => up::run(args).await,
             Self::Runs(args) => runs::run(args).await,
             Self::Show(args) => show::run(args).await,

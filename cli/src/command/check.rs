@@ -1,81 +1,187 @@
 //! `otto check`: whether pipeline files are right.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::Args;
-use model::context::TriggerContext;
-use parser::Planning;
+use anyhow::ensure;
+use clap::{Args, ValueEnum};
+use model::{
+    context::EventKind,
+    diagnostic::{Diagnostic, Severity},
+};
 
-use super::{PIPELINE_FILE, Terminal, plan_file};
+use super::Terminal;
+use crate::pipeline::{ContextArgs, PIPELINE_FILE, Pipeline, Planned};
+
+/// The folder of a repository's further pipelines.
+const PIPELINES_FOLDER: &str = ".otto";
+/// What the names of pipeline files in it end with.
+const PIPELINE_ENDING: &str = "otto";
 
 /// Check pipeline files
 ///
 /// Prints what is wrong with each, where, and how to mend it. Ends with 0 if all are right, and with 1 if one is not.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The files
-    #[arg(default_value = PIPELINE_FILE)]
-    files: Vec<String>,
+    /// The files [default: Ottofile and .otto/*.otto]
+    files: Vec<PathBuf>,
+    /// How
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    context: ContextArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// An array of objects: code, message, file, line, column, span, help
+    Json,
+    /// Annotations of GitHub Actions
+    Github,
 }
 
 /// Checks the files.
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut terminal = Terminal::stdout();
+    let files = if args.files.is_empty() { pipelines(Path::new("."))? } else { args.files.clone() };
     let mut all_right = true;
-    for file in &args.files {
-        let (text, right) = checked(file, terminal.colour)?;
-        all_right &= right;
-        terminal.print(&text)?;
+    let mut found = Vec::new();
+    for file in &files {
+        let pipeline = Pipeline::open(file)?;
+        let planned = pipeline.plan(&args.context, EventKind::Push)?;
+        all_right &= planned.plan.is_some();
+        match args.format {
+            Format::Text => terminal.print(&text(&pipeline, &planned, terminal.colour)?)?,
+            Format::Json => found.extend(planned.diagnostics),
+            Format::Github => terminal.print(&annotations(&pipeline, &planned))?,
+        }
+    }
+    if args.format == Format::Json {
+        terminal.print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     }
     Ok(if all_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn checked(file: &str, colour: bool) -> anyhow::Result<(String, bool)> {
-    let (planning, source) = plan_file(Path::new("."), file, &TriggerContext::default())?;
-    let (diagnostics, summary, right) = match planning {
-        Planning::Plan { document, warnings, .. } => {
-            let stages = document.plan().stages.len();
-            (warnings, format!("{file}: {stages} stage{}, plan {}\n", if stages == 1 { "" } else { "s" }, document.digest()), true)
-        }
-        Planning::Refused(diagnostics) => {
-            let summary = format!("{file}: refused\n");
-            (diagnostics, summary, false)
-        }
-        Planning::Needs(_) => unreachable!("a planned file needs no more files"),
+/// The pipeline files of a folder.
+fn pipelines(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = match fs::read_dir(folder.join(PIPELINES_FOLDER)) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .filter(|path| path.as_ref().map_or(true, |path| path.extension().is_some_and(|ending| ending == PIPELINE_ENDING)))
+            .collect::<Result<_, _>>()?,
+        Err(_) => Vec::new(),
     };
-    let rendered = diagnostics.iter().map(|diagnostic| parser::render(diagnostic, &source, colour));
-    let paragraphs: Vec<String> = rendered.chain([summary]).collect();
-    Ok((paragraphs.join("\n\n"), right))
+    found.sort();
+    let main = folder.join(PIPELINE_FILE);
+    if main.exists() {
+        found.insert(0, main);
+    }
+    ensure!(!found.is_empty(), "there is no {PIPELINE_FILE} here, and no pipeline in {PIPELINES_FOLDER}: name a file");
+    Ok(found)
+}
+
+fn text(pipeline: &Pipeline, planned: &Planned, colour: bool) -> anyhow::Result<String> {
+    let mut paragraphs = Vec::new();
+    pipeline.complain(planned, &mut paragraphs, colour)?;
+    let mut text = String::from_utf8(paragraphs)?;
+    let file = pipeline.shown(&pipeline.path);
+    match &planned.plan {
+        Some((document, _)) => {
+            let stages = document.plan().stages.len();
+            let plural = if stages == 1 { "" } else { "s" };
+            writeln!(text, "{file}: {stages} stage{plural}, plan {}", document.digest())?;
+        }
+        None => writeln!(text, "{file}: refused")?,
+    }
+    Ok(text)
+}
+
+/// Workflow commands, one a line, with paths from the repository's root
+/// (<https://docs.github.com/actions/reference/workflow-commands-for-github-actions>).
+fn annotations(pipeline: &Pipeline, planned: &Planned) -> String {
+    planned.diagnostics.iter().map(|diagnostic| annotation(diagnostic, pipeline.source_of(planned, &diagnostic.file))).collect()
+}
+
+fn annotation(diagnostic: &Diagnostic, source: &[u8]) -> String {
+    let command = match diagnostic.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let Diagnostic { code, message, file, line, column, span, label, help, .. } = diagnostic;
+    let marked = String::from_utf8_lossy(source.get(span.start..span.end).unwrap_or_default());
+    // GitHub marks columns only within one line.
+    let end = match marked.matches('\n').count() {
+        0 => format!("col={column},endColumn={}", column + marked.chars().count()),
+        lines => format!("endLine={}", line + lines),
+    };
+    let pieces = [message.as_str(), label, help].into_iter().filter(|piece| !piece.is_empty());
+    let told = escaped(&pieces.collect::<Vec<_>>().join("\n"));
+    format!("::{command} file={},line={line},{end},title={code}::{told}\n", property(file))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    escaped(text).replace(':', "%3A").replace(',', "%2C")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
-    fn check(source: &str) -> (String, bool) {
+    fn check(name: &str, source: &str, show: impl Fn(&Pipeline, &Planned) -> String) -> (String, bool) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("Ottofile");
+        let path = folder.path().join(name);
         fs::write(&path, source).unwrap();
-        let (text, right) = checked(path.to_str().unwrap(), false).unwrap();
-        (text.replace(folder.path().to_str().unwrap(), "[folder]"), right)
+        let pipeline = Pipeline::open(&path).unwrap();
+        let planned = pipeline.plan(&ContextArgs::default(), EventKind::Push).unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        (show(&pipeline, &planned).replace(root.to_str().unwrap(), "[folder]"), planned.plan.is_some())
+    }
+
+    fn for_people(pipeline: &Pipeline, planned: &Planned) -> String {
+        text(pipeline, planned, false).unwrap()
     }
 
     #[test]
     fn a_right_file_has_a_plan() {
-        let (text, right) = check("pipeline { stage 'Build' { steps { sh 'make' } } }\n");
-        assert!(right && text.starts_with("[folder]/Ottofile: 1 stage, plan sha256:"), "{text}");
+        let (text, right) = check("Ottofile", "pipeline { stage 'Build' { steps { sh 'make' } } }\n", for_people);
+        assert!(right && text.contains("Ottofile: 1 stage, plan sha256:"), "{text}");
     }
 
     #[test]
     fn a_wrong_file_is_refused_with_its_errors() {
-        let (text, right) = check("pipeline { stage 'Build' { steps { shh 'make' } } }\n");
-        assert!(!right && text.contains("[folder]/Ottofile:1:") && text.ends_with("Ottofile: refused\n"), "{text}");
+        let (text, right) = check("Ottofile", "pipeline { stage 'Build' { steps { shh 'make' } } }\n", for_people);
+        assert!(!right && text.contains("Ottofile:1:") && text.ends_with("Ottofile: refused\n"), "{text}");
     }
 
     #[test]
-    fn a_missing_file_is_named() {
-        assert_eq!(checked("/nowhere/Ottofile", false).unwrap_err().to_string(), "cannot read /nowhere/Ottofile");
+    fn annotations_mark_the_place_and_escape_what_means_something() {
+        let source = "pipeline {\n  stage 'Build' { steps { shh '100%' } }\n}\n";
+        let (text, right) = check("a,b:c.otto", source, annotations);
+        assert!(!right && text.starts_with("::error file=a%2Cb%3Ac.otto,line=2,col=27,endColumn=30,title=E0401::"), "{text}");
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        assert_eq!(escaped("50%\r\n::error::x"), "50%25%0D%0A::error::x");
+    }
+
+    #[test]
+    fn a_folders_pipelines_are_found_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(pipelines(folder.path()).unwrap_err().to_string().contains("no pipeline"));
+        fs::create_dir(folder.path().join(".otto")).unwrap();
+        for name in ["Ottofile", ".otto/b.otto", ".otto/a.otto", ".otto/c.blueprint"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = pipelines(folder.path()).unwrap();
+        let names: Vec<_> = names.iter().map(|path| path.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["Ottofile", ".otto/a.otto", ".otto/b.otto"]);
     }
 }

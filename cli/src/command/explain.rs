@@ -1,37 +1,47 @@
-//! `otto explain`: everything that a pipeline file will do.
+//! `otto explain`: everything that a pipeline file will do; and what two plans do differently.
 
-use std::{io, path::Path, process::ExitCode};
-
-use clap::{Args, ValueEnum};
-use model::context::TriggerContext;
-use parser::{
-    Planning,
-    explain::{self, Explained},
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
 };
 
-use super::{PIPELINE_FILE, Terminal, complain, plan_file};
-use crate::{exit, up::colours_on_stderr};
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use model::{context::EventKind, plan::PlanDocument};
+use parser::explain::{self, Explained};
+
+use super::Terminal;
+use crate::{
+    exit,
+    pipeline::{ContextArgs, PIPELINE_FILE, Pipeline, read},
+    up::colours_on_stderr,
+};
 
 /// Explain what a pipeline file will do, before anything is done
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// The file
     #[arg(default_value = PIPELINE_FILE)]
-    file: String,
+    file: PathBuf,
     /// How
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// The branch, for the conditions of the file
-    #[arg(long, default_value = "")]
-    branch: String,
+    /// Compare two plans: pipeline files, files of a revision (`main:Ottofile`), or plans as `--format plan` prints them
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["file", "format"])]
+    diff: Option<Vec<String>>,
+    #[command(flatten)]
+    context: ContextArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// A tree, for people
     Text,
-    /// The plan itself: canonical JSON, whose SHA-256 is the plan's digest
+    /// The plan, what was found out beside it, and warnings, for programs
     Json,
+    /// The plan itself: canonical JSON, whose SHA-256 is the plan's digest
+    Plan,
     /// The graph, in Graphviz's language
     Dot,
     /// The graph, as a picture
@@ -41,21 +51,48 @@ enum Format {
 /// Explains the file.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let mut terminal = Terminal::stdout();
-    let context = TriggerContext { branch: args.branch.clone(), ..TriggerContext::default() };
-    let (planning, source) = plan_file(Path::new("."), &args.file, &context)?;
-    let (document, diagnostics) = match planning {
-        Planning::Plan { document, warnings, .. } => (Some(document), warnings),
-        Planning::Refused(diagnostics) => (None, diagnostics),
-        Planning::Needs(_) => unreachable!("a planned file needs no more files"),
-    };
-    complain(&diagnostics, &source, &mut io::stderr(), colours_on_stderr())?;
-    let Some(document) = document else { return Ok(exit::bad_input()) };
+    if let Some([first, second]) = args.diff.as_deref() {
+        let (first, second) = (side(first, &args.context)?, side(second, &args.context)?);
+        let (Some(first), Some(second)) = (first, second) else { return Ok(exit::bad_input()) };
+        terminal.print(&explain::diff(&first, &second, terminal.colour))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pipeline = Pipeline::open(&args.file)?;
+    let planned = pipeline.plan(&args.context, EventKind::Push)?;
+    pipeline.complain(&planned, &mut io::stderr(), colours_on_stderr())?;
+    let Some((document, notes)) = &planned.plan else { return Ok(exit::bad_input()) };
     let plan = document.plan();
+    let explained = Explained {
+        notes: Some(notes),
+        context: Some(&planned.context),
+        colour: terminal.colour,
+        ..Explained::new(&pipeline.path, document)
+    };
     terminal.print(&match args.format {
-        Format::Text => explain::explain(&Explained::new(&args.file, &document)),
-        Format::Json => String::from_utf8_lossy(document.bytes()).into_owned(),
+        Format::Text => explain::explain(&explained),
+        Format::Json => explain::json(&explained, &planned.diagnostics),
+        Format::Plan => String::from_utf8_lossy(document.bytes()).into_owned(),
         Format::Dot => explain::dot(plan),
         Format::Svg => explain::svg(plan),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One of two plans that are compared; `None` after the errors of a file that is refused.
+fn side(named: &str, context: &ContextArgs) -> anyhow::Result<Option<PlanDocument>> {
+    let file = Path::new(named);
+    let pipeline = match named.split_once(':') {
+        Some((revision, path)) if !file.exists() => Pipeline::of_revision(revision, path)?,
+        Some(_) | None => {
+            let bytes = read(file)?;
+            // No pipeline file begins with a brace, and every plan does.
+            if bytes.first() == Some(&b'{') {
+                return PlanDocument::read(&bytes).map(Some).with_context(|| format!("{named} is no plan"));
+            }
+            Pipeline::open(file)?
+        }
+    };
+    let planned = pipeline.plan(context, EventKind::Push)?;
+    pipeline.complain(&planned, &mut io::stderr(), colours_on_stderr())?;
+    Ok(planned.plan.map(|(document, _)| document))
 }

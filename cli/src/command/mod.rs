@@ -4,15 +4,15 @@
 pub mod cancel;
 pub mod check;
 pub mod explain;
+pub mod explain_error;
+pub mod fmt;
 pub mod follow;
 pub mod log;
 pub mod lsp;
 pub mod runs;
 pub mod show;
 
-mod pipeline;
 mod terminal;
 mod text;
 
-pub use pipeline::{PIPELINE_FILE, complain, plan_file, plan_source, read};
 pub use terminal::{Terminal, Unheard};

@@ -12,6 +12,7 @@ use apispec::{RunDetail, RunStatus, StageStatus, StageView};
 use model::{
     RunId, RunOutcome,
     context::{EventKind, TriggerContext},
+    planning::LOCK_FILE,
 };
 use parser::{PlanInput, Planning, explain::Explained};
 use service::signals::Signals;
@@ -174,7 +175,7 @@ fn plan(repository: &Repository) -> anyhow::Result<String> {
         path: content::PIPELINE,
         source: content::pipeline().as_bytes(),
         context: &context,
-        files: &BTreeMap::new(),
+        files: &BTreeMap::from([(LOCK_FILE.to_owned(), None)]),
         listing: None,
         changed: None,
         libraries: &[stdlib::library()],

@@ -13,10 +13,9 @@ use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use model::{
     RunId, RunOutcome, Timestamp,
-    context::{EventKind, TriggerContext},
+    context::EventKind,
     event::run::RunEvent,
-    plan::PlanDocument,
-    planning::{INLINE_BYTES_MAX, Text},
+    planning::{INLINE_BYTES_MAX, LOCK_FILE, Text},
     trigger::Trigger,
 };
 use orchestrator::{
@@ -24,13 +23,15 @@ use orchestrator::{
     output::{Output, Piece},
     runs::Appended,
 };
+use parser::Changed;
 use service::signals::Signals;
 use tokio::sync::broadcast::error::RecvError;
 
 use self::{house::House, source::Source};
 use crate::{
-    command::{Terminal, complain, follow::Follow, plan_source},
+    command::{Terminal, follow::Follow},
     exit,
+    pipeline::{ContextArgs, Pipeline, Planned},
     up::colours_on_stderr,
 };
 
@@ -46,18 +47,20 @@ pub struct RunArgs {
     /// How many stages run at once [default: the number of cores]
     #[arg(long, short)]
     jobs: Option<NonZeroU32>,
+    #[command(flatten)]
+    context: ContextArgs,
 }
 
 /// Runs the pipeline, and says with the exit code how it ended.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::find(&args.file)?;
     let mut terminal = Terminal::stdout();
-    let Some(document) = plan(&source)? else { return Ok(exit::bad_input()) };
+    let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
     let slots = args.jobs.or_else(|| NonZeroU32::new(u32::try_from(available_parallelism().ok()?.get()).ok()?)).unwrap_or(NonZeroU32::MIN);
     let mut signals = Signals::listen()?;
     let house = House::start(slots).await?;
     let outcome = tokio::select! {
-        outcome = deliver(&house, &source, &document, &mut terminal) => outcome,
+        outcome = deliver(&house, &source, &planned, &mut terminal) => outcome,
         // The first signal is dealt with in there; what comes a second time ends all at once.
         () = second_signal(&mut signals, &house.orchestrator, &source) => Ok(RunOutcome::Aborted),
     };
@@ -72,35 +75,51 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The plan, with its warnings shown; `None` after the errors of a file that is refused.
-fn plan(source: &Source) -> anyhow::Result<Option<PlanDocument>> {
-    let planning = plan_source(&source.root, &source.pipeline_path, &source.pipeline, &TriggerContext::default())?;
-    let (document, diagnostics) = match planning {
-        parser::Planning::Plan { document, warnings, .. } => (Some(document), warnings),
-        parser::Planning::Refused(diagnostics) => (None, diagnostics),
-        parser::Planning::Needs(_) => unreachable!("a planned file needs no more files"),
-    };
-    complain(&diagnostics, &source.pipeline, &mut io::stderr(), colours_on_stderr())?;
-    Ok(document)
+fn plan(source: &Source, context: &ContextArgs) -> anyhow::Result<Option<Planned>> {
+    let planned = source.pipeline.plan(context, EventKind::Manual)?;
+    source.pipeline.complain(&planned, &mut io::stderr(), colours_on_stderr())?;
+    Ok(planned.plan.is_some().then_some(planned))
 }
 
-async fn deliver(house: &House, source: &Source, document: &PlanDocument, terminal: &mut Terminal) -> anyhow::Result<RunOutcome> {
-    let tree = forge::source::pack_working_tree(&source.root)?.store(&house.blobs).await?;
-    let pipeline = if source.pipeline.len() <= INLINE_BYTES_MAX {
-        Text::Inline(String::from_utf8(source.pipeline.clone()).context("a file with a plan is UTF-8")?)
-    } else {
-        Text::Depot(house.blobs.put(source.pipeline.clone().into()).await?)
+/// The trigger of the run. What the parser asked for here lies in the store, where it will ask for it again.
+async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::Result<Trigger> {
+    let Pipeline { path, source: bytes, .. } = &source.pipeline;
+    let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&house.blobs).await?;
+    let listing = match &planned.listing {
+        Some(listing) => Some(house.blobs.put(serde_json::to_vec(listing)?.into()).await?),
+        None => None,
     };
-    let trigger = Trigger {
+    let changed = match &planned.changed {
+        Some(Changed::Paths(paths)) => Some(house.blobs.put(serde_json::to_vec(paths)?.into()).await?),
+        Some(Changed::Unknown) | None => None,
+    };
+    Ok(Trigger {
         id: source.trigger.clone(),
         project: source.project.clone(),
-        context: TriggerContext { event: EventKind::Manual, branch: source.branch.clone(), ..TriggerContext::default() },
-        pipeline_path: source.pipeline_path.clone(),
-        pipeline,
+        context: planned.context.clone(),
+        pipeline_path: path.clone(),
+        pipeline: text(bytes.clone(), house).await?,
         source: Some(tree),
-        listing: None,
-        changed: None,
-        lock: None,
-    };
+        listing,
+        changed,
+        lock: match source.pipeline.file(LOCK_FILE)? {
+            Some(lock) => Some(text(lock, house).await?),
+            None => None,
+        },
+    })
+}
+
+/// A text as it travels.
+async fn text(bytes: Vec<u8>, house: &House) -> anyhow::Result<Text> {
+    if bytes.len() <= INLINE_BYTES_MAX && str::from_utf8(&bytes).is_ok() {
+        return Ok(Text::Inline(String::from_utf8(bytes)?));
+    }
+    Ok(Text::Depot(house.blobs.put(bytes.into()).await?))
+}
+
+async fn deliver(house: &House, source: &Source, planned: &Planned, terminal: &mut Terminal) -> anyhow::Result<RunOutcome> {
+    let trigger = trigger(house, source, planned).await?;
+    let (document, _) = planned.plan.as_ref().context("what is delivered has a plan")?;
     let stages = document.plan().stages.iter().map(|stage| (stage.id.clone(), stage.path.clone()));
     let mut follow = Follow::new(&mut terminal.out, terminal.colour);
     follow.know(stages);

@@ -1,0 +1,211 @@
+//! Pipeline files on this machine: read, and planned as the services would plan them.
+
+mod context;
+mod git;
+mod tree;
+
+use std::{
+    collections::BTreeMap,
+    env::current_dir,
+    io::{self, Write},
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use model::{
+    context::{EventKind, TriggerContext},
+    diagnostic::Diagnostic,
+    plan::PlanDocument,
+    planning::{Listing, PLAN_ROUNDS_MAX, PlanNotes},
+};
+use parser::{Changed, PlanInput, Planning};
+
+use self::tree::Tree;
+
+pub use context::ContextArgs;
+pub use tree::read;
+
+/// The pipeline file of a folder that names none.
+pub const PIPELINE_FILE: &str = "Ottofile";
+
+/// A pipeline file, and the tree that it stands in.
+#[derive(Debug)]
+pub struct Pipeline {
+    tree: Tree,
+    /// The path from the root of the tree.
+    pub path: String,
+    /// The file's bytes.
+    pub source: Vec<u8>,
+}
+
+/// A pipeline file with its plan, or with what is wrong with it.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan and what was found out beside it; `None` if the file is refused.
+    pub plan: Option<(PlanDocument, Box<PlanNotes>)>,
+    /// Errors and warnings, the first of the file first.
+    pub diagnostics: Vec<Diagnostic>,
+    /// For what the plan was made.
+    pub context: TriggerContext,
+    /// The tree's files, if the pipeline asks for them.
+    pub listing: Option<Listing>,
+    /// What changed, if the pipeline asks for it.
+    pub changed: Option<Changed>,
+    /// Every file that was read, by its path from the root.
+    files: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl Pipeline {
+    /// A file of the working tree.
+    pub fn open(file: &Path) -> anyhow::Result<Self> {
+        let source = read(file)?;
+        let path = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
+        let folder = path.parent().context("a file is in a folder")?;
+        let tree = Tree::around(folder);
+        let path =
+            path.strip_prefix(tree.root())?.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))?.to_owned();
+        Ok(Self { tree, path, source })
+    }
+
+    /// The file at `path` of a revision of the repository of this folder.
+    pub fn of_revision(revision: &str, path: &str) -> anyhow::Result<Self> {
+        let folder = current_dir().context("there is no current folder")?;
+        let root = git::asked(&folder, &["rev-parse", "--show-toplevel"]).context("this folder is in no git repository")?;
+        let name = format!("{revision}^{{commit}}");
+        let commit = git::asked(&folder, &["rev-parse", "--verify", "-q", "--end-of-options", &name]);
+        let commit = commit.with_context(|| format!("there is no commit `{revision}`"))?;
+        let tree = Tree::Commit { root: root.into(), commit };
+        let source = tree.file(path)?.with_context(|| format!("there is no file `{path}` in the commit `{revision}`"))?;
+        Ok(Self { tree, path: path.to_owned(), source })
+    }
+
+    /// The root of the tree.
+    pub fn root(&self) -> &Path {
+        self.tree.root()
+    }
+
+    /// A regular file of the tree; `None` if there is none at this path.
+    pub fn file(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.tree.file(path)
+    }
+
+    /// The facts that it is planned for; `event` is what happened if the arguments do not tell.
+    pub fn context(&self, args: &ContextArgs, event: EventKind) -> anyhow::Result<TriggerContext> {
+        let commit = match &self.tree {
+            Tree::Commit { commit, .. } => Some(commit.as_str()),
+            Tree::Working { .. } => None,
+        };
+        args.resolve(self.root(), commit, event)
+    }
+
+    /// What the parser makes of it. Git and other files are asked only for what the parser asks for.
+    pub fn plan(&self, args: &ContextArgs, event: EventKind) -> anyhow::Result<Planned> {
+        let context = self.context(args, event)?;
+        let libraries = [stdlib::library()];
+        let mut files = BTreeMap::new();
+        let (mut listing, mut changed) = (None, None);
+        for _ in 0..PLAN_ROUNDS_MAX {
+            let planning = parser::plan(&PlanInput {
+                path: &self.path,
+                source: &self.source,
+                context: &context,
+                files: &files,
+                listing: listing.as_ref(),
+                changed: changed.as_ref(),
+                libraries: &libraries,
+            });
+            let (plan, diagnostics) = match planning {
+                Planning::Plan { document, notes, warnings } => (Some((document, notes)), warnings),
+                Planning::Refused(diagnostics) => (None, diagnostics),
+                Planning::Needs(needs) => {
+                    if needs.listing && listing.is_none() {
+                        listing = Some(self.tree.listing()?);
+                    }
+                    if needs.changed && changed.is_none() {
+                        changed = Some(self.changed(args, &context)?);
+                    }
+                    for path in needs.files {
+                        let bytes = self.tree.file(&path)?;
+                        files.insert(path, bytes);
+                    }
+                    continue;
+                }
+            };
+            return Ok(Planned { plan, diagnostics, context, listing, changed, files });
+        }
+        bail!("{} names files that name files, more than {PLAN_ROUNDS_MAX} deep", self.path)
+    }
+
+    fn changed(&self, args: &ContextArgs, context: &TriggerContext) -> anyhow::Result<Changed> {
+        if let Some(paths) = args.changed() {
+            return Ok(Changed::Paths(paths.to_vec()));
+        }
+        if context.base.is_empty() { Ok(Changed::Unknown) } else { self.tree.changed(&context.base).map(Changed::Paths) }
+    }
+
+    /// What is wrong with the file, or may be, for people: one paragraph each, with the paths as they are from the current folder.
+    pub fn complain(&self, planned: &Planned, out: &mut impl Write, colour: bool) -> io::Result<()> {
+        planned.diagnostics.iter().try_for_each(|diagnostic| {
+            let shown = Diagnostic { file: self.shown(&diagnostic.file), ..diagnostic.clone() };
+            writeln!(out, "{}\n", parser::render(&shown, self.source_of(planned, &diagnostic.file), colour))
+        })
+    }
+
+    /// The bytes of a file that was read while planning.
+    pub fn source_of<'a>(&'a self, planned: &'a Planned, file: &str) -> &'a [u8] {
+        if file == self.path { &self.source } else { planned.files.get(file).and_then(Option::as_deref).unwrap_or_default() }
+    }
+
+    /// A path of the tree as it is named from the current folder.
+    pub fn shown(&self, path: &str) -> String {
+        let full = self.root().join(path);
+        current_dir().map_or_else(|_| path.to_owned(), |from| relative(&from, &full).display().to_string())
+    }
+}
+
+/// `path` as it is named in the folder `from`: with `..` only where it is in the same few folders.
+fn relative(from: &Path, path: &Path) -> PathBuf {
+    let ups = from.ancestors().position(|ancestor| ancestor.components().count() > 1 && path.starts_with(ancestor));
+    let Some(ups) = ups else { return path.to_owned() };
+    let common = from.ancestors().nth(ups).expect("it was found there");
+    let rest = path.strip_prefix(common).expect("it begins with it");
+    std::iter::repeat_n(Component::ParentDir, ups).chain(rest.components()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_shown_as_they_are_from_here() {
+        for (from, path, shown) in [
+            ("/a/b", "/a/b/Ottofile", "Ottofile"),
+            ("/a/b", "/a/b/c/Ottofile", "c/Ottofile"),
+            ("/a/b/c", "/a/b/Ottofile", "../Ottofile"),
+            ("/a/b", "/x/Ottofile", "/x/Ottofile"),
+        ] {
+            assert_eq!(relative(Path::new(from), Path::new(path)), Path::new(shown));
+        }
+    }
+
+    #[test]
+    fn each_complaint_is_a_paragraph() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Ottofile");
+        fs::write(&file, "pipeline { stage 'A' { steps { shh 'a' } } stage 'B' { steps { shh 'b' } } }").unwrap();
+        let pipeline = Pipeline::open(&file).unwrap();
+        let planned = pipeline.plan(&ContextArgs::default(), EventKind::Manual).unwrap();
+        let mut printed = Vec::new();
+        pipeline.complain(&planned, &mut printed, false).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        let paragraphs = printed.matches("\n\n").count();
+        assert!(paragraphs > 1 && paragraphs == planned.diagnostics.len() && printed.ends_with("\n\n"), "{printed}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        assert_eq!(Pipeline::open(Path::new("/nowhere/Ottofile")).unwrap_err().to_string(), "cannot read /nowhere/Ottofile");
+    }
+}
