@@ -128,12 +128,22 @@ impl Printer<'_> {
         items.iter().all(is_word) && between.bytes().all(|byte| byte.is_ascii_whitespace())
     }
 
+    /// Whether these are bare names as steps have them behind other arguments: without a comma before or between.
+    fn are_bare_steps(&self, items: &[Item], before: Option<usize>, start: usize) -> bool {
+        let is_step = |item: &Item| matches!(&item.kind, ItemKind::Entry(entry) if is_name(entry) && !is_variable(&entry.name.kind));
+        let follows_comma = before.is_some_and(|end| self.text_of(Span { start: end, end: start }).trim_start().starts_with(','));
+        !follows_comma && !items.is_empty() && items.iter().all(is_step) && (items.len() == 1 || self.are_words(items))
+    }
+
     /// The arguments of a call, with what stands between them and the name.
     pub(super) fn arguments(&mut self, name: &str, call: &Call, place: Place, has_list: bool) {
         let Some(last) = call.arguments.last() else { return };
         let in_parentheses = place.has_parentheses(name) || is_variable(name) || !call.arguments.iter().all(is_bare);
+        let before = call.arguments.iter().rev().nth(1).map(|argument| argument.value.span.end);
         let steps = match (&last.keyword, &last.value.kind) {
-            (None, ValueKind::List(items)) if place == Place::Steps && !in_parentheses && are_steps(items) => Some(items),
+            (None, ValueKind::List(items)) if place == Place::Steps && !in_parentheses => {
+                (are_steps(items) || self.are_bare_steps(items, before, last.value.span.start)).then_some(items)
+            }
             _ => None,
         };
         let count = call.arguments.len() - usize::from(steps.is_some());

@@ -362,6 +362,11 @@ proptest! {
     #[test]
     fn whatever_is_formatted_keeps_its_plan_its_comments_and_its_form(source in soup()) {
         holds(&source)?;
+        // What has a plan is never left as it is because it could not be spelled.
+        if let Planning::Plan { .. } = Fixture::default().plan("Ottofile", source.as_bytes()) {
+            let once = formatted(&source);
+            prop_assert!(!["stages {", "when {", "name 'c'"].iter().any(|old| once.contains(old)), "{}\nbecame\n{}", source, once);
+        }
     }
 
     #[test]
