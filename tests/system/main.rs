@@ -14,4 +14,6 @@ mod kills;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod writes;
