@@ -23,6 +23,8 @@ pub(super) enum Mentioned {
     VariableUsed,
     /// `into: 'x'` of a step, or of a `prompt`.
     VariableMade,
+    /// `drop 'x'`.
+    VariableDropped,
     ArtifactMade,
     ArtifactUsed,
     /// A step gets it, so the stage must list it.
@@ -40,7 +42,7 @@ impl Lowering<'_, '_> {
         match names {
             Named::ArtifactMade => self.mention(Mentioned::ArtifactMade, name, span),
             Named::ArtifactUsed => self.mention(Mentioned::ArtifactUsed, name, span),
-            Named::VariableDropped => {}
+            Named::VariableDropped => self.mention(Mentioned::VariableDropped, name, span),
         }
     }
 }

@@ -58,7 +58,11 @@ impl Thing {
 
 /// The stages that make each thing, in the order in which they are written.
 #[derive(Debug, Default)]
-pub(super) struct Makers(BTreeMap<Thing, BTreeMap<String, Vec<usize>>>);
+pub(super) struct Makers {
+    made: BTreeMap<Thing, BTreeMap<String, Vec<usize>>>,
+    /// The stages that end the life of each variable.
+    dropped: BTreeMap<String, Vec<usize>>,
+}
 
 /// One use of one thing.
 struct Use {
@@ -76,30 +80,46 @@ impl Makers {
             for name in laid.stage.caches.keys() {
                 makers.add(Thing::Cache, name, place);
             }
+            // Of a variable, what the stage does last: what it drops itself, no other stage has.
+            let mut dropped: BTreeMap<&str, bool> = BTreeMap::new();
             for mention in laid.mentions.iter().flat_map(|mentions| mentions.iter()) {
                 match mention.kind {
-                    Mentioned::VariableMade => makers.add(Thing::Variable, &mention.name, place),
+                    Mentioned::VariableMade => drop(dropped.insert(&mention.name, false)),
+                    Mentioned::VariableDropped => drop(dropped.insert(&mention.name, true)),
                     Mentioned::ArtifactMade => makers.add(Thing::Artifact, &mention.name, place),
                     Mentioned::VariableUsed | Mentioned::ArtifactUsed | Mentioned::CredentialUsed => {}
+                }
+            }
+            for (name, dropped) in dropped {
+                if dropped {
+                    makers.dropped.entry(name.to_owned()).or_default().push(place);
+                } else {
+                    makers.add(Thing::Variable, name, place);
                 }
             }
         }
         makers
     }
 
+    /// The stages that drop what is used.
+    fn droppers(&self, used: &Use) -> &[usize] {
+        let dropped = if used.thing == Thing::Variable { self.dropped.get(&used.name) } else { None };
+        dropped.map(Vec::as_slice).unwrap_or_default()
+    }
+
     fn add(&mut self, thing: Thing, name: &str, stage: usize) {
-        let makers = self.0.entry(thing).or_default().entry(name.to_owned()).or_default();
+        let makers = self.made.entry(thing).or_default().entry(name.to_owned()).or_default();
         if makers.last() != Some(&stage) {
             makers.push(stage);
         }
     }
 
     fn get(&self, thing: Thing, name: &str) -> &[usize] {
-        self.0.get(&thing).and_then(|makers| makers.get(name)).map(Vec::as_slice).unwrap_or_default()
+        self.made.get(&thing).and_then(|makers| makers.get(name)).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn names(&self, thing: Thing) -> impl Iterator<Item = &str> + Clone {
-        self.0.get(&thing).into_iter().flat_map(|makers| makers.keys()).map(String::as_str)
+        self.made.get(&thing).into_iter().flat_map(|makers| makers.keys()).map(String::as_str)
     }
 }
 
@@ -115,7 +135,7 @@ fn uses(laid: &Laid) -> Vec<Use> {
         let thing = match kind {
             Mentioned::VariableUsed => Thing::Variable,
             Mentioned::ArtifactUsed => Thing::Artifact,
-            Mentioned::VariableMade | Mentioned::ArtifactMade | Mentioned::CredentialUsed => continue,
+            Mentioned::VariableMade | Mentioned::VariableDropped | Mentioned::ArtifactMade | Mentioned::CredentialUsed => continue,
         };
         uses.entry((thing, name)).or_insert((*file, *span));
     }
@@ -212,6 +232,10 @@ impl Wiring<'_, '_, '_> {
             }
             return;
         };
+        let dropped = |dropper: &&usize| before.has(stage, **dropper) && before.has(**dropper, last);
+        if let Some(dropper) = makers.droppers(used).iter().find(dropped) {
+            return self.dropped_before(used, *dropper);
+        }
         let at_once: Vec<usize> = waited.iter().copied().filter(|maker| *maker != last && !before.has(last, *maker)).collect();
         if !at_once.is_empty() && used.thing != Thing::Artifact {
             return self.several_make(used, &[&at_once[..], &[last]].concat());
@@ -228,7 +252,16 @@ impl Wiring<'_, '_, '_> {
         self.lowering.error_in(used.file, Finding::new(Code::NotWaitedFor, used.span, message).help(help));
     }
 
+    fn dropped_before(&mut self, used: &Use, dropper: usize) {
+        let message = format!("{} has ended: {} drops it", used.thing.named(&used.name), quoted(&self.laid[dropper].stage.path));
+        let help = "leave out its `drop`, or drop it in the last stage that needs it";
+        self.lowering.error_in(used.file, Finding::new(Code::NothingMakes, used.span, message).help(help));
+    }
+
     fn nothing_makes(&mut self, used: &Use, makers: &[usize], known: &Makers) {
+        if let (true, Some(dropper)) = (makers.is_empty(), known.droppers(used).first()) {
+            return self.dropped_before(used, *dropper);
+        }
         let finding = if makers.is_empty() {
             if !self.sound && self.may_be_made(used) {
                 return;
@@ -283,7 +316,7 @@ impl Wiring<'_, '_, '_> {
             let thing = match kind {
                 Mentioned::VariableUsed => Thing::Variable,
                 Mentioned::ArtifactUsed => Thing::Artifact,
-                Mentioned::VariableMade | Mentioned::ArtifactMade | Mentioned::CredentialUsed => continue,
+                Mentioned::VariableMade | Mentioned::VariableDropped | Mentioned::ArtifactMade | Mentioned::CredentialUsed => continue,
             };
             if makers.get(thing, name).is_empty() {
                 let used = Use { thing, name: name.clone(), file: *file, span: *span };
