@@ -8,7 +8,13 @@ use model::{
     planning::LeftOut,
 };
 
-use super::{Lowering, each::mentions_it, mention::Mention, setting::Settings, word::Place};
+use super::{
+    Lowering,
+    each::mentions_it,
+    mention::Mention,
+    setting::Settings,
+    word::{self, Place},
+};
 use crate::{
     diagnostic::{Code, FileId, Finding, excerpt, quoted},
     limits::STAGES_MAX,
@@ -400,6 +406,7 @@ impl Lowering<'_, '_> {
             "pipeline" | "use" | "configure" | "parameters" | "triggers" | "environments" | "blueprint" | "vars" => {
                 "it stands at the top level of the file".to_owned()
             }
+            "environment" if matches!(&entry.tail, Tail::Call(Call { block: Some(_), .. })) => "variables stand in `env { … }`".to_owned(),
             "newer" | "order" => "it stands in `pipeline`, for the whole of it".to_owned(),
             "credentials" if place == Place::Pipeline => {
                 "credentials are declared at the top level of the file; a stage lists those that its steps may use".to_owned()
@@ -407,7 +414,7 @@ impl Lowering<'_, '_> {
             _ if is_setting && place == Place::Pipeline => "it stands in a stage".to_owned(),
             _ if is_setting => "it stands in a stage or in the pipeline".to_owned(),
             _ if self.scope_of_steps().get(name).is_some() => format!("steps stand in a block of their own: `steps {{ {name} … }}`"),
-            _ => did_you_mean(name, place.words()),
+            _ => word::foreign_help(name).map_or_else(|| did_you_mean(name, place.words()), str::to_owned),
         };
         self.error(Finding::new(Code::UnknownName, span, format!("{} means nothing {}", quoted(name), place.within())).help(help));
     }

@@ -1,6 +1,10 @@
 //! Names: `it`, parameters, variables of the run, and the trigger's facts.
 
-use model::{context::PullRequest, diagnostic::Span, plan};
+use model::{
+    context::{EventKind, PullRequest},
+    diagnostic::Span,
+    plan,
+};
 
 use super::{
     Lowering,
@@ -37,6 +41,8 @@ impl Lowering<'_, '_> {
         let text = |text: &str| plan::Value::Text(text.to_owned());
         let of_request = |part: fn(&PullRequest) -> &str| text(request.map(part).unwrap_or_default());
         let value = match name {
+            // That of a pull request is `pr.source`, which must not pass for a branch of the repository.
+            "branch" if context.event == EventKind::PullRequest => text(""),
             "branch" => text(&context.branch),
             "tag" => text(&context.tag),
             "commit" => text(&context.commit),
@@ -137,6 +143,11 @@ impl Lowering<'_, '_> {
         }
         let quote = format!("if it is a text, write it in quotes: '{}'", excerpt(name));
         let help = match name.split_once('.').unwrap_or((name, "")) {
+            ("and", "") => "write `&&`".to_owned(),
+            ("or", "") => "write `||`".to_owned(),
+            ("not", "") => "write `!`".to_owned(),
+            _ if self.scope.parameters.contains_key(name) => format!("did you mean `params.{name}`?\n{quote}"),
+            _ if self.source.text.contains(&format!("into: '{name}'")) => format!("did you mean `vars.{name}`?\n{quote}"),
             ("env", key) if !key.is_empty() => {
                 format!("a script finds the variables of its environment itself: \"${}\"", excerpt(key))
             }

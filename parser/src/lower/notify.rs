@@ -39,6 +39,8 @@ impl Lowering<'_, '_> {
                 other => {
                     let help = if self.scope_of_steps().get(other).is_some() {
                         format!("say on which outcome: `complete {{ {other} … }}`")
+                    } else if matches!(other, "always" | "cleanup" | "finally") {
+                        "write `complete { … }`, which runs on every outcome".to_owned()
                     } else {
                         did_you_mean(other, OUTCOMES)
                     };

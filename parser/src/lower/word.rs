@@ -92,3 +92,25 @@ pub(super) fn top_level_help(name: &str) -> String {
     }
     did_you_mean(name, TOP_LEVEL)
 }
+
+/// How to write what other languages of pipelines have under this name.
+pub(super) fn foreign_help(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "agent" | "runs_on" | "runs-on" | "image" | "container" | "docker" | "node" => {
+            "write `runtime { docker { image = '…' } }` or `runtime { arch = 'amd64' }`"
+        }
+        "post" | "always" => "write `notify { success { … } failure { … } complete { … } }`",
+        "options" => "write the settings themselves: `timeout = 1h`, `retry { attempts = 3 }`",
+        "matrix" | "for" | "foreach" | "strategy" => "write `each(os: ['linux', 'mac']) { stage … }`",
+        "if" | "only" | "unless" => "write `gates { enter { branch == 'main' } }`",
+        "input" | "approval" => "write `confirm 'Ship it?'`, or `gates { enter { input 'Ship it?' } }` in a stage",
+        "job" | "task" => "write `stage 'Build' { … }`",
+        "jobs" => "stages stand in `pipeline` itself: `stage 'Build' { … }`",
+        "script" | "run" => "write `steps { sh '…' }`",
+        "artifacts" => "write the step `archive 'dist/'`, and `unarchive 'dist/'` where it is used",
+        "depends_on" | "dependsOn" => "write `needs = ['Build']`",
+        "secrets" => "write `credentials = ['deploy-key']`; credentials are declared at the top level of the file",
+        "variables" => "write `env { NAME = 'value' }`",
+        _ => return None,
+    })
+}

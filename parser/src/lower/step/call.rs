@@ -222,7 +222,8 @@ impl Lowering<'_, '_> {
     fn wrong_argument_type<T>(&mut self, parameter: &ParameterManifest, span: Span, what: &str) -> Option<T> {
         let message = format!("`{}` takes {}, and this is {what}", parameter.name, kind_of(parameter.kind));
         let finding = Finding::new(Code::ArgumentType, span, message).label(format!("expected {}", kind_of(parameter.kind)));
-        self.error(finding.help(described(parameter)));
+        let brackets = if parameter.kind == ParameterKind::List { "a list stands in brackets: `[…]`\n" } else { "" };
+        self.error(finding.help(format!("{brackets}{}", described(parameter))));
         None
     }
 

@@ -12,7 +12,7 @@ use model::{
     plan::{self, Step},
 };
 
-use super::{Lowering, condition::Decision, library::Origin};
+use super::{Lowering, condition::Decision, fact::FACTS, library::Origin};
 use crate::{
     diagnostic::{Code, Finding, quoted},
     limits::{STEP_DEPTH_MAX, STEPS_MAX},
@@ -127,6 +127,9 @@ impl Lowering<'_, '_> {
             return;
         }
         let help = match did_you_mean(&name.kind, scope.symbols()) {
+            _ if FACTS.contains(&name.kind.as_str()) => {
+                format!("a bare name begins the next step; as an argument it needs a keyword: `echo message: {}`", name.kind)
+            }
             near if near.is_empty() => "`use './path'` brings the steps of a library into scope".to_owned(),
             near => near,
         };
