@@ -40,7 +40,7 @@ fn samples(page: &str) -> Vec<Sample> {
                 line: at + 1,
                 kind,
                 arguments: words.collect(),
-                source: source.iter().map(|line| format!("{line}\n")).collect(),
+                source: source.iter().flat_map(|line| [line, "\n"]).collect(),
                 expectations: vec![],
             });
         } else if line == "<!-- expect" {
@@ -171,7 +171,7 @@ impl Shown {
                 .keys()
                 .filter(|key| rest.strip_prefix(key.as_str()).is_some_and(|after| after.is_empty() || after.starts_with(['.', '['])));
             let key = key.max_by_key(|key| key.len())?;
-            rest = &rest[key.len()..];
+            rest = rest.get(key.len()..).unwrap_or_default();
             value = &object[key];
         }
         Some(value)
