@@ -7,7 +7,7 @@ use model::{diagnostic::Span, plan, planning::LeftOut};
 use super::{
     Lowering,
     declare::Node,
-    value::{It, Known, Scope},
+    value::{It, Known, Named, Scope},
     word::Place,
 };
 use crate::{
@@ -67,7 +67,7 @@ impl Values {
 fn combination(row: Vec<(&str, &Known)>) -> Combination {
     let label = row.iter().map(|(_, value)| label(value)).collect::<Vec<_>>().join(", ");
     let values: BTreeMap<String, Known> = row.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
-    Combination { it: It::Named(Rc::new(values)), label }
+    Combination { it: It::Named(Rc::new(Named { values, around: None })), label }
 }
 
 fn label(value: &Known) -> String {
@@ -191,7 +191,12 @@ impl Lowering<'_, '_> {
 
     /// One branch; `None` if it is left out, or has nothing in it.
     fn branch(&mut self, block: &Block, combination: Combination) -> Option<Node> {
-        let Combination { it, label } = combination;
+        let Combination { mut it, label } = combination;
+        if let (It::Named(named), Some(It::Named(around))) = (&mut it, &self.scope.it)
+            && let Some(named) = Rc::get_mut(named)
+        {
+            named.around = Some(Rc::clone(around));
+        }
         let scope = Scope { it: Some(it), ..self.scope.clone() };
         self.suffixes.push(label);
         let node = self.with_scope(scope, |this| this.branch_body(block));

@@ -64,7 +64,7 @@ impl Lowering<'_, '_> {
         match &self.scope.it {
             Some(It::One(known)) => Some(known.clone()),
             Some(It::Named(names)) => {
-                let names: Vec<String> = names.keys().map(|name| quoted(&format!("it.{name}"))).collect();
+                let names: Vec<String> = names.names().map(|name| quoted(&format!("it.{name}"))).collect();
                 let finding = Finding::new(Code::UnknownVariable, span, "this `each` gives its values names");
                 self.error(finding.help(format!("write {}", names.join(" or "))));
                 None
@@ -80,7 +80,7 @@ impl Lowering<'_, '_> {
                 if let Some(known) = names.get(key) {
                     return Some(known.clone());
                 }
-                let names: Vec<String> = names.keys().map(|name| format!("it.{name}")).collect();
+                let names: Vec<String> = names.names().map(|name| format!("it.{name}")).collect();
                 let help = did_you_mean(&name, names.iter().map(String::as_str));
                 self.error(Finding::new(Code::UnknownVariable, span, format!("this `each` has no {}", quoted(&name))).help(help));
                 None
@@ -172,7 +172,7 @@ impl Lowering<'_, '_> {
         match &self.scope.it {
             None => {}
             Some(It::One(_)) => names.push("it".to_owned()),
-            Some(It::Named(parts)) => names.extend(parts.keys().map(|key| format!("it.{key}"))),
+            Some(It::Named(parts)) => names.extend(parts.names().map(|key| format!("it.{key}"))),
         }
         names
     }

@@ -88,7 +88,30 @@ pub(super) enum It {
     /// `each('a', 'b')`: `it`.
     One(Known),
     /// `each(os: […])`: `it.os`.
-    Named(Rc<BTreeMap<String, Known>>),
+    Named(Rc<Named>),
+}
+
+/// The values of an `each` by name, and those of the one around it.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) values: BTreeMap<String, Known>,
+    pub(super) around: Option<Rc<Self>>,
+}
+
+impl Named {
+    /// The value of the innermost `each` that has one of this name.
+    pub(super) fn get(&self, name: &str) -> Option<&Known> {
+        self.all().find_map(|named| named.values.get(name))
+    }
+
+    /// The names, those of the innermost first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.all().flat_map(|named| named.values.keys())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |named| named.around.as_deref())
+    }
 }
 
 impl Lowering<'_, '_> {

@@ -31,6 +31,11 @@ impl Lowering<'_, '_> {
                 [argument] if argument.keyword.is_none() => Some(&argument.value),
                 _ => self.one_value(&entry.name),
             },
+            Tail::Call(Call { block: Some(_), .. }) if entry.name.kind == "environment" => {
+                let finding = Finding::new(Code::Shape, entry.name.span, "`environment` names where the stage delivers to");
+                self.error(finding.help("write `environment -> preprod`; variables stand in `env { … }`"));
+                None
+            }
             Tail::Arrow(_) | Tail::Call(_) => self.one_value(&entry.name),
         }
     }

@@ -62,6 +62,8 @@ pub(super) struct Makers {
     made: BTreeMap<Thing, BTreeMap<String, Vec<usize>>>,
     /// The stages that end the life of each variable.
     dropped: BTreeMap<String, Vec<usize>>,
+    /// What is dropped and nowhere made, with the first place.
+    unknown: BTreeMap<String, (FileId, Span)>,
 }
 
 /// One use of one thing.
@@ -85,7 +87,11 @@ impl Makers {
             for mention in laid.mentions.iter().flat_map(|mentions| mentions.iter()) {
                 match mention.kind {
                     Mentioned::VariableMade => drop(dropped.insert(&mention.name, false)),
-                    Mentioned::VariableDropped => drop(dropped.insert(&mention.name, true)),
+                    Mentioned::VariableDropped => {
+                        if dropped.insert(&mention.name, true).is_none() {
+                            makers.unknown.entry(mention.name.clone()).or_insert((mention.file, mention.span));
+                        }
+                    }
                     Mentioned::ArtifactMade => makers.add(Thing::Artifact, &mention.name, place),
                     Mentioned::VariableUsed | Mentioned::ArtifactUsed | Mentioned::CredentialUsed => {}
                 }
@@ -98,6 +104,8 @@ impl Makers {
                 }
             }
         }
+        let made = makers.made.get(&Thing::Variable);
+        makers.unknown.retain(|name, _| made.is_none_or(|made| !made.contains_key(name)));
         makers
     }
 
@@ -204,6 +212,10 @@ impl Wiring<'_, '_, '_> {
 
     /// In order: what each stage uses must be made by one that it waits for.
     pub(super) fn used(&mut self, makers: &Makers, order: &[usize]) {
+        for (name, (file, span)) in &makers.unknown {
+            let used = Use { thing: Thing::Variable, name: name.clone(), file: *file, span: *span };
+            self.nothing_makes(&used, &[], makers);
+        }
         if self.auto {
             return;
         }
@@ -259,7 +271,8 @@ impl Wiring<'_, '_, '_> {
     }
 
     fn nothing_makes(&mut self, used: &Use, makers: &[usize], known: &Makers) {
-        if let (true, Some(dropper)) = (makers.is_empty(), known.droppers(used).first()) {
+        let was_made = makers.is_empty() && !known.unknown.contains_key(&used.name);
+        if let (true, Some(dropper)) = (was_made, known.droppers(used).first()) {
             return self.dropped_before(used, *dropper);
         }
         let finding = if makers.is_empty() {
