@@ -8,17 +8,18 @@ use std::{
 use blob::{BlobError, Blobs};
 use eventbus::{Bus, BusError};
 use model::{
-    TriggerId,
+    Digest, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
     trigger::Trigger,
 };
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::{
     delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
-    git::{self, GitError, ObjectId},
+    git::{self, GitError, ObjectId, Wanted},
     project::Project,
 };
 
@@ -59,6 +60,8 @@ impl AcceptError {
 struct Push {
     branch: String,
     commit: ObjectId,
+    /// What the branch was before; `None` if it is new.
+    previous: Option<ObjectId>,
 }
 
 /// Accepts deliveries.
@@ -128,14 +131,21 @@ impl Acceptor {
     }
 
     async fn start(&self, project: &Project, delivery: &Delivery, push: &Push) -> Result<StartedRun, AcceptError> {
-        let Push { branch, commit } = push;
+        let Push { branch, commit, previous } = push;
         let packing = self.packing.acquire().await.expect("it is never closed");
-        let checkout = git::read_commit(&project.repository, commit, &project.pipeline, &self.folder).await.map_err(AcceptError::Git)?;
+        let wanted = Wanted { commit: commit.clone(), base: previous.clone(), pipeline: project.pipeline.clone() };
+        let checkout = git::read_commit(&project.repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
         let source = checkout.source.store(&self.blobs).await.map_err(AcceptError::Store)?;
-        let pipeline = if checkout.pipeline.len() <= INLINE_BYTES_MAX {
-            Text::Inline(checkout.pipeline)
-        } else {
-            Text::Depot(self.blobs.put(checkout.pipeline.into()).await.map_err(AcceptError::Store)?)
+        let pipeline = self.text(checkout.pipeline.into_bytes()).await?;
+        let lock = match checkout.lock {
+            Some(lock) => Some(self.text(lock).await?),
+            None => None,
+        };
+        let listing = Some(self.json(&checkout.listing).await?);
+        let base = previous.as_ref().filter(|_| checkout.changed.is_some()).map(ObjectId::to_string).unwrap_or_default();
+        let changed = match &checkout.changed {
+            Some(changed) => Some(self.json(changed).await?),
+            None => None,
         };
         drop(packing);
         let trigger = Trigger {
@@ -145,19 +155,37 @@ impl Acceptor {
                 event: EventKind::Push,
                 branch: branch.clone(),
                 commit: commit.to_string(),
+                base,
                 ..TriggerContext::default()
             },
             pipeline_path: project.pipeline.clone(),
             pipeline,
             source: Some(source),
-            listing: None,
-            changed: None,
-            lock: None,
+            listing,
+            changed,
+            lock,
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();
         info!(%run, project = %project.name, branch, %commit, delivery = %delivery.delivery, "push accepted");
         Ok(StartedRun { run, project: project.name.clone(), branch: branch.clone() })
+    }
+}
+
+impl Acceptor {
+    /// A text as it travels.
+    async fn text(&self, bytes: Vec<u8>) -> Result<Text, AcceptError> {
+        match String::from_utf8(bytes) {
+            Ok(text) if text.len() <= INLINE_BYTES_MAX => Ok(Text::Inline(text)),
+            Ok(text) => self.blobs.put(text.into()).await.map(Text::Depot).map_err(AcceptError::Store),
+            // The parser says what is wrong with it.
+            Err(other) => self.blobs.put(other.into_bytes().into()).await.map(Text::Depot).map_err(AcceptError::Store),
+        }
+    }
+
+    async fn json(&self, value: &impl Serialize) -> Result<Digest, AcceptError> {
+        let json = serde_json::to_vec(value).expect("paths and ids have a JSON form");
+        self.blobs.put(json.into()).await.map_err(AcceptError::Store)
     }
 }
 
@@ -179,7 +207,9 @@ fn read_update(update: &Update) -> Result<Result<Push, Ignored>, AcceptError> {
     if commit.is_null() {
         return ignored("it was deleted");
     }
-    Ok(Ok(Push { branch: branch.to_owned(), commit }))
+    // A hook of an older git, or one by hand, may say nothing of what was: then nothing is compared.
+    let previous = update.old.parse::<ObjectId>().ok().filter(|old| !old.is_null());
+    Ok(Ok(Push { branch: branch.to_owned(), commit, previous }))
 }
 
 /// Removes archives that were being written when an earlier forge died. The folder is this forge's own.

@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use model::planning::Listing;
+
 use crate::source::{Packed, SourceError};
 
 /// The most bytes of a pipeline file.
@@ -126,10 +128,27 @@ pub(crate) struct Checkout {
     pub(crate) pipeline: String,
     /// The tree.
     pub(crate) source: Packed,
+    /// Its files, with the ids of their contents.
+    pub(crate) listing: Listing,
+    /// The paths that differ from the commit that is compared with; `None` if that is not known.
+    pub(crate) changed: Option<Vec<String>>,
+    /// The lock file, if there is one.
+    pub(crate) lock: Option<Vec<u8>>,
+}
+
+/// Which commit is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The commit.
+    pub(crate) commit: ObjectId,
+    /// The commit that it is compared with.
+    pub(crate) base: Option<ObjectId>,
+    /// The path of the pipeline file.
+    pub(crate) pipeline: String,
 }
 
 /// Reads a commit of a bare repository. A large archive lies in `folder` meanwhile.
-pub(crate) async fn read_commit(repository: &Path, commit: &ObjectId, pipeline: &str, folder: &Path) -> Result<Checkout, GitError> {
+pub(crate) async fn read_commit(repository: &Path, wanted: &Wanted, folder: &Path) -> Result<Checkout, GitError> {
     let failed = |source| GitError::Failed { repository: repository.to_owned(), stderr: String::new(), source };
     let stderr = tempfile::tempfile().map_err(failed)?;
     let said = stderr.try_clone().map_err(failed)?;
@@ -137,8 +156,8 @@ pub(crate) async fn read_commit(repository: &Path, commit: &ObjectId, pipeline: 
     let stdin = child.stdin.take().expect("it is piped").into_owned_fd().map_err(failed)?;
     let stdout = child.stdout.take().expect("it is piped").into_owned_fd().map_err(failed)?;
     let objects = tree::Objects::new(File::from(stdin), File::from(stdout));
-    let (commit, pipeline, folder) = (commit.clone(), pipeline.to_owned(), folder.to_owned());
-    let reading = tokio::task::spawn_blocking(move || tree::read(objects, &commit, &pipeline, &folder));
+    let (wanted, folder) = (wanted.clone(), folder.to_owned());
+    let reading = tokio::task::spawn_blocking(move || tree::read(objects, &wanted, &folder));
     let Ok(read) = tokio::time::timeout(GIT_TIMEOUT, reading).await else {
         // With the process dies the pipe, and with the pipe the reading.
         child.kill().await.map_err(failed)?;

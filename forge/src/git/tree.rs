@@ -12,8 +12,9 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
+use model::planning::LOCK_FILE;
 
-use super::{Checkout, GitError, ObjectId, PIPELINE_BYTES_MAX, shown};
+use super::{Checkout, GitError, ObjectId, PIPELINE_BYTES_MAX, Wanted, shown};
 use crate::source::{Archive, SOURCE_FILES_MAX, SourceError};
 
 /// The most bytes of one folder's listing: about a million files.
@@ -103,6 +104,7 @@ impl Objects {
 }
 
 /// What is no folder.
+#[derive(PartialEq, Eq)]
 struct Leaf {
     kind: LeafKind,
     object: String,
@@ -118,14 +120,20 @@ enum LeafKind {
     Submodule,
 }
 
-/// Reads the tree and the pipeline file of a commit.
-pub(super) fn read(mut objects: Objects, commit: &ObjectId, pipeline: &str, folder: &Path) -> Result<Checkout, ReadError> {
+/// Reads the tree and the pipeline file of a commit, and what differs from `base`.
+pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Result<Checkout, ReadError> {
+    let Wanted { commit, base, pipeline } = wanted;
     let Some(length) = objects.ask(&format!("{commit}^{{tree}}"), "tree")? else {
         return Err(GitError::NoCommit(commit.clone()).into());
     };
     let root = tree_content(&mut objects, length)?;
     let leaves = list(&mut objects, root, commit)?;
     let pipeline = read_pipeline(&mut objects, &leaves, pipeline)?;
+    let lock = read_lock(&mut objects, &leaves)?;
+    let changed = match base {
+        Some(base) => changed(&mut objects, &leaves, base)?,
+        None => None,
+    };
     let mut archive = Archive::new(folder);
     for (path, leaf) in &leaves {
         let path = Path::new(OsStr::from_bytes(path));
@@ -139,7 +147,8 @@ pub(super) fn read(mut objects: Objects, commit: &ObjectId, pipeline: &str, fold
             }
         }
     }
-    Ok(Checkout { pipeline, source: archive.finish()? })
+    let listing = leaves.into_iter().filter_map(|(path, leaf)| Some((String::from_utf8(path).ok()?, leaf.object))).collect();
+    Ok(Checkout { pipeline, source: archive.finish()?, listing, changed, lock })
 }
 
 fn read_pipeline(objects: &mut Objects, leaves: &BTreeMap<Vec<u8>, Leaf>, path: &str) -> Result<String, ReadError> {
@@ -155,6 +164,29 @@ fn read_pipeline(objects: &mut Objects, leaves: &BTreeMap<Vec<u8>, Leaf>, path: 
     }
     let bytes = objects.content(length)?;
     Ok(String::from_utf8(bytes).map_err(|_| bad("is no UTF-8 text"))?)
+}
+
+/// The lock file, if there is one that can be one.
+fn read_lock(objects: &mut Objects, leaves: &BTreeMap<Vec<u8>, Leaf>) -> Result<Option<Vec<u8>>, ReadError> {
+    let Some(leaf) = leaves.get(LOCK_FILE.as_bytes()).filter(|leaf| matches!(leaf.kind, LeafKind::File { .. })) else { return Ok(None) };
+    let length = objects.expect(&leaf.object, "blob")?;
+    if length > PIPELINE_BYTES_MAX {
+        return Err(GitError::BadPipeline { path: LOCK_FILE.to_owned(), why: "has over 1 MiB" }.into());
+    }
+    Ok(Some(objects.content(length)?))
+}
+
+/// The paths that are not the same in the commit `base`; `None` if the repository does not have it any more.
+fn changed(objects: &mut Objects, leaves: &BTreeMap<Vec<u8>, Leaf>, base: &ObjectId) -> Result<Option<Vec<String>>, ReadError> {
+    let Some(length) = objects.ask(&format!("{base}^{{tree}}"), "tree")? else { return Ok(None) };
+    let root = tree_content(objects, length)?;
+    let before = list(objects, root, base)?;
+    let differs = |(path, leaf): &(&Vec<u8>, &Leaf)| before.get(*path) != Some(*leaf);
+    let new = leaves.iter().filter(differs).map(|(path, _)| path);
+    let gone = before.keys().filter(|path| !leaves.contains_key(*path));
+    let mut paths: Vec<String> = new.chain(gone).filter_map(|path| String::from_utf8(path.clone()).ok()).collect();
+    paths.sort();
+    Ok(Some(paths))
 }
 
 fn link_target(objects: &mut Objects, path: &Path, leaf: &Leaf) -> Result<std::path::PathBuf, ReadError> {

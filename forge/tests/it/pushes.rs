@@ -7,7 +7,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use model::{RunId, TriggerId, context::EventKind, planning::Text};
+use model::{
+    RunId, TriggerId,
+    context::EventKind,
+    planning::{Listing, Text},
+};
 
 use crate::world::{World, wait_for};
 
@@ -35,6 +39,34 @@ async fn a_push_is_a_trigger_with_the_commits_tree() {
     let working_tree = forge::source::pack_working_tree(&world.clone()).unwrap();
     assert_eq!(trigger.source, Some(working_tree.store(&world.blobs).await.unwrap()), "a clean working tree is the same archive");
     assert!(world.deliveries("pending").is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_trigger_says_which_files_there_are_and_which_have_changed() {
+    let world = World::with_forge().await;
+    for path in ["Ottofile", "same", "changed", "gone"] {
+        world.write(path, "one\n");
+    }
+    world.write("otto.lock", "{}\n");
+    let first = world.commit();
+    world.push(&["main"]).await;
+    let new = world.triggers().await.remove(0);
+    assert_eq!((new.changed, new.context.base.as_str()), (None, ""), "a new branch is compared with nothing");
+    assert_eq!(new.lock, Some(Text::Inline("{}\n".to_owned())));
+
+    world.write("changed", "two\n");
+    world.write("added", "two\n");
+    fs::remove_file(world.clone().join("gone")).unwrap();
+    world.commit();
+    world.push(&["main"]).await;
+    let next = world.triggers().await.remove(0);
+    assert_eq!(next.context.base, first);
+    let changed: Vec<String> = serde_json::from_slice(&world.blobs.get(&next.changed.unwrap()).await.unwrap()).unwrap();
+    assert_eq!(changed, ["added", "changed", "gone"]);
+    let listing: Listing = serde_json::from_slice(&world.blobs.get(&next.listing.unwrap()).await.unwrap()).unwrap();
+    assert_eq!(listing.keys().collect::<Vec<_>>(), ["Ottofile", "added", "changed", "otto.lock", "same"]);
+    assert_eq!(listing["changed"], world.git(&world.clone(), &["rev-parse", "HEAD:changed"]));
     world.end().await;
 }
 
