@@ -5,7 +5,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{Terminal, cancel, check, explain, explain_error, fmt, log, lsp, runs, show},
@@ -18,6 +19,26 @@ use crate::{
 pub struct Otto {
     #[command(subcommand)]
     command: Command,
+}
+
+/// The hidden command that makes plans.
+pub(crate) const PLAN_WORKER: &str = "plan-worker";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Misbehave {
+    Compute,
+    Swell,
+    Sleep,
+}
+
+impl From<Misbehave> for Misbehaviour {
+    fn from(misbehave: Misbehave) -> Self {
+        match misbehave {
+            Misbehave::Compute => Self::Compute,
+            Misbehave::Swell => Self::Swell,
+            Misbehave::Sleep => Self::Sleep,
+        }
+    }
 }
 
 /// In the order in which a newcomer meets them.
@@ -40,11 +61,23 @@ enum Command {
     Lsp,
     /// Print the API's OpenAPI document
     Openapi,
+    /// Make plans, under limits, for the parser that started this process
+    #[command(hide = true)]
+    PlanWorker {
+        /// What to do instead, to see what the limits do
+        #[arg(long, hide = true, value_enum)]
+        misbehave: Option<Misbehave>,
+    },
 }
 
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
     let otto = Otto::parse();
+    // Before there is any other thread: its limits allow none.
+    if let Command::PlanWorker { misbehave } = otto.command {
+        let worked = worker::work(&[stdlib::library()], misbehave.map(Into::into));
+        return worked.map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
@@ -70,6 +103,7 @@ impl Command {
             Self::Serve(args) => Ok(serve::run(args).await),
             Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
+            Self::PlanWorker { .. } => unreachable!("it is done before the runtime starts"),
         }
     }
 }

@@ -15,5 +15,6 @@ mod kills;
 mod local;
 #[cfg(test)]
 mod plans;
+mod makers;
 #[cfg(test)]
 mod writes;

@@ -10,6 +10,7 @@ use orchestrator::{
     engine::{self, EngineOptions},
     http::{self, ApiToken, HttpOptions},
 };
+use parser_service::{Isolation, ParserOptions};
 use service::Supervisor;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -35,7 +36,8 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap());
         let (bus, supervisor) = (eventbus::memory::bus(), Supervisor::new());
-        parser_service::run(bus.clone(), blobs.clone(), vec![stdlib::library()], &supervisor).await.unwrap();
+        let options = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen: None };
+        parser_service::run(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
         auctioneer::run(auctioneer::AuctioneerOptions { name: "test".to_owned() }, bus.clone(), &supervisor).await.unwrap();
         let options = EngineOptions { name: "test".to_owned(), signer: None };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();

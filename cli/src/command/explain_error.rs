@@ -50,7 +50,11 @@ mod tests {
 
     #[test]
     fn each_code_has_a_page_that_begins_with_it() {
-        let codes = parser::Code::ALL.iter().map(|code| code.as_str()).chain(orchestrator::engine::CODES.iter().copied());
+        let codes = parser::Code::ALL
+            .iter()
+            .map(|code| code.as_str())
+            .chain(orchestrator::engine::CODES.iter().copied())
+            .chain([parser_service::OVER_LIMIT]);
         for code in codes {
             let page = page(code).unwrap();
             assert!(page.starts_with(&format!("# {code}: ")), "{page}");

@@ -219,6 +219,9 @@ impl Provision {
                 settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
                 settings.insert(env::DEPOT_SIGNING_SEED_FILE, text(&self.signing_seed_file()));
             }
+            "parser" => {
+                settings.insert(env::LISTEN, ports::listen(self.ports.parser).to_string());
+            }
             "forge" => {
                 settings.insert(env::LISTEN, ports::listen(self.ports.forge).to_string());
                 settings.insert(env::PROJECTS, text(&self.projects()));

@@ -27,7 +27,7 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 /// Which ports are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PortChoice {
-    /// 7480 to 7484.
+    /// 7480 to 7485.
     #[default]
     Default,
     /// Free ones; those of the last time if they still are.
@@ -44,6 +44,8 @@ pub struct Ports {
     pub depot: u16,
     /// The forge.
     pub forge: u16,
+    /// The parser.
+    pub parser: u16,
     /// nats-server's clients.
     pub nats: u16,
     /// nats-server's monitoring.
@@ -52,13 +54,20 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { api: 7480, depot: 7481, forge: 7482, nats: 7483, monitor: 7484 }
+        Self { api: 7480, depot: 7481, forge: 7482, nats: 7483, monitor: 7484, parser: 7485 }
     }
 }
 
 impl Ports {
-    fn named(self) -> [(&'static str, u16); 5] {
-        [("API", self.api), ("depot", self.depot), ("forge", self.forge), ("nats", self.nats), ("nats monitoring", self.monitor)]
+    fn named(self) -> [(&'static str, u16); 6] {
+        [
+            ("API", self.api),
+            ("depot", self.depot),
+            ("forge", self.forge),
+            ("parser", self.parser),
+            ("nats", self.nats),
+            ("nats monitoring", self.monitor),
+        ]
     }
 
     /// The ports on which somebody listens, with their names.
@@ -143,7 +152,7 @@ fn free() -> Result<Ports, ProvisionError> {
         }
         Err(ProvisionError::NoFreePort)
     };
-    Ok(Ports { api: next()?, depot: next()?, forge: next()?, nats: next()?, monitor: next()? })
+    Ok(Ports { api: next()?, depot: next()?, forge: next()?, parser: next()?, nats: next()?, monitor: next()? })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use orchestrator::{
     Orchestrator,
     engine::{self, EngineOptions},
 };
+use parser_service::{Isolation, ParserOptions};
 use service::Supervisor;
 use tempfile::TempDir;
 
@@ -35,7 +36,9 @@ impl House {
         let folder = tempfile::Builder::new().prefix("otto-run-").tempdir().context("there is no folder for the run's work")?;
         let store = DiskStore::open(&folder.path().join("depot"), Durability::None)?;
         let (bus, blobs, supervisor) = (eventbus::memory::bus(), Blobs::Disk(store), Supervisor::new());
-        parser_service::run(bus.clone(), blobs.clone(), vec![stdlib::library()], &supervisor).await?;
+        // The file is the user's own: a mistake of it costs nobody else anything.
+        let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen: None };
+        parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
         let options = EngineOptions { name: NAME.to_owned(), signer: None };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;

@@ -16,9 +16,11 @@ use orchestrator::{
     engine::{self, EngineOptions},
     http::{self, ApiToken, HttpOptions},
 };
+use parser_service::{Isolation, ParserOptions};
 use service::{Supervisor, env};
 
 use super::reader::Reader;
+use crate::otto::PLAN_WORKER;
 
 /// The class of all agents, until there are others.
 const AGENT_CLASS: &str = "default";
@@ -101,18 +103,22 @@ impl Serve for Depot {
 pub(super) struct Parser {
     bus: BusSettings,
     blobs: Blobs,
+    listen: SocketAddr,
 }
 
 impl Serve for Parser {
     fn read(reader: &mut Reader) -> Option<Self> {
-        let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
-        Some(Self { bus: bus?, blobs: blobs? })
+        let (bus, blobs, listen) = (BusSettings::read(reader), read_depot(reader), reader.required(env::LISTEN));
+        Some(Self { bus: bus?, blobs: blobs?, listen: listen? })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let bus = self.bus.connect(Identity::Service(BusRole::Parser)).await?;
-        parser_service::run(bus, self.blobs, vec![stdlib::library()], supervisor).await?;
-        Ok("parser".to_owned())
+        let program = std::env::current_exe().context("the program does not know where it lies")?;
+        let isolation = Isolation::Processes { program, arguments: vec![PLAN_WORKER.to_owned()] };
+        let options = ParserOptions { libraries: vec![stdlib::library()], isolation, listen: Some(self.listen) };
+        let address = parser_service::run(options, bus, self.blobs, supervisor).await?;
+        Ok(address.map_or_else(|| "parser".to_owned(), |address| format!("parser on http://{address}")))
     }
 }
 

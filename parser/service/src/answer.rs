@@ -9,14 +9,14 @@ use model::{
     Digest,
     context::TriggerContext,
     diagnostic::Diagnostic,
-    manifest::StepLibrary,
-    plan::PlanDocument,
-    planning::{INLINE_BYTES_MAX, Listing, PlanReply, PlanRequest, Text},
+    planning::{INLINE_BYTES_MAX, PLAN_ROUNDS_MAX, PlanReply, PlanRequest, Text},
 };
-use parser::{Changed, Needs, PlanInput, Planning};
-use serde::de::DeserializeOwned;
 use service::supervisor::chain;
-use tracing::error;
+
+use crate::{
+    makers::Makers,
+    material::{Made, Material, Outcome, Wants},
+};
 
 /// Bytes of all files of one request: more than any list that a pipeline is made from, and a bound for memory.
 const FILES_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -34,43 +34,33 @@ enum Hindrance {
 }
 
 /// Answers a request. `blobs` gives what the request names by digest, and takes a plan that is over [`INLINE_BYTES_MAX`].
-pub async fn answer(request: &PlanRequest, blobs: &Blobs, libraries: &[StepLibrary]) -> PlanReply {
-    match planning(request, blobs, libraries).await {
-        Ok(Planning::Plan { document, notes, warnings }) => planned(&document, notes.not_triggered, warnings, blobs).await,
-        Ok(Planning::Refused(diagnostics)) => refused(diagnostics),
-        Ok(Planning::Needs(needs)) => PlanReply::Needs { files: needs.files.into_iter().collect() },
+pub async fn answer(request: &PlanRequest, blobs: &Blobs, makers: &Makers) -> PlanReply {
+    match planning(request, blobs, makers).await {
+        Ok(Outcome::Made(made)) => planned(*made, blobs).await,
+        Ok(Outcome::Refused(diagnostics)) => refused(diagnostics),
+        Ok(Outcome::Needs(needs)) => PlanReply::Needs { files: needs.files },
         Err(Hindrance::TooLarge(bytes)) => refused(vec![parser::too_large(&request.path, bytes)]),
-        Err(Hindrance::Unavailable(message)) => PlanReply::Unavailable { message },
+        Ok(Outcome::Broken(message)) | Err(Hindrance::Unavailable(message)) => PlanReply::Unavailable { message },
     }
 }
 
-/// What a pipeline file is planned from, in memory.
-#[derive(Debug, Clone)]
-struct Material {
-    path: String,
-    source: Bytes,
-    context: TriggerContext,
-    files: BTreeMap<String, Option<Vec<u8>>>,
-    listing: Option<Listing>,
-    changed: Option<Changed>,
-    libraries: Vec<StepLibrary>,
-}
-
-impl Material {
-    fn plan(&self) -> Planning {
-        parser::plan(&PlanInput {
-            path: &self.path,
-            source: &self.source,
-            context: &self.context,
-            files: &self.files,
-            listing: self.listing.as_ref(),
-            changed: self.changed.as_ref(),
-            libraries: &self.libraries,
-        })
+/// What becomes of a text without a repository around it: no file is there, and nothing is known of what changed.
+pub(crate) async fn answer_alone(path: &str, source: Bytes, context: TriggerContext, makers: &Makers) -> Outcome {
+    let mut material = Material::new(path, source, context);
+    for _ in 0..PLAN_ROUNDS_MAX {
+        match makers.make(&material).await {
+            Outcome::Needs(needs) => {
+                material.listing.get_or_insert_default();
+                material.changed.get_or_insert_default();
+                material.files.extend(needs.files.into_iter().map(|path| (path, None)));
+            }
+            done @ (Outcome::Made(_) | Outcome::Refused(_) | Outcome::Broken(_)) => return done,
+        }
     }
+    Outcome::Broken("the file names files without an end".to_owned())
 }
 
-async fn planning(request: &PlanRequest, blobs: &Blobs, libraries: &[StepLibrary]) -> Result<Planning, Hindrance> {
+async fn planning(request: &PlanRequest, blobs: &Blobs, makers: &Makers) -> Result<Outcome, Hindrance> {
     let source = bytes_of(&request.source, blobs).await.map_err(|fault| match fault {
         BlobError::TooLarge { length, .. } => Hindrance::TooLarge(length),
         BlobError::Missing(_)
@@ -79,46 +69,38 @@ async fn planning(request: &PlanRequest, blobs: &Blobs, libraries: &[StepLibrary
         | BlobError::Disk { .. }
         | BlobError::Unavailable(_) => Hindrance::Unavailable(format!("{} cannot be read: {}", request.path, chain(&fault))),
     })?;
-    let files = files(&request.files, blobs).await?;
-    let (path, context, libraries) = (request.path.clone(), request.context.clone(), libraries.to_vec());
-    let mut material = Material { path, source, context, files, listing: None, changed: None, libraries };
+    let mut material = Material::new(&request.path, source, request.context.clone());
+    material.files = files(&request.files, blobs).await?;
     loop {
-        let work = material.clone();
-        let planning = tokio::task::spawn_blocking(move || work.plan()).await.map_err(|fault| {
-            error!(path = request.path, error = chain(&fault), "the parser fell over a file");
-            Hindrance::Unavailable("the parser fell over this file: a mistake of Otto's, please report it".to_owned())
-        })?;
-        match planning {
+        match makers.make(&material).await {
             // What lies in the depot is fetched only for a file that asks for it; at most two more rounds.
-            Planning::Needs(needs) if supply(&needs, request, &mut material, blobs).await? => {}
-            done @ (Planning::Plan { .. } | Planning::Refused(_) | Planning::Needs(_)) => return Ok(done),
+            Outcome::Needs(needs) if supply(&needs, request, &mut material, blobs).await? => {}
+            done @ (Outcome::Made(_) | Outcome::Refused(_) | Outcome::Needs(_) | Outcome::Broken(_)) => return Ok(done),
         }
     }
 }
 
 /// Fetches what the request names by digest; `false` if nothing of what is needed was missing here.
-async fn supply(needs: &Needs, request: &PlanRequest, material: &mut Material, blobs: &Blobs) -> Result<bool, Hindrance> {
+async fn supply(needs: &Wants, request: &PlanRequest, material: &mut Material, blobs: &Blobs) -> Result<bool, Hindrance> {
     let mut supplied = false;
     if needs.listing && material.listing.is_none() {
-        material.listing = Some(json_of(request.listing.as_ref(), "the list of the commit's files", blobs).await?.unwrap_or_default());
+        material.listing = Some(json_of(request.listing.as_ref(), "the list of the commit's files", blobs).await?);
         supplied = true;
     }
     if needs.changed && material.changed.is_none() {
-        let paths = json_of(request.changed.as_ref(), "the list of what changed", blobs).await?;
-        material.changed = Some(paths.map_or(Changed::Unknown, Changed::Paths));
+        material.changed = Some(json_of(request.changed.as_ref(), "the list of what changed", blobs).await?);
         supplied = true;
     }
     Ok(supplied)
 }
 
-async fn json_of<T: DeserializeOwned>(digest: Option<&Digest>, what: &str, blobs: &Blobs) -> Result<Option<T>, Hindrance> {
-    let Some(digest) = digest else { return Ok(None) };
-    let failed = |why: String| Hindrance::Unavailable(format!("{what} cannot be read: {why}"));
-    let bytes = blobs.get(digest).await.map_err(|fault| failed(chain(&fault)))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|fault| failed(fault.to_string()))
+/// JSON of the depot, which only the maker reads; nothing where the request names none.
+async fn json_of(digest: Option<&Digest>, what: &str, blobs: &Blobs) -> Result<Bytes, Hindrance> {
+    let Some(digest) = digest else { return Ok(Bytes::new()) };
+    blobs.get(digest).await.map_err(|fault| Hindrance::Unavailable(format!("{what} cannot be read: {}", chain(&fault))))
 }
 
-async fn files(named: &BTreeMap<String, Option<Text>>, blobs: &Blobs) -> Result<BTreeMap<String, Option<Vec<u8>>>, Hindrance> {
+async fn files(named: &BTreeMap<String, Option<Text>>, blobs: &Blobs) -> Result<BTreeMap<String, Option<Bytes>>, Hindrance> {
     let mut files = BTreeMap::new();
     let mut total = 0;
     for (path, text) in named {
@@ -132,7 +114,7 @@ async fn files(named: &BTreeMap<String, Option<Text>>, blobs: &Blobs) -> Result<
         if total > FILES_BYTES_MAX {
             return Err(Hindrance::Unavailable(format!("the files up to {path} have {total} bytes, over the limit of {FILES_BYTES_MAX}")));
         }
-        files.insert(path.clone(), Some(bytes.into()));
+        files.insert(path.clone(), Some(bytes));
     }
     Ok(files)
 }
@@ -144,14 +126,14 @@ async fn bytes_of(text: &Text, blobs: &Blobs) -> Result<Bytes, BlobError> {
     }
 }
 
-async fn planned(document: &PlanDocument, not_triggered: Option<String>, warnings: Vec<Diagnostic>, blobs: &Blobs) -> PlanReply {
-    let digest: Digest = document.digest();
-    let warnings = fitting(warnings, WARNINGS_BYTES_MAX);
-    if document.bytes().len() <= INLINE_BYTES_MAX {
-        let plan = String::from_utf8(document.bytes().to_vec()).expect("JSON is UTF-8");
+async fn planned(made: Made, blobs: &Blobs) -> PlanReply {
+    let Made { digest, plan, notes, warnings } = made;
+    let (warnings, not_triggered) = (fitting(warnings, WARNINGS_BYTES_MAX), notes.not_triggered);
+    if plan.len() <= INLINE_BYTES_MAX {
+        let plan = String::from_utf8(plan).expect("JSON is UTF-8");
         return PlanReply::Planned { digest, plan: Text::Inline(plan), warnings, not_triggered };
     }
-    match blobs.put(Bytes::copy_from_slice(document.bytes())).await {
+    match blobs.put(plan.into()).await {
         Ok(stored) => {
             assert_eq!(stored, digest, "the depot names bytes by the digest that the plan has");
             PlanReply::Planned { digest, plan: Text::Depot(digest), warnings, not_triggered }

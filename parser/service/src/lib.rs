@@ -1,15 +1,20 @@
 //! The parser role: takes a request from the bus, fetches what it names from the depot, and answers with the plan.
 //!
 //! ```text
-//! bus ─ parser.plan ─▶ serve ─ one task a request ─▶ answer ─ blocking thread ─▶ parser::plan
-//!                        └── at most PLANS_MAX at once; more wait in the subscription
+//! bus ─ parser.plan ─▶ serve ─ one task a request ─▶ answer ─▶ makers ─▶ worker (a process) ─▶ parser::plan
+//! HTTP ─ /v1/parse ─────────────────────────────────────┘        └── at most PLANS_MAX at once
 //! ```
 //!
-//! **Invariant:** the role adds nothing to what [`parser::plan`] says: [`answer`] gives the same for the same request, in any process.
+//! **Invariant:** the role adds nothing to what [`parser::plan`] says: [`answer`] gives the same for the same request, in any process. What
+//! a file does to the parser, it does to a process that holds nothing else.
 
 mod answer;
+mod http;
+mod makers;
+mod material;
+pub mod worker;
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr};
 
 use blob::Blobs;
 use eventbus::{Bus, BusError, Subject, Subscription, bus::Message};
@@ -23,27 +28,66 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 pub use answer::answer;
+pub use makers::{Isolation, Makers, OVER_LIMIT};
+
+use makers::PLANS_MAX;
 
 /// The group of which one member answers each request.
 const GROUP: &str = "parser";
-/// Requests that are worked on at once. Each takes a core for some milliseconds; the worst file of 1 MiB (half a million names) takes
-/// 300 MiB of memory for its tree, so all together stay below what a small machine has.
-const PLANS_MAX: usize = 4;
 
-/// Listens for requests; when this returns, they are heard. The supervisor's task answers them until it is told to end.
-pub async fn run(bus: Bus, blobs: Blobs, libraries: Vec<StepLibrary>, supervisor: &Supervisor) -> Result<(), BusError> {
+/// What the role is told.
+#[derive(Debug, Clone)]
+pub struct ParserOptions {
+    /// The step libraries that may be used by name.
+    pub libraries: Vec<StepLibrary>,
+    /// Where plans are made.
+    pub isolation: Isolation,
+    /// Where to listen for HTTP; port 0 is any free one, and without an address nothing listens.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Why the role does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The bus does not carry its requests.
+    #[error("cannot listen to requests")]
+    Bus(#[from] BusError),
+    /// The program for its plans cannot be started.
+    #[error("cannot start a process for plans")]
+    Maker(#[source] io::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Listens for requests; when this returns, they are heard. The supervisor's tasks answer them until they are told to end. Gives the
+/// address of the HTTP server, if there is one.
+pub async fn run(options: ParserOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<Option<SocketAddr>, StartError> {
+    let ParserOptions { libraries, isolation, listen } = options;
+    let makers = Makers::new(isolation, libraries);
+    makers.warm().map_err(StartError::Maker)?;
+    let address = match listen {
+        Some(address) => Some(http::serve(address, makers.clone(), supervisor).map_err(|source| StartError::Listen { address, source })?),
+        None => None,
+    };
     let requests = bus.subscribe_group(Subject::plan(), GROUP).await?;
-    let work = Work { blobs, libraries: libraries.into() };
+    let work = Work { blobs, makers };
     let token = supervisor.token().clone();
     supervisor.spawn("parser", OnError::Shutdown, async move { Ok(serve(requests, work, token).await?) });
-    Ok(())
+    Ok(address)
 }
 
 /// What every request needs.
 #[derive(Debug, Clone)]
 struct Work {
     blobs: Blobs,
-    libraries: Arc<[StepLibrary]>,
+    makers: Makers,
 }
 
 async fn serve(mut requests: Subscription, work: Work, token: CancellationToken) -> Result<(), BusError> {
@@ -62,6 +106,7 @@ async fn serve(mut requests: Subscription, work: Work, token: CancellationToken)
     while let Some(ended) = plans.join_next().await {
         report(ended);
     }
+    work.makers.end().await;
     Ok(())
 }
 
@@ -74,7 +119,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn respond(message: Message, work: Work) {
     let subject = message.subject.clone();
     let reply = match message.read::<PlanRequest>() {
-        Ok(request) => answer(&request, &work.blobs, &work.libraries).await,
+        Ok(request) => answer(&request, &work.blobs, &work.makers).await,
         Err(fault) => {
             warn!(%subject, error = chain(&fault), "a request does not read");
             PlanReply::Unavailable { message: format!("the request does not read: {}", chain(&fault)) }

@@ -11,10 +11,10 @@ use model::{
     Digest,
     context::TriggerContext,
     plan::PlanDocument,
-    planning::{INLINE_BYTES_MAX, PlanReply, PlanRequest, Text},
+    planning::{INLINE_BYTES_MAX, LOCK_FILE, PlanReply, PlanRequest, Text},
 };
 use parser::{PlanInput, Planning};
-use parser_service::{answer, run};
+use parser_service::{Isolation, Makers, ParserOptions, answer, run};
 use service::{Supervisor, supervisor::Ended};
 use tempfile::TempDir;
 
@@ -24,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 struct Role {
     bus: Bus,
     blobs: Blobs,
+    address: std::net::SocketAddr,
     supervisor: Supervisor,
     _folder: TempDir,
 }
@@ -33,8 +34,10 @@ impl Role {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
         let (bus, supervisor) = (eventbus::memory::bus(), Supervisor::new());
-        run(bus.clone(), blobs.clone(), vec![stdlib::library()], &supervisor).await.unwrap();
-        Self { bus, blobs, supervisor, _folder: folder }
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let options = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen };
+        let address = run(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap().unwrap();
+        Self { bus, blobs, address, supervisor, _folder: folder }
     }
 
     async fn ask(&self, request: &PlanRequest) -> PlanReply {
@@ -46,20 +49,18 @@ impl Role {
     }
 }
 
+/// The one file that every pipeline asks for: there is none.
+fn no_lock<T>() -> BTreeMap<String, Option<T>> {
+    BTreeMap::from([(LOCK_FILE.to_owned(), None)])
+}
+
 fn request(source: Text) -> PlanRequest {
-    PlanRequest {
-        path: "Ottofile".to_owned(),
-        source,
-        context: TriggerContext::default(),
-        files: BTreeMap::new(),
-        listing: None,
-        changed: None,
-    }
+    PlanRequest { path: "Ottofile".to_owned(), source, context: TriggerContext::default(), files: no_lock(), listing: None, changed: None }
 }
 
 /// The plan that the parser itself makes.
 fn planned(source: &str) -> PlanDocument {
-    let (context, files, libraries) = (TriggerContext::default(), BTreeMap::new(), [stdlib::library()]);
+    let (context, files, libraries) = (TriggerContext::default(), no_lock(), [stdlib::library()]);
     let (listing, changed) = (None, None);
     let input =
         PlanInput { path: "x", source: source.as_bytes(), context: &context, files: &files, listing, changed, libraries: &libraries };
@@ -75,10 +76,12 @@ const SOURCE: &str = "pipeline { stage 'Build' { steps { sh 'make' } } }";
 async fn a_file_is_answered_with_the_plan_that_the_parser_makes() {
     let role = Role::start().await;
     let expected = planned(SOURCE);
-    let PlanReply::Planned { digest, plan: Text::Inline(plan), .. } = role.ask_about(SOURCE).await else { panic!("no plan") };
+    let reply = role.ask_about(SOURCE).await;
+    let PlanReply::Planned { digest, plan: Text::Inline(plan), .. } = reply else { panic!("{reply:?}") };
     assert_eq!(digest, expected.digest());
     assert_eq!(plan.as_bytes(), expected.bytes());
-    let direct = answer(&request(Text::Inline(SOURCE.to_owned())), &role.blobs, &[stdlib::library()]).await;
+    let direct =
+        answer(&request(Text::Inline(SOURCE.to_owned())), &role.blobs, &Makers::new(Isolation::None, vec![stdlib::library()])).await;
     assert_eq!(direct, PlanReply::Planned { digest, plan: Text::Inline(plan), warnings: vec![], not_triggered: None });
 }
 
@@ -144,4 +147,70 @@ async fn the_role_ends_when_it_is_told_to() {
     let role = Role::start().await;
     assert!(matches!(role.ask_about(SOURCE).await, PlanReply::Planned { .. }));
     assert_eq!(role.supervisor.shut_down().await, Ended::InOrder);
+}
+
+/// A request over HTTP: its status and the JSON of its answer.
+async fn parse(role: &Role, query: &str, kind: Option<&str>, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
+    let request = reqwest::Client::new().post(format!("http://{}/v1/parse{query}", role.address)).body(body);
+    let request = if let Some(kind) = kind { request.header("content-type", kind) } else { request };
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_file_is_planned_over_http_as_over_the_bus() {
+    let role = Role::start().await;
+    let (status, answer) = parse(&role, "", Some("text/plain; charset=utf-8"), SOURCE).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["digest"], planned(SOURCE).digest().to_string());
+    let plan: serde_json::Value = serde_json::from_slice(planned(SOURCE).bytes()).unwrap();
+    assert_eq!(answer["plan"], plan);
+    let health = reqwest::get(format!("http://{}/health", role.address)).await.unwrap();
+    assert_eq!(health.status(), 200);
+}
+
+#[tokio::test]
+async fn the_query_is_the_context() {
+    let role = Role::start().await;
+    let source = "pipeline { stage 'A' { when { branch == 'main' } steps [ sh 'make' ] } }";
+    let (_, on_main) = parse(&role, "?branch=main&event=push", None, source).await;
+    let (_, elsewhere) = parse(&role, "?branch=topic", None, source).await;
+    let skipped = |answer: &serde_json::Value| answer["plan"]["stages"][0]["skipped"].is_object();
+    assert!(!skipped(&on_main) && skipped(&elsewhere), "{on_main} {elsewhere}");
+    for query in ["?brnach=main", "?event=never", "?pr=main", "?param.=x"] {
+        let (status, problem) = parse(&role, query, None, source).await;
+        assert_eq!((status, problem["code"].as_str()), (400, Some("bad_query")), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_pipeline_file_is_told_by_its_status() {
+    let role = Role::start().await;
+    let (status, problem) = parse(&role, "", None, "pipeline { steps { ehco 'a' } }").await;
+    assert_eq!((status, problem["diagnostics"][0]["code"].as_str()), (400, Some("E0401")), "{problem}");
+    let (status, problem) = parse(&role, "", None, b"pipeline { \xff }".to_vec()).await;
+    assert_eq!((status, problem["diagnostics"][0]["code"].as_str()), (422, Some("E0101")), "{problem}");
+    let (status, problem) = parse(&role, "", None, vec![b' '; 1024 * 1024 + 1]).await;
+    assert_eq!((status, problem["code"].as_str()), (413, Some("too_large")), "{problem}");
+    let (status, problem) = parse(&role, "", Some("application/json"), "{}").await;
+    assert_eq!((status, problem["code"].as_str()), (415, Some("no_text")), "{problem}");
+    let foreign = reqwest::Client::new().get(format!("http://{}/health", role.address)).header("host", "example.org").send().await.unwrap();
+    assert_eq!(foreign.status(), 421);
+}
+
+#[tokio::test]
+async fn what_the_file_asks_for_is_asked_of_the_depot_or_of_who_asks() {
+    let role = Role::start().await;
+    let listing = role.blobs.put(r#"{"Cargo.toml":"0123"}"#.into()).await.unwrap();
+    let changed = role.blobs.put(r#"["docs/a.md"]"#.into()).await.unwrap();
+    let source = "pipeline { stage 'A' { when { exists('Cargo.toml') && changed('docs/**') } steps [ sh 'a' ] } }";
+    let with = PlanRequest { listing: Some(listing), changed: Some(changed), ..request(Text::Inline(source.to_owned())) };
+    let PlanReply::Planned { plan: Text::Inline(plan), .. } = role.ask(&with).await else { panic!("no plan") };
+    assert!(!plan.contains("skipped"), "{plan}");
+    let PlanReply::Planned { plan: Text::Inline(plan), .. } = role.ask(&request(Text::Inline(source.to_owned()))).await else {
+        panic!("no plan")
+    };
+    assert!(plan.contains("skipped"), "without a list the commit has no files: {plan}");
+    let asks = PlanRequest { files: BTreeMap::new(), ..request(Text::Inline(SOURCE.to_owned())) };
+    assert_eq!(role.ask(&asks).await, PlanReply::Needs { files: vec![LOCK_FILE.to_owned()] });
 }

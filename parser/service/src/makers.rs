@@ -1,0 +1,224 @@
+//! The makers of plans: processes that are kept warm, of which each makes one plan at a time, or this process itself.
+//!
+//! ```text
+//! make ─ permit ─ an idle maker, or a new one ─▶ question ─▶ answer ─▶ idle again
+//!                                                   └─ over a limit: ended, and the file is refused, naming the limit
+//! ```
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use model::{
+    diagnostic::{Diagnostic, Severity, Span},
+    manifest::StepLibrary,
+};
+use nix::sys::signal::Signal;
+use service::supervisor::chain;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::Semaphore,
+    time::timeout,
+};
+use tracing::{error, warn};
+
+use crate::{
+    material::{Answer, Made, Material, Outcome, bounded},
+    worker::{CPU_SECONDS_MAX, MEMORY_BYTES_MAX},
+};
+
+/// Plans that are made at once. Each takes a core for some milliseconds; the worst file of 1 MiB (half a million names) takes
+/// 300 MiB of memory for its tree, so all together stay below what a small machine has.
+pub(crate) const PLANS_MAX: usize = 4;
+/// How long one plan may take, also where the machine has no time for it. Less than who asks waits.
+const PLAN_DEADLINE: Duration = Duration::from_secs(9);
+/// How long a maker may take to end after its last question.
+const END_DEADLINE: Duration = Duration::from_secs(1);
+/// Plans of one maker. Then a fresh one takes its place, so that what it may have kept is given back.
+const PLANS_OF_ONE_MAX: u32 = 10_000;
+/// The code of a file whose plan is over a limit of the process; its page is `docs/errors/E0904.md`.
+pub const OVER_LIMIT: &str = "E0904";
+
+/// Where plans are made.
+#[derive(Debug, Clone)]
+pub enum Isolation {
+    /// In this process: for a file of one's own.
+    None,
+    /// In processes of this program, each under limits of time and memory.
+    Processes {
+        /// The program.
+        program: PathBuf,
+        /// Its arguments, with which it does [`work`](crate::worker::work).
+        arguments: Vec<String>,
+    },
+}
+
+/// The makers. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Makers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    isolation: Isolation,
+    libraries: Arc<[StepLibrary]>,
+    permits: Semaphore,
+    idle: Mutex<Vec<Maker>>,
+}
+
+#[derive(Debug)]
+struct Maker {
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    made: u32,
+}
+
+impl Makers {
+    /// Makers that know these libraries; processes are started when they are needed.
+    pub fn new(isolation: Isolation, libraries: Vec<StepLibrary>) -> Self {
+        Self(Arc::new(Shared { isolation, libraries: libraries.into(), permits: Semaphore::new(PLANS_MAX), idle: Mutex::default() }))
+    }
+
+    /// Starts a first maker, so that the first request need not wait for it.
+    pub fn warm(&self) -> io::Result<()> {
+        if let Isolation::Processes { .. } = self.0.isolation {
+            let maker = self.start()?;
+            self.put_back(maker);
+        }
+        Ok(())
+    }
+
+    /// Makes a plan.
+    pub(crate) async fn make(&self, material: &Material) -> Outcome {
+        let _permit = self.0.permits.acquire().await.expect("it is never closed");
+        match self.0.isolation {
+            Isolation::None => {
+                let (work, libraries) = (material.clone(), self.0.libraries.clone());
+                tokio::task::spawn_blocking(move || work.make(&libraries)).await.unwrap_or_else(|fault| {
+                    error!(path = material.path, error = chain(&fault), "the parser fell over a file");
+                    fell_over()
+                })
+            }
+            Isolation::Processes { .. } => self.make_elsewhere(material).await,
+        }
+    }
+
+    async fn make_elsewhere(&self, material: &Material) -> Outcome {
+        let idle = self.0.idle.lock().expect("no holder of this lock panics").pop();
+        let mut maker = match idle.map_or_else(|| self.start(), Ok) {
+            Ok(maker) => maker,
+            Err(error) => return Outcome::Broken(format!("no process can be started for the plan: {error}")),
+        };
+        match timeout(PLAN_DEADLINE, maker.ask(material)).await {
+            Ok(Ok(outcome)) => {
+                if maker.made < PLANS_OF_ONE_MAX {
+                    self.put_back(maker);
+                } else {
+                    maker.end().await;
+                }
+                outcome
+            }
+            Ok(Err(error)) => {
+                let status = maker.end().await;
+                warn!(path = material.path, %error, ?status, "the process of a plan has ended");
+                ended(&material.path, status)
+            }
+            Err(_) => {
+                maker.end().await;
+                warn!(path = material.path, "the plan took too long");
+                Outcome::Broken(format!("the plan was not made within {} s", PLAN_DEADLINE.as_secs()))
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<Maker> {
+        let Isolation::Processes { program, arguments } = &self.0.isolation else { unreachable!("only processes are started") };
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let questions = child.stdin.take().expect("it is piped");
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        Ok(Maker { child, questions, answers, made: 0 })
+    }
+
+    fn put_back(&self, maker: Maker) {
+        self.0.idle.lock().expect("no holder of this lock panics").push(maker);
+    }
+
+    /// Ends the idle makers.
+    pub(crate) async fn end(&self) {
+        let idle = std::mem::take(&mut *self.0.idle.lock().expect("no holder of this lock panics"));
+        for maker in idle {
+            maker.end().await;
+        }
+    }
+}
+
+impl Maker {
+    async fn ask(&mut self, material: &Material) -> io::Result<Outcome> {
+        self.made += 1;
+        for piece in material.frame() {
+            self.questions.write_all(&piece).await?;
+        }
+        self.questions.flush().await?;
+        let length = bounded(self.answers.read_u32_le().await?)?;
+        let mut header = vec![0; length];
+        self.answers.read_exact(&mut header).await?;
+        Ok(match serde_json::from_slice(&header)? {
+            Answer::Made { digest, plan: length, notes, warnings } => {
+                let mut plan = vec![0; bounded(u32::try_from(length).unwrap_or(u32::MAX))?];
+                self.answers.read_exact(&mut plan).await?;
+                Outcome::Made(Box::new(Made { digest, plan, notes, warnings }))
+            }
+            Answer::Refused(diagnostics) => Outcome::Refused(diagnostics),
+            Answer::Needs(wants) => Outcome::Needs(wants),
+            Answer::Broken(message) => Outcome::Broken(message),
+        })
+    }
+
+    /// Ends the process: by itself, as its input ends, or not.
+    async fn end(self) -> Option<ExitStatus> {
+        let Self { mut child, questions, answers, .. } = self;
+        drop((questions, answers));
+        if let Ok(status) = timeout(END_DEADLINE, child.wait()).await {
+            return status.ok();
+        }
+        child.kill().await.ok()?;
+        child.wait().await.ok()
+    }
+}
+
+/// Why a maker has ended over a file.
+fn ended(path: &str, status: Option<ExitStatus>) -> Outcome {
+    let signal = status.and_then(|status| status.signal()).and_then(|signal| Signal::try_from(signal).ok());
+    match signal {
+        Some(Signal::SIGXCPU) => over_limit(path, &format!("{CPU_SECONDS_MAX} s of processor time")),
+        // The program is aborted where it gets no memory.
+        Some(Signal::SIGABRT) => over_limit(path, &format!("{} MiB of memory", MEMORY_BYTES_MAX / 1024 / 1024)),
+        _ => fell_over(),
+    }
+}
+
+fn over_limit(path: &str, limit: &str) -> Outcome {
+    Outcome::Refused(vec![Diagnostic {
+        code: OVER_LIMIT.to_owned(),
+        severity: Severity::Error,
+        message: format!("the plan of the file takes more than {limit}"),
+        file: path.to_owned(),
+        line: 1,
+        column: 1,
+        span: Span::default(),
+        label: String::new(),
+        help: "make the file smaller, or what it reads; and report it: the limits of the language should come first".to_owned(),
+    }])
+}
+
+fn fell_over() -> Outcome {
+    Outcome::Broken("the parser fell over this file: a mistake of Otto's, please report it".to_owned())
+}

@@ -1,0 +1,89 @@
+//! The processes in which plans are made: what their limits do, and that nothing is left of them.
+
+use std::{fs, time::Instant};
+
+use blob::{Blobs, DiskStore, Durability};
+use model::{
+    context::TriggerContext,
+    planning::{PlanReply, PlanRequest, Text},
+};
+use parser_service::{Isolation, Makers, OVER_LIMIT, answer};
+
+use crate::house::OTTO;
+
+const SOURCE: &str = "pipeline { stage 'Build' { steps { sh 'make' } } }";
+
+struct Role {
+    makers: Makers,
+    blobs: Blobs,
+    _folder: tempfile::TempDir,
+}
+
+impl Role {
+    fn new(isolation: Isolation) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
+        Self { makers: Makers::new(isolation, vec![stdlib::library()]), blobs, _folder: folder }
+    }
+
+    fn of_processes(arguments: &[&str]) -> Self {
+        let arguments = ["plan-worker"].iter().chain(arguments).map(ToString::to_string).collect();
+        Self::new(Isolation::Processes { program: OTTO.into(), arguments })
+    }
+
+    async fn ask(&self, source: &str) -> PlanReply {
+        let (path, source) = ("Ottofile".to_owned(), Text::Inline(source.to_owned()));
+        // The lock file, which there is not.
+        let files = [("otto.lock".to_owned(), None)].into();
+        let request = PlanRequest { path, source, context: TriggerContext::default(), files, listing: None, changed: None };
+        answer(&request, &self.blobs, &self.makers).await
+    }
+}
+
+#[tokio::test]
+async fn a_process_makes_the_same_plan_and_stays_for_the_next() {
+    let (apart, here) = (Role::of_processes(&[]), Role::new(Isolation::None));
+    let expected = here.ask(SOURCE).await;
+    assert!(matches!(expected, PlanReply::Planned { .. }), "{expected:?}");
+    assert_eq!(apart.ask(SOURCE).await, expected);
+    let refused = "pipeline { steps { ehco 'a' } }";
+    assert_eq!(apart.ask(refused).await, here.ask(refused).await);
+    let changed = "pipeline { stage 'A' { when { changed('a') && exists('b') } steps [ sh 'a' ] } }";
+    assert_eq!(apart.ask(changed).await, here.ask(changed).await);
+    let begun = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(apart.ask(SOURCE).await, expected);
+    }
+    // A process that is started takes more than this each time, even on a busy machine.
+    assert!(begun.elapsed().as_millis() < 2_000, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_plan_over_a_limit_of_time_or_memory_is_refused_and_names_it() {
+    for (misbehave, limit) in [("compute", "3 s of processor time"), ("swell", "1024 MiB of memory")] {
+        let role = Role::of_processes(&["--misbehave", misbehave]);
+        let mut reply = role.ask(SOURCE).await;
+        // Where the machine has no time for it, it runs out of that first, and is asked again, as the orchestrator does.
+        for _ in 0..10 {
+            if !matches!(reply, PlanReply::Unavailable { .. }) {
+                break;
+            }
+            reply = role.ask(SOURCE).await;
+        }
+        let PlanReply::Refused { diagnostics } = reply else { panic!("{misbehave}: {reply:?}") };
+        assert_eq!(diagnostics[0].code, OVER_LIMIT);
+        assert!(diagnostics[0].message.contains(limit), "{}", diagnostics[0].message);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_says_nothing_is_given_up_and_killed() {
+    let role = Role::of_processes(&["--misbehave", "sleep"]);
+    let reply = role.ask(SOURCE).await;
+    assert!(matches!(&reply, PlanReply::Unavailable { message } if message.contains("within 9 s")), "{reply:?}");
+    let children = fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
+    let sleeping = children
+        .split_whitespace()
+        .filter(|child| fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("sleep")));
+    assert_eq!(sleeping.count(), 0, "{children}");
+}
