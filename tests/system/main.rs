@@ -14,7 +14,8 @@ mod kills;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
-mod plans;
 mod makers;
+#[cfg(test)]
+mod plans;
 #[cfg(test)]
 mod writes;
