@@ -10,6 +10,56 @@ use crate::{
     syntax::{Entry, Item, Name, Value, ValueKind},
 };
 
+/// Variables of which shells, loaders, interpreters and build tools run the value, or what it names (bash(1), ld.so(8), git(1), and the
+/// manuals of the others): text from outside in them is code.
+const CODE_VARIABLES: [&str; 45] = [
+    "BASHOPTS",
+    "BASH_ENV",
+    "CARGO_BUILD_RUSTC",
+    "CARGO_BUILD_RUSTC_WRAPPER",
+    "CC",
+    "CXX",
+    "DYLD_INSERT_LIBRARIES",
+    "DYLD_LIBRARY_PATH",
+    "EDITOR",
+    "ENV",
+    "GIT_ASKPASS",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_EDITOR",
+    "GIT_EXEC_PATH",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_PAGER",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LD_AUDIT",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "MAKEFILES",
+    "MAKEFLAGS",
+    "NODE_OPTIONS",
+    "PAGER",
+    "PATH",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PROMPT_COMMAND",
+    "PS4",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "RUBYLIB",
+    "RUBYOPT",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+    "SHELL",
+    "SHELLOPTS",
+    "VISUAL",
+];
+
 impl Lowering<'_, '_> {
     /// `env { K = 'v' }`, with what is copied into it.
     pub(super) fn environment(&mut self, entry: &Entry, from: &mut Vec<From>) -> BTreeMap<String, plan::Value> {
@@ -31,7 +81,7 @@ impl Lowering<'_, '_> {
                 self.error(Finding::new(Code::VariableName, *span, message).help("use letters, digits and `_`"));
                 continue;
             }
-            if let Some(value) = self.value_of(entry).and_then(|value| self.variable_value(value)) {
+            if let Some(value) = self.value_of(entry).and_then(|value| self.variable_value(name, value)) {
                 variables.insert(name.clone(), value);
             }
         }
@@ -39,7 +89,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A text; a number or a boolean stands for the text as it is written.
-    fn variable_value(&mut self, value: &Value) -> Option<plan::Value> {
+    fn variable_value(&mut self, name: &str, value: &Value) -> Option<plan::Value> {
         let text = "a variable of the environment";
         match &value.kind {
             ValueKind::Integer(_) | ValueKind::Decimal(_) | ValueKind::Boolean(_) => {
@@ -57,6 +107,10 @@ impl Lowering<'_, '_> {
             | ValueKind::Condition(_)
             | ValueKind::Wrong => {}
         }
-        self.text_value(value, text).map(|known| known.value)
+        let known = self.text_value(value, text)?;
+        if CODE_VARIABLES.contains(&name) {
+            self.no_outside(&known, value.span, &format!("the variable {}", quoted(name)))?;
+        }
+        Some(known.value)
     }
 }
