@@ -1,6 +1,9 @@
 //! Step manifests: what a step library says of the steps it has.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +169,25 @@ fn kind_of_value(value: &Value) -> &'static str {
     }
 }
 
+/// Integers that every reader of JSON reads exactly (RFC 8785, section 3.2.2.3).
+const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Whether a default is what a pipeline could write there as a literal.
+fn is_plain(default: &Value) -> bool {
+    match default {
+        Value::Boolean(_) => true,
+        Value::Integer(number) => number.unsigned_abs() <= INTEGER_MAX,
+        Value::Text(text) => !text.contains('\0'),
+        Value::Decimal { decimal } => {
+            let digits = decimal.strip_prefix('-').unwrap_or(decimal);
+            let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            digits.split_once('.').is_some_and(|(whole, fraction)| is_digits(whole) && is_digits(fraction))
+        }
+        Value::List(items) => items.iter().all(|item| !matches!(item, Value::List(_)) && is_plain(item)),
+        Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } => false,
+    }
+}
+
 /// Something in a manifest that reads well and means nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestProblem {
@@ -196,16 +218,20 @@ impl StepManifest {
         if !is_name(&self.symbol) || self.symbol == "when" {
             problem(&self.symbol, "the symbol cannot be the name of a step".into());
         }
-        for (place, parameter) in self.parameters.iter().enumerate() {
+        let mut names = BTreeSet::new();
+        for parameter in &self.parameters {
             let name = &parameter.name;
             if !is_name(name) {
                 problem(name, "this cannot be the name of a parameter".into());
             }
-            if self.parameters.iter().take(place).any(|other| other.name == *name) {
+            if !names.insert(name) {
                 problem(name, "two parameters have this name".into());
             }
             match &parameter.default {
                 Some(_) if parameter.required => problem(name, "a required parameter has no default".into()),
+                // It could name a variable of the run or call steps, past all that is checked of what a pipeline writes.
+                Some(default) if !is_plain(default) => problem(name, "the default is no text, number, boolean or list of them".into()),
+                Some(_) if self.credentials.contains(name) => problem(name, "a parameter that names a credential has no default".into()),
                 Some(default) => {
                     if let Some(what) = parameter.kind.mismatch(default) {
                         problem(name, format!("the default is not of the parameter's type: it is {what}").into());
@@ -232,6 +258,9 @@ impl StepManifest {
             }
             if key.required && key.default.is_some() {
                 problem(name, "a required key has no default".into());
+            }
+            if key.default.as_ref().is_some_and(|default| !is_plain(default)) {
+                problem(name, "the default is no text, number, boolean or list of them".into());
             }
         }
         let entrypoint = self.entrypoint.iter().map(|entrypoint| &entrypoint.path);
@@ -294,6 +323,27 @@ mod tests {
         wrong.includes = vec!["../secrets".to_owned()];
         let names: Vec<String> = wrong.problems().into_iter().map(|problem| problem.name).collect();
         assert_eq!(names, ["when", "target", "a", "b", "c", "count", "nothing", "../secrets"]);
+    }
+
+    #[test]
+    fn a_default_is_a_literal() {
+        let variable = || Value::Variable { variable: "x".to_owned() };
+        for (kind, default) in [
+            (ParameterKind::Code, variable()),
+            (ParameterKind::String, Value::Call { function: crate::plan::Function::Concat, arguments: vec![variable()] }),
+            (ParameterKind::Block, Value::Steps { steps: Vec::new() }),
+            (ParameterKind::List, Value::List(vec![variable()])),
+            (ParameterKind::Number, Value::Integer(1 << 53)),
+            (ParameterKind::Number, Value::Decimal { decimal: "1;rm".to_owned() }),
+            (ParameterKind::String, Value::from("a\0")),
+        ] {
+            let mut wrong = manifest();
+            wrong.parameters.push(ParameterManifest { default: Some(default.clone()), ..parameter("a", kind) });
+            assert_eq!(wrong.problems().len(), 1, "{default:?}");
+        }
+        let mut wrong = manifest();
+        wrong.parameters[0].default = Some(Value::from("deploy-key"));
+        assert_eq!(wrong.problems()[0].name, "target");
     }
 
     #[test]

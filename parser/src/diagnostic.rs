@@ -382,12 +382,25 @@ fn diagnostic(finding: Finding, files: &Files<'_>) -> Diagnostic {
 pub(crate) struct Lines<'a> {
     source: &'a [u8],
     starts: Vec<usize>,
+    /// How many characters begin before each block of [`BLOCK_BYTES`] bytes: a file can be one line, with thousands of places to tell.
+    characters: Vec<usize>,
+}
+
+const BLOCK_BYTES: usize = 1024;
+
+/// How many characters begin in these bytes, whether they are UTF-8 or not.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn of(source: &'a [u8]) -> Self {
         let after_breaks = source.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(place, _)| place + 1);
-        Self { source, starts: std::iter::once(0).chain(after_breaks).collect() }
+        let mut blocks = vec![0];
+        for block in source.chunks(BLOCK_BYTES) {
+            blocks.push(blocks.last().copied().unwrap_or_default() + characters(block));
+        }
+        Self { source, starts: std::iter::once(0).chain(after_breaks).collect(), characters: blocks }
     }
 
     /// The line of a byte, from 1.
@@ -405,9 +418,14 @@ impl<'a> Lines<'a> {
     pub(crate) fn place(&self, offset: usize) -> (usize, usize) {
         let line = self.line(offset);
         let start = self.starts[line - 1];
-        let before = self.source.get(start..offset.min(self.source.len())).unwrap_or_default();
-        let before = if start == 0 { before.strip_prefix("\u{feff}".as_bytes()).unwrap_or(before) } else { before };
-        (line, String::from_utf8_lossy(before).chars().count() + 1)
+        let mark = usize::from(start == 0 && offset >= 3 && self.source.starts_with("\u{feff}".as_bytes()));
+        (line, self.characters_before(offset) - self.characters_before(start) - mark + 1)
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let offset = offset.min(self.source.len());
+        let block = offset / BLOCK_BYTES;
+        self.characters[block] + characters(self.source.get(block * BLOCK_BYTES..offset).unwrap_or_default())
     }
 }
 

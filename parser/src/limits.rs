@@ -69,6 +69,8 @@ pub const SYNTAX_ERRORS_MAX: usize = 8;
 pub const REREAD_TOKENS_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a value that is made of others: what a step captures is as large at most, and no function makes more of it while planning.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a file that `json` reads: a value of [`VALUE_BYTES_MAX`], with room for blanks.
+pub const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// Different patterns for paths in a plan. Each is held against every path of the commit, or against all that changed.
 pub const PATH_PATTERNS_MAX: usize = 1_000;
 

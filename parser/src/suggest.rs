@@ -36,14 +36,20 @@ pub(crate) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = 
     if !near.is_empty() {
         return format!("did you mean {}?", either(&near));
     }
-    let mut all: Vec<&str> = candidates.into_iter().collect();
+    let mut all: Vec<&str> = candidates.into_iter().take(CANDIDATES_MAX).collect();
+    if all.len() == CANDIDATES_MAX {
+        return String::new();
+    }
     all.sort_unstable();
     all.dedup();
+    if all.len() > LISTED_MAX {
+        return String::new();
+    }
     let named = all.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match all.len() {
         1 => format!("there is {named}"),
-        2..=LISTED_MAX => format!("there are {named}"),
-        _ => String::new(),
+        0 => String::new(),
+        _ => format!("there are {named}"),
     }
 }
 

@@ -11,7 +11,7 @@ use model::{
     plan::{self, Skip},
 };
 
-use self::verdict::{Joined, Truth, Verdict, all, any, decided, in_run};
+use self::verdict::{Joined, Truth, Verdict, all, any, decided, each_once, in_run};
 use super::{Lowering, fact::is_name, function::QUESTIONS, value::Known};
 use crate::{
     Changed,
@@ -354,12 +354,7 @@ fn none_of(name: &str) -> String {
 }
 
 fn compared(truth: Truth, spelled: String, sides: &[&Side]) -> Verdict {
-    let mut facts: Vec<String> = Vec::new();
-    for fact in sides.iter().filter_map(|side| side.fact()) {
-        if !facts.contains(&fact) {
-            facts.push(fact);
-        }
-    }
+    let facts = each_once(sides.iter().filter_map(|side| side.fact()));
     let about_it = sides.iter().any(|side| side.is_about_it());
     let about_else = sides.iter().any(|side| side.is_about_else());
     Verdict { truth, spelled, joined: Joined::Compared, facts, about_it, about_else }

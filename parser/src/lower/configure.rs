@@ -11,7 +11,6 @@ use model::{
 use super::{Lowering, library::Library};
 use crate::{
     diagnostic::{Code, Finding, quoted},
-    suggest::did_you_mean,
     syntax::{Call, Entry, ItemKind, Tail},
 };
 
@@ -81,7 +80,7 @@ impl Lowering<'_, '_> {
         } else {
             format!("the step `{}` has no configuration {}", manifest.symbol, quoted(&key.name.kind))
         };
-        let help = did_you_mean(&key.name.kind, manifest.configuration.keys().map(String::as_str));
+        let help = self.did_you_mean(&key.name.kind, manifest.configuration.keys().map(String::as_str));
         self.error(Finding::new(Code::Configuration, key.name.span, message).help(help));
     }
 

@@ -11,14 +11,13 @@ use model::{
 use super::{
     Lowering,
     each::mentions_it,
-    mention::Mention,
+    mention::{Mention, Mentioned},
     setting::Settings,
     word::{self, Place},
 };
 use crate::{
     diagnostic::{Code, FileId, Finding, excerpt, quoted},
     limits::STAGES_MAX,
-    suggest::did_you_mean,
     syntax::{Block, Call, Entry, Item, ItemKind, Name, Tail, Value, ValueKind},
 };
 
@@ -237,7 +236,7 @@ impl Lowering<'_, '_> {
         };
         if let Some(skip) = body.settings.gates.left_out.take() {
             let path = self.path_here(&text);
-            self.notes.left_out.push(LeftOut { path, condition: skip.condition });
+            self.left_out(LeftOut { path, condition: skip.condition }, span);
             return None;
         }
         // What stands in a group is told apart by the group's name.
@@ -247,7 +246,11 @@ impl Lowering<'_, '_> {
         self.groups.pop();
         self.suffixes = suffixes;
         let (content, rollbacks) = content?;
-        let mentions = std::mem::take(&mut self.mentions);
+        let mut mentions = std::mem::take(&mut self.mentions);
+        let (credentials, others): (Vec<Mention>, Vec<Mention>) =
+            body.notified.into_iter().partition(|mention| mention.kind == Mentioned::CredentialUsed);
+        mentions.extend(credentials);
+        self.notified.extend(others);
         Some(Stage {
             label,
             file: self.source.id,
@@ -270,6 +273,13 @@ impl Lowering<'_, '_> {
         }
         self.incomplete = true;
         Label::Unnamed { word, suffix: String::new() }
+    }
+
+    /// Notes what is left out; their paths can be many and long.
+    pub(super) fn left_out(&mut self, left_out: LeftOut, span: Span) {
+        if self.expanded(left_out.path.len() + left_out.condition.len(), span) {
+            self.notes.left_out.push(left_out);
+        }
     }
 
     /// The path of something here that is left out.
@@ -414,7 +424,7 @@ impl Lowering<'_, '_> {
             _ if is_setting && place == Place::Pipeline => "it stands in a stage".to_owned(),
             _ if is_setting => "it stands in a stage or in the pipeline".to_owned(),
             _ if self.scope_of_steps().get(name).is_some() => format!("steps stand in a block of their own: `steps {{ {name} … }}`"),
-            _ => word::foreign_help(name).map_or_else(|| did_you_mean(name, place.words()), str::to_owned),
+            _ => word::foreign_help(name).map_or_else(|| self.did_you_mean(name, place.words()), str::to_owned),
         };
         self.error(Finding::new(Code::UnknownName, span, format!("{} means nothing {}", quoted(name), place.within())).help(help));
     }

@@ -22,6 +22,9 @@ const HELP: &str = "write `each('a', 'b') { stage … }` or `each(os: ['linux', 
 /// Its values in a message.
 const WHAT: &str = "what `each` goes over";
 
+/// Bytes of a value in a branch, besides its text.
+const VALUE_BYTES: usize = 64;
+
 /// What `each` goes over.
 enum Values {
     /// `it`.
@@ -50,23 +53,31 @@ impl Values {
         match self {
             Self::One(values) => values.into_iter().map(|value| Combination { label: label(&value), it: It::One(value) }).collect(),
             Self::Named(lists) => {
-                let mut rows: Vec<Vec<(&str, &Known)>> = vec![Vec::new()];
-                for (name, values) in &lists {
-                    let mut longer = Vec::with_capacity(rows.len() * values.len());
-                    for row in &rows {
-                        longer.extend(values.iter().map(|value| row.iter().copied().chain([(name.as_str(), value)]).collect()));
-                    }
-                    rows = longer;
-                }
-                rows.into_iter().map(combination).collect()
+                let product = lists.iter().map(|(_, values)| values.len()).product();
+                (0..product).map(|place| combination(&lists, place)).collect()
             }
+        }
+    }
+
+    /// How many values each branch has.
+    fn names(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Named(lists) => lists.len(),
         }
     }
 }
 
-fn combination(row: Vec<(&str, &Known)>) -> Combination {
-    let label = row.iter().map(|(_, value)| label(value)).collect::<Vec<_>>().join(", ");
-    let values: BTreeMap<String, Known> = row.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
+/// The combination at a place in their order.
+fn combination(lists: &[(String, Vec<Known>)], place: usize) -> Combination {
+    let mut row = Vec::with_capacity(lists.len());
+    let mut left = place;
+    for (name, values) in lists.iter().rev() {
+        row.extend(values.get(left % values.len()).map(|value| (name, value)));
+        left /= values.len();
+    }
+    let label = row.iter().rev().map(|(_, value)| label(value)).collect::<Vec<_>>().join(", ");
+    let values: BTreeMap<String, Known> = row.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     Combination { it: It::Named(Rc::new(Named { values, around: None })), label }
 }
 
@@ -87,7 +98,8 @@ impl Lowering<'_, '_> {
             let finding = Finding::new(Code::NothingToDo, entry.name.span, "this `each` has no value, so it does nothing");
             self.error(finding.help("leave it out, or give it values"));
         }
-        if !self.expanded(branches.saturating_mul(block.span.end - block.span.start), entry.name.span) {
+        let branch_bytes = block.span.end - block.span.start + values.names() * VALUE_BYTES;
+        if !self.expanded(branches.saturating_mul(branch_bytes), entry.name.span) {
             return None;
         }
         let nodes = values.combinations().into_iter().filter_map(|combination| self.branch(block, combination)).collect();
@@ -215,7 +227,7 @@ impl Lowering<'_, '_> {
         }
         if let Some(skip) = body.settings.gates.left_out {
             let path = self.path_here(&format!("each{}", self.suffix(0)));
-            self.notes.left_out.push(LeftOut { path, condition: skip.condition });
+            self.left_out(LeftOut { path, condition: skip.condition }, block.span);
             return None;
         }
         let mut nodes = self.children(&body.children);

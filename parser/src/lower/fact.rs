@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
-    suggest::{did_you_mean, nearest},
+    suggest::nearest,
 };
 
 /// The facts of the trigger.
@@ -81,7 +81,7 @@ impl Lowering<'_, '_> {
                     return Some(known.clone());
                 }
                 let names: Vec<String> = names.names().map(|name| format!("it.{name}")).collect();
-                let help = did_you_mean(&name, names.iter().map(String::as_str));
+                let help = self.did_you_mean(&name, names.iter().map(String::as_str));
                 self.error(Finding::new(Code::UnknownVariable, span, format!("this `each` has no {}", quoted(&name))).help(help));
                 None
             }
@@ -112,7 +112,7 @@ impl Lowering<'_, '_> {
             self.error(Finding::new(Code::UnknownVariable, span, format!("there is no parameter {}", quoted(name))));
             return None;
         }
-        let near = did_you_mean(key, self.scope.parameters.keys().chain(self.scope.wrong.iter()).map(String::as_str));
+        let near = self.did_you_mean(key, self.scope.parameters.keys().chain(self.scope.wrong.iter()).map(String::as_str));
         let declare = format!("declare it: `parameters {{ {} {{ description = '…' }} }}`", excerpt(key));
         let help = if near.is_empty() { declare } else { near };
         self.error(Finding::new(Code::UnknownVariable, span, format!("there is no parameter {}", quoted(name))).help(help));
@@ -151,12 +151,12 @@ impl Lowering<'_, '_> {
             ("env", key) if !key.is_empty() => {
                 format!("a script finds the variables of its environment itself: \"${}\"", excerpt(key))
             }
-            ("pr", _) => did_you_mean(name, FACTS.iter().filter(|fact| fact.starts_with("pr.")).copied()),
+            ("pr", _) => self.did_you_mean(name, FACTS.iter().filter(|fact| fact.starts_with("pr.")).copied()),
             ("params" | "vars", "") => format!("it has parts: `{name}.x`"),
             _ => {
                 let names = self.names_here();
                 match nearest(name, names.iter().map(String::as_str)).first() {
-                    Some(_) => format!("{}\n{quote}", did_you_mean(name, names.iter().map(String::as_str))),
+                    Some(_) => format!("{}\n{quote}", self.did_you_mean(name, names.iter().map(String::as_str))),
                     None => quote,
                 }
             }

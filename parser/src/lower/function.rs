@@ -11,7 +11,6 @@ use model::{
 use super::{Lowering, value::Known};
 use crate::{
     diagnostic::{Code, Finding, quoted},
-    suggest::did_you_mean,
     syntax::{Condition, ConditionKind, Entry, Name, Tail, Value, ValueKind},
 };
 
@@ -82,7 +81,7 @@ impl Lowering<'_, '_> {
                 Some(Known::inside(plan::Value::Boolean(decision == super::condition::Decision::Holds)))
             }
             other => {
-                let help = did_you_mean(other, FUNCTIONS.into_iter().chain(QUESTIONS));
+                let help = self.did_you_mean(other, FUNCTIONS.into_iter().chain(QUESTIONS));
                 self.error(Finding::new(Code::UnknownFunction, name.span, format!("there is no function {}", quoted(other))).help(help));
                 None
             }
@@ -218,7 +217,7 @@ impl Lowering<'_, '_> {
             if !matched {
                 let message = format!("no file of the commit matches {}", quoted(&pattern.text));
                 let near = if self.findings.is_full() { Vec::new() } else { near_paths(listing, &pattern.text) };
-                let near = did_you_mean(&pattern.text, near.iter().copied());
+                let near = self.did_you_mean(&pattern.text, near.iter().copied());
                 self.error(Finding::new(Code::NoMatch, text.span, message).help(near));
                 sound = false;
             }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Finding, Lines, quoted},
+    limits::JSON_BYTES_MAX,
     syntax::Name,
 };
 
@@ -26,7 +27,13 @@ impl Lowering<'_, '_> {
             return known.clone();
         }
         let (file, bytes) = self.bytes(&resolved, path.span)?;
-        let known = match list(bytes) {
+        let read = if bytes.len() > JSON_BYTES_MAX {
+            let message = format!("the file has {} bytes, over the limit of {JSON_BYTES_MAX}", bytes.len());
+            Err(Problem { span: Span::default(), message })
+        } else {
+            list(bytes)
+        };
+        let known = match read {
             Ok(items) => self.bounded(Known::inside(plan::Value::List(items)), path.span),
             Err(Problem { span, message }) => {
                 let id = self.files.add(file, bytes);

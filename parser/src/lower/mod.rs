@@ -45,6 +45,7 @@ use crate::{
     grammar::Tree,
     limits::{PLAN_DEPTH_MAX, json_depth},
     lock::Lock,
+    suggest::did_you_mean,
     syntax::{Block, Call, Entry, Tail},
 };
 
@@ -96,6 +97,7 @@ pub(crate) fn lower<'a>(
         notes: PlanNotes::default(),
         including: vec![input.path.to_owned()],
         mentions: Vec::new(),
+        notified: Vec::new(),
         declared_credentials: BTreeMap::new(),
         environments: BTreeMap::new(),
         stage_blocks: BTreeMap::new(),
@@ -139,6 +141,8 @@ struct Lowering<'l, 'a> {
     including: Vec<String>,
     /// What the stage that is being read names; taken when it ends.
     mentions: Vec<mention::Mention>,
+    /// What steps on the outcome of stages name besides credentials, of which their stage must list each.
+    notified: Vec<mention::Mention>,
     /// The credentials that the pipeline file declares, by name.
     declared_credentials: BTreeMap<String, Credential>,
     /// The environments that the pipeline file declares, by name.
@@ -233,6 +237,11 @@ impl<'a> Lowering<'_, 'a> {
     /// The line of a byte of the file that is being read.
     fn line(&self, offset: usize) -> usize {
         self.files.get(self.source.id).lines.line(offset)
+    }
+
+    /// "Did you mean …?", unless the finding will not be shown: there may be a hundred thousand of them.
+    fn did_you_mean<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str> + Clone) -> String {
+        if self.findings.is_full() { String::new() } else { did_you_mean(name, candidates) }
     }
 
     fn error(&mut self, finding: Finding) {

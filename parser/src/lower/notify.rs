@@ -7,7 +7,6 @@ use model::{diagnostic::Span, plan::Notify};
 use super::Lowering;
 use crate::{
     diagnostic::{Code, Finding, quoted},
-    suggest::did_you_mean,
     syntax::{Entry, ItemKind},
 };
 
@@ -42,7 +41,7 @@ impl Lowering<'_, '_> {
                     } else if matches!(other, "always" | "cleanup" | "finally") {
                         "write `complete { … }`, which runs on every outcome".to_owned()
                     } else {
-                        did_you_mean(other, OUTCOMES)
+                        self.did_you_mean(other, OUTCOMES)
                     };
                     let message = format!("{} means nothing in `notify`", quoted(other));
                     self.error(Finding::new(Code::UnknownName, name.span, message).help(help));

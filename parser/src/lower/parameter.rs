@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, FileId, Finding, excerpt, quoted},
-    suggest::did_you_mean,
     syntax::{Block, Call, Entry, ItemKind, Name, Tail, Value, ValueKind},
 };
 
@@ -100,7 +99,7 @@ impl Lowering<'_, '_> {
                 continue;
             }
             let message = format!("{} has no parameter {}", given.taker, quoted(&name.kind));
-            let near = if self.findings.is_full() { String::new() } else { did_you_mean(&name.kind, names.iter().copied()) };
+            let near = if self.findings.is_full() { String::new() } else { self.did_you_mean(&name.kind, names.iter().copied()) };
             let help = if near.is_empty() { "it takes no parameter".to_owned() } else { near };
             self.error_in(given.file, Finding::new(Code::UnknownKeyword, name.span, message).help(help));
             right = false;
@@ -161,7 +160,7 @@ impl Lowering<'_, '_> {
         let context = self.input.context;
         for name in context.parameters.keys().filter(|name| !declared.contains(name.as_str())) {
             let span = entry.map_or(Span::default(), |entry| entry.name.span);
-            let near = if self.findings.is_full() { String::new() } else { did_you_mean(name, declared.iter().copied()) };
+            let near = if self.findings.is_full() { String::new() } else { self.did_you_mean(name, declared.iter().copied()) };
             let help = if declared.is_empty() { "the file declares no parameters".to_owned() } else { near };
             self.error(Finding::new(Code::UnknownParameter, span, format!("there is no parameter {}", quoted(name))).help(help));
         }
@@ -249,7 +248,7 @@ impl Lowering<'_, '_> {
                 ItemKind::Entry(entry) if KEYS.contains(&entry.name.kind.as_str()) => entry,
                 ItemKind::Entry(Entry { name, .. }) => {
                     let message = format!("{} means nothing in the declaration of a parameter", quoted(&name.kind));
-                    self.error(Finding::new(Code::UnknownName, name.span, message).help(did_you_mean(&name.kind, KEYS)));
+                    self.error(Finding::new(Code::UnknownName, name.span, message).help(self.did_you_mean(&name.kind, KEYS)));
                     sound = false;
                     continue;
                 }
@@ -297,7 +296,7 @@ impl Lowering<'_, '_> {
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == word);
         if kind.is_none() && value.kind != ValueKind::Wrong {
             let message = format!("{} is no type of a parameter", if word.is_empty() { "this".to_owned() } else { quoted(word) });
-            let help = did_you_mean(word, Kind::ALL.map(Kind::as_str));
+            let help = self.did_you_mean(word, Kind::ALL.map(Kind::as_str));
             self.error(Finding::new(Code::ParameterDeclaration, value.span, message).help(help));
         }
         kind

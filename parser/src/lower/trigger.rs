@@ -14,7 +14,6 @@ use super::Lowering;
 use crate::{
     Changed,
     diagnostic::{Code, Finding, excerpt, quoted},
-    suggest::did_you_mean,
     syntax::{Argument, Block, Call, Entry, ItemKind, Name, Tail, Value, ValueKind},
 };
 
@@ -56,7 +55,7 @@ impl Lowering<'_, '_> {
             let name = &entry.name;
             let Some(event) = EventKind::ALL.into_iter().find(|event| event.as_str() == name.kind) else {
                 let finding = Finding::new(Code::Trigger, name.span, format!("there is no trigger {}", quoted(&name.kind)));
-                self.error(finding.help(did_you_mean(&name.kind, EventKind::ALL.map(EventKind::as_str))));
+                self.error(finding.help(self.did_you_mean(&name.kind, EventKind::ALL.map(EventKind::as_str))));
                 continue;
             };
             if event == EventKind::Cron {
@@ -102,7 +101,7 @@ impl Lowering<'_, '_> {
             let name = &entry.name;
             let Some(key) = keys.iter().find(|key| **key == name.kind) else {
                 let message = format!("{} means nothing in {}", quoted(&name.kind), quoted(event.as_str()));
-                let near = did_you_mean(&name.kind, keys.iter().copied());
+                let near = self.did_you_mean(&name.kind, keys.iter().copied());
                 let help = if near.is_empty() { format!("write `{}`", event.as_str()) } else { near };
                 self.error(Finding::new(Code::UnknownName, name.span, message).help(help));
                 return None;

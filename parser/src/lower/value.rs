@@ -413,7 +413,7 @@ pub(super) fn plain_number(text: &str) -> Option<plan::Value> {
 }
 
 /// Bytes of a value, rounded up.
-fn bytes(value: &plan::Value) -> usize {
+pub(super) fn bytes(value: &plan::Value) -> usize {
     match value {
         plan::Value::Text(text) | plan::Value::Decimal { decimal: text } | plan::Value::Variable { variable: text } => text.len(),
         plan::Value::Boolean(_) | plan::Value::Integer(_) | plan::Value::Steps { .. } => 8,

@@ -1,5 +1,7 @@
 //! What comes of a condition: whether it holds, and the facts that make it so.
 
+use std::collections::BTreeSet;
+
 use model::plan::{self, Skip};
 
 use super::Decision;
@@ -122,11 +124,12 @@ fn merged(verdicts: Vec<Verdict>, truth: Truth, join: Joined) -> Verdict {
     };
     let about_it = verdicts.iter().any(|verdict| verdict.about_it);
     let about_else = verdicts.iter().any(|verdict| verdict.about_else);
-    let mut facts = Vec::new();
-    for fact in verdicts.into_iter().flat_map(|verdict| verdict.facts) {
-        if !facts.contains(&fact) {
-            facts.push(fact);
-        }
-    }
+    let facts = each_once(verdicts.into_iter().flat_map(|verdict| verdict.facts));
     Verdict { truth, spelled, joined, facts, about_it, about_else }
+}
+
+/// The facts in the order in which they are told, each once.
+pub(super) fn each_once(facts: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut told = BTreeSet::new();
+    facts.into_iter().filter(|fact| told.insert(fact.clone())).collect()
 }

@@ -1,6 +1,6 @@
 //! Files of steps made of steps: `step 'name' { parameters { … } steps { … } }`.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, collections::BTreeSet, rc::Rc};
 
 use model::{
     diagnostic::Span,
@@ -11,7 +11,6 @@ use super::{Callable, InScope, Made, Origin};
 use crate::{
     diagnostic::{Code, Finding, quoted},
     lower::{Lowering, Source},
-    suggest::did_you_mean,
     syntax::{Block, Call, Entry, ItemKind, Name, Tail, ValueKind},
 };
 
@@ -93,6 +92,7 @@ impl<'a> Lowering<'_, 'a> {
     fn steps_made_in(&mut self, source: &Source<'a>) -> Option<Vec<Callable<'a>>> {
         let tree = Rc::clone(&source.tree);
         let mut steps: Vec<Callable<'a>> = Vec::new();
+        let mut symbols = BTreeSet::new();
         let mut sound = true;
         for (item, place) in tree.items.iter().zip(0..) {
             let ItemKind::Entry(entry) = &item.kind else {
@@ -103,7 +103,7 @@ impl<'a> Lowering<'_, 'a> {
             match entry.name.kind.as_str() {
                 "use" => {}
                 "step" => match self.step_made(entry, source, place) {
-                    Some(step) if steps.iter().any(|other| other.manifest.symbol == step.manifest.symbol) => {
+                    Some(step) if !symbols.insert(step.manifest.symbol.clone()) => {
                         let message = format!("two steps of this file are named {}", quoted(&step.manifest.symbol));
                         self.error(Finding::new(Code::StepTwice, step.place, message).label("again here").help("rename one of the two"));
                         sound = false;
@@ -116,7 +116,7 @@ impl<'a> Lowering<'_, 'a> {
                     let help = match name {
                         "pipeline" => "a pipeline file is no step library; `use` takes a file of `step 'name' { … }`".to_owned(),
                         "blueprint" => "a blueprint is brought in with `from` in the pipeline".to_owned(),
-                        name => did_you_mean(name, FILE_WORDS),
+                        name => self.did_you_mean(name, FILE_WORDS),
                     };
                     self.error(Finding::new(Code::UnknownName, entry.name.span, message).help(help));
                     sound = false;
@@ -155,7 +155,7 @@ impl<'a> Lowering<'_, 'a> {
                 sound = false;
             } else if !WORDS.contains(&word.kind.as_str()) {
                 let message = format!("{} means nothing in a step made of steps", quoted(&word.kind));
-                self.error(Finding::new(Code::UnknownName, word.span, message).help(did_you_mean(&word.kind, WORDS)));
+                self.error(Finding::new(Code::UnknownName, word.span, message).help(self.did_you_mean(&word.kind, WORDS)));
                 sound = false;
             }
             seen.insert(word.kind.as_str(), word.span);

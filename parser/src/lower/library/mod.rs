@@ -20,7 +20,6 @@ use super::{Lowering, STANDARD_LIBRARY};
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
     lock::Lock,
-    suggest::did_you_mean,
     syntax::{Call, Entry, Item, ItemKind, Tail, ValueKind},
 };
 
@@ -130,7 +129,7 @@ impl<'a> Lowering<'_, 'a> {
             return;
         }
         scope.incomplete = true;
-        let near = did_you_mean(name, libraries.iter().map(|library| library.name.as_str()));
+        let near = self.did_you_mean(name, libraries.iter().map(|library| library.name.as_str()));
         let help = format!("{near}\nthe path of a library stands in quotes: `use {{ './{}' }}`", excerpt(name));
         self.error(Finding::new(Code::UnknownLibrary, span, format!("there is no library {}", quoted(name))).help(help.trim_start()));
     }

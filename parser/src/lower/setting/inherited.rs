@@ -51,6 +51,11 @@ impl<'a> Inherited<'a> {
         self.nearest(|settings| settings.effect.or_else(|| settings.deployment.as_ref().map(|_| Effect::Once))).unwrap_or_default()
     }
 
+    /// Whether it is here that `notify` is written.
+    pub(in crate::lower) fn notifies(&self) -> bool {
+        self.settings.notify.is_some()
+    }
+
     /// The environment that the stage delivers to.
     pub(in crate::lower) fn environment(&self) -> Option<&'a str> {
         self.nearest(|settings| settings.deployment.as_deref()).map(|deployment| deployment.environment.as_str())
@@ -103,9 +108,9 @@ impl<'a> Inherited<'a> {
 }
 
 impl Settings {
-    /// Bytes that they take in the plan at most, but for `notify`, whose steps are counted where they are read.
+    /// Bytes that they take in the plan at most. (The pipeline's own `notify` is taken out before: it belongs to no stage.)
     fn bytes(&self) -> usize {
-        let Self { environment, lock, deployment, runtime, services, cache, gates, credentials, .. } = self;
+        let Self { environment, lock, deployment, runtime, services, cache, gates, credentials, notify, .. } = self;
         let deployment = deployment.as_deref();
         let runtime = runtime.as_ref().map(|Runtime { requires, container }| (requires, container));
         let cache = cache.as_ref().map(|cache| {
@@ -115,7 +120,7 @@ impl Settings {
         });
         let credentials: Option<Vec<&str>> = credentials.as_ref().map(|names| names.iter().map(|name| name.kind.as_str()).collect());
         let gates = (&gates.skip, &gates.conditions, &gates.enter, &gates.exit);
-        json_bytes(&(environment, lock, deployment, runtime, services, gates, credentials)) + cache.unwrap_or_default()
+        json_bytes(&(environment, lock, deployment, runtime, services, gates, credentials, notify)) + cache.unwrap_or_default()
     }
 }
 

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
     limits::{DURATION_MS_MAX, SETTING_TEXT_BYTES_MAX, SETTING_TEXTS_MAX},
-    suggest::did_you_mean,
     syntax::{Block, Call, Entry, Item, ItemKind, Name, Tail, Value, ValueKind},
 };
 
@@ -72,7 +71,7 @@ impl Lowering<'_, '_> {
                 entries.insert(*key, entry);
             } else {
                 let message = format!("{} means nothing {}", quoted(&name.kind), keys.within);
-                let help = did_you_mean(&name.kind, keys.names.iter().copied());
+                let help = self.did_you_mean(&name.kind, keys.names.iter().copied());
                 self.error(Finding::new(Code::UnknownName, name.span, message).help(help));
             }
         }

@@ -15,8 +15,10 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Finding, quoted},
-    lower::{mention::Mentioned, value::Known},
-    suggest::did_you_mean,
+    lower::{
+        mention::Mentioned,
+        value::{Known, bytes},
+    },
     syntax::{Argument, Call, Name, Value, ValueKind},
 };
 
@@ -61,6 +63,12 @@ impl Lowering<'_, '_> {
         sound &= self.none_missing(name, manifest, &matched);
         let Every { timeout_ms, attempts, into } = self.every(&matched.every)?;
         if !sound {
+            return None;
+        }
+        // A few letters of a call can stand for long names and defaults.
+        let defaults = manifest.parameters.iter().filter(|parameter| !parameters.contains_key(&parameter.name));
+        let defaults = defaults.filter_map(|parameter| Some(parameter.name.len() + bytes(parameter.default.as_ref()?))).sum::<usize>();
+        if !self.expanded(defaults + parameters.keys().map(String::len).sum::<usize>(), name.span) {
             return None;
         }
         for parameter in &manifest.parameters {
@@ -144,7 +152,7 @@ impl Lowering<'_, '_> {
     }
 
     fn unknown_keyword(&mut self, keyword: &Name, manifest: &StepManifest) {
-        let near = did_you_mean(&keyword.kind, manifest.parameters.iter().map(|parameter| parameter.name.as_str()));
+        let near = self.did_you_mean(&keyword.kind, manifest.parameters.iter().map(|parameter| parameter.name.as_str()));
         let message = format!("the step `{}` has no parameter {}", manifest.symbol, quoted(&keyword.kind));
         let help = if near.is_empty() { usage(manifest) } else { format!("{near}\n{}", usage(manifest)) };
         self.error(Finding::new(Code::UnknownKeyword, keyword.span, message).help(help));

@@ -16,7 +16,6 @@ use super::{Lowering, condition::Decision, fact::FACTS, library::Origin};
 use crate::{
     diagnostic::{Code, Finding, quoted},
     limits::{STEP_DEPTH_MAX, STEPS_MAX},
-    suggest::did_you_mean,
     syntax::{Block, Call, Condition, ConditionKind, Entry, Item, ItemKind, Name, Tail, Value, ValueKind},
 };
 
@@ -113,6 +112,9 @@ impl Lowering<'_, '_> {
         match &callable.origin {
             Origin::Library(library) => {
                 let Some(step) = self.call(name, call, &callable.manifest) else { return };
+                if !self.expanded(library.name.len() + step.symbol.len(), name.span) {
+                    return;
+                }
                 self.used(library, &callable.manifest, name.span);
                 steps.push(Step { library: library.name.to_string(), ..step });
             }
@@ -126,7 +128,7 @@ impl Lowering<'_, '_> {
         if scope.incomplete {
             return;
         }
-        let help = match did_you_mean(&name.kind, scope.symbols()) {
+        let help = match self.did_you_mean(&name.kind, scope.symbols()) {
             _ if FACTS.contains(&name.kind.as_str()) => {
                 format!("a bare name begins the next step; as an argument it needs a keyword: `echo message: {}`", name.kind)
             }

@@ -41,17 +41,14 @@ struct Around<'s> {
 }
 
 impl Around<'_> {
+    /// From here to the pipeline.
+    fn outwards(&self) -> impl Iterator<Item = &Around<'_>> {
+        std::iter::successors(Some(self), |around| around.outer)
+    }
+
     /// What the settings of all groups around name.
     fn mentions(&self) -> Vec<Rc<[Mention]>> {
-        let mut all = Vec::new();
-        let mut next = Some(self);
-        while let Some(around) = next {
-            if !around.mentions.is_empty() {
-                all.push(Rc::clone(around.mentions));
-            }
-            next = around.outer;
-        }
-        all
+        self.outwards().filter(|around| !around.mentions.is_empty()).map(|around| Rc::clone(around.mentions)).collect()
     }
 }
 
@@ -171,7 +168,11 @@ impl Wiring<'_, '_, '_> {
     fn branches(&mut self, branches: Vec<Node>, around: &Around<'_>, names: &mut Names, before: &Before) -> Option<Before> {
         let mut ends = Vec::new();
         for branch in branches {
-            ends.extend_from_slice(&self.node(branch, around, names, before)?.ends);
+            let after = self.node(branch, around, names, before)?;
+            // A branch without a stage ends where it begins; that the others begin there, too, says enough.
+            if !Rc::ptr_eq(&after.ends, &before.ends) {
+                ends.extend_from_slice(&after.ends);
+            }
         }
         Some(if ends.is_empty() { before.clone() } else { Before::of(ends) })
     }
@@ -207,6 +208,7 @@ impl Wiring<'_, '_, '_> {
         let name = names.of(&label);
         let doubled = around.doubled || !names.placed.insert(name.clone());
         let path = format!("{}{name}", around.prefix);
+        self.counted_references(before.needs.len() + needs.len(), file, span)?;
         let own = needs.into_iter().map(|name| Reference { name, file, prefix: Rc::clone(around.prefix) });
         let before = Before { ends: Rc::clone(&before.ends), needs: before.needs.iter().cloned().chain(own).collect::<Vec<_>>().into() };
         let (mentions, prefix) = (Rc::from(mentions), Rc::from(format!("{path}/")));
@@ -340,11 +342,23 @@ impl Wiring<'_, '_, '_> {
     /// Refuses a step that gets a credential which its stage does not list.
     fn credentials(&mut self, around: &Around<'_>) {
         let listed = around.settings.credentials().map(|(_, names)| names).unwrap_or_default();
-        let used = around.mentions.iter().filter(|mention| mention.kind == Mentioned::CredentialUsed);
+        // Its own steps, and the `notify` that it has or inherits.
+        let last = around.outwards().position(|around| around.settings.notifies()).unwrap_or(0);
+        let used = around.outwards().take(last + 1).flat_map(|around| around.mentions.iter());
+        let used = used.filter(|mention| mention.kind == Mentioned::CredentialUsed);
         for Mention { name, file, span, .. } in used.filter(|mention| listed.iter().all(|listed| listed.kind != mention.name)) {
             let message = format!("a step gets the credential {}, which its stage does not list", quoted(name));
             let finding = Finding::new(Code::CredentialNotListed, *span, message);
             self.lowering.error_in(*file, finding.help(format!("write `credentials = ['{}']` into the stage", excerpt(name))));
+        }
+    }
+
+    /// Refuses credentials where no stage could list them.
+    pub(super) fn without_stage(&mut self, notified: &[Mention]) {
+        for Mention { name, file, span, .. } in notified.iter().filter(|mention| mention.kind == Mentioned::CredentialUsed) {
+            let message = format!("a step gets the credential {}, and belongs to no stage that could list it", quoted(name));
+            let help = "write it into the `notify` of a stage with `credentials = […]`";
+            self.lowering.error_in(*file, Finding::new(Code::CredentialNotListed, *span, message).help(help));
         }
     }
 

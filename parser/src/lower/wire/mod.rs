@@ -58,6 +58,7 @@ pub(super) fn wire(pipeline: Pipeline, lowering: &mut Lowering<'_, '_>) -> Optio
         within: Vec::new(),
         units: 0,
         edges: 0,
+        references: 0,
         bytes: 0,
     };
     wiring.lay(nodes, &settings, mentions)?;
@@ -71,6 +72,9 @@ pub(super) fn wire(pipeline: Pipeline, lowering: &mut Lowering<'_, '_>) -> Optio
     let order = wiring.order()?;
     wiring.used(&makers, &order);
     wiring.notified(&makers, &notified);
+    wiring.without_stage(&notified);
+    let of_stages = std::mem::take(&mut wiring.lowering.notified);
+    wiring.notified(&makers, &of_stages);
     let stages = wiring.finished(&order);
     Some(Wired { stages, notify })
 }
@@ -133,6 +137,8 @@ struct Wiring<'w, 'l, 'a> {
     within: Vec<usize>,
     units: usize,
     edges: usize,
+    /// How often `needs` were handed on to what begins there: each makes an edge, or is wrong.
+    references: usize,
     bytes: usize,
 }
 
@@ -145,7 +151,17 @@ impl Wiring<'_, '_, '_> {
     /// Counts edges that are about to be made. `None` if they are too many, which is told.
     fn counted_edges(&mut self, count: usize, file: FileId, span: Span) -> Option<()> {
         self.edges = self.edges.saturating_add(count);
-        if self.edges > EDGES_MAX {
+        self.edges_within(self.edges, count, file, span)
+    }
+
+    /// Counts names of `needs` that are about to be handed on. `None` if they are too many, which is told.
+    fn counted_references(&mut self, count: usize, file: FileId, span: Span) -> Option<()> {
+        self.references = self.references.saturating_add(count);
+        self.edges_within(self.references, count, file, span)
+    }
+
+    fn edges_within(&mut self, edges: usize, count: usize, file: FileId, span: Span) -> Option<()> {
+        if edges > EDGES_MAX {
             let message = format!("the plan would have more than {EDGES_MAX} edges: this stage waits for {count} others");
             let help = "an empty stage between two blocks of branches, `stage 'Both' { }`, makes it one edge each";
             return self.refuse(file, Finding::new(Code::TooManyEdges, span, message).help(help));
