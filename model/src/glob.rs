@@ -26,6 +26,8 @@ const NESTING_MAX: usize = 8;
 pub struct Glob {
     /// What stands before the first special character: most texts fail here.
     prefix: String,
+    /// What stands after the last one: most other texts fail here.
+    suffix: String,
     /// The places of the pattern; the last one is its end.
     places: Vec<Place>,
 }
@@ -98,7 +100,13 @@ impl Glob {
         reader.places.push(Place::End);
         let prefix =
             reader.places.iter().map_while(|place| if let Place::One(character) = place { Some(*character) } else { None }).collect();
-        Ok(Self { prefix, places: reader.places })
+        let suffix = suffix(&reader.places);
+        Ok(Self { prefix, suffix, places: reader.places })
+    }
+
+    /// What every text that matches begins with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The text, if the pattern matches nothing else.
@@ -108,14 +116,22 @@ impl Glob {
 
     /// Whether the whole text matches.
     pub fn matches(&self, text: &str) -> bool {
-        if !text.starts_with(&self.prefix) {
+        self.matches_counting(text, &mut 0)
+    }
+
+    /// [`Glob::matches`], and adds to `steps` what it cost: one at least, and at most the pattern's length times the text's.
+    pub fn matches_counting(&self, text: &str, steps: &mut usize) -> bool {
+        *steps += 1;
+        if !text.starts_with(&self.prefix) || !text.ends_with(&self.suffix) {
             return false;
         }
+        *steps += self.places.len();
         let mut active = Active::new(self.places.len());
         let mut next = Active::new(self.places.len());
         active.add(&self.places, 0);
         for character in text.chars() {
             next.clear();
+            *steps += 1 + active.list.len();
             for place in active.list.drain(..) {
                 let goes_on = match &self.places[place] {
                     Place::One(expected) => *expected == character,
@@ -143,6 +159,21 @@ impl Glob {
         }
         active.list.contains(&(self.places.len() - 1))
     }
+}
+
+/// What every text ends with that matches: the characters before the end to which nothing jumps past another one.
+fn suffix(places: &[Place]) -> String {
+    let targets = places.iter().map(|place| match place {
+        Place::Split(left, right) => *left.max(right),
+        Place::Jump(target) => *target,
+        Place::One(_) | Place::Any | Place::Class { .. } | Place::Many { .. } | Place::End => 0,
+    });
+    let last = targets.max().unwrap_or(0);
+    let ends = places.iter().enumerate().rev().skip(1);
+    let characters: Vec<char> = ends
+        .map_while(|(place, kind)| if let (Place::One(character), true) = (kind, place >= last) { Some(*character) } else { None })
+        .collect();
+    characters.into_iter().rev().collect()
 }
 
 /// The places where a match stands at once.
@@ -369,6 +400,18 @@ mod tests {
         assert_eq!(Glob::new("a/b").unwrap().literal(), Some("a/b"));
         assert_eq!(Glob::new("a/*").unwrap().literal(), None);
         assert_eq!(Glob::new(r"a\*").unwrap().literal(), Some("a*"));
+    }
+
+    #[test]
+    fn a_text_that_ends_otherwise_costs_one_step() {
+        for (pattern, suffix) in
+            [("**/*.rs", ".rs"), ("{a,bc}", ""), ("{a,b}c", "c"), ("x{,bc}", ""), ("a/b", "a/b"), ("**/x", "x"), ("*?", "")]
+        {
+            assert_eq!(Glob::new(pattern).unwrap().suffix, suffix, "{pattern}");
+        }
+        let mut steps = 0;
+        assert!(!Glob::new("**/*.rs").unwrap().matches_counting("a/b/c.md", &mut steps));
+        assert_eq!(steps, 1);
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl Lowering<'_, '_> {
         }
         let mut first = None;
         for pattern in &patterns {
-            self.look_up(question, pattern)?;
+            self.look_up(question, pattern, entry.name.span)?;
             first = first.or_else(|| self.memo.first.get(&(question, pattern.text.clone())).cloned().flatten());
         }
         let listed = super::glob::listed(&patterns);
@@ -288,27 +288,13 @@ impl Lowering<'_, '_> {
     }
 
     /// Looks for the first path that matches; `None` if the paths have to be asked for.
-    fn look_up(&mut self, question: &'static str, pattern: &super::glob::PathPattern) -> Option<()> {
+    fn look_up(&mut self, question: &'static str, pattern: &super::glob::PathPattern, span: Span) -> Option<()> {
         let key = (question, pattern.text.clone());
         if self.memo.first.contains_key(&key) {
             return Some(());
         }
-        let first = if question == "changed" {
-            let Some(changed) = self.input.changed else {
-                self.needs.changed = true;
-                return None;
-            };
-            match changed {
-                Changed::Unknown => None,
-                Changed::Paths(paths) => paths.iter().find(|path| pattern.matches(path)).cloned(),
-            }
-        } else {
-            let Some(listing) = self.input.listing else {
-                self.needs.listing = true;
-                return None;
-            };
-            listing.keys().find(|path| pattern.matches(path)).cloned()
-        };
+        let paths = if question == "changed" { self.changed_paths()? } else { self.listed_paths()? };
+        let first = self.matching(pattern, &paths, 1, span)?.first().map(|path| (*path).to_owned());
         self.memo.first.insert(key, first);
         Some(())
     }

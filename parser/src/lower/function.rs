@@ -1,6 +1,9 @@
 //! Functions: `concat`, `format`, `join`, `files`, and `json` (in [`super::json`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use model::{
     Digest,
@@ -21,11 +24,16 @@ pub(super) const QUESTIONS: [&str; 2] = ["changed", "exists"];
 
 /// What was read of the commit once and is asked for again and again, as an expanded body does.
 #[derive(Debug, Default)]
-pub(super) struct Memo {
+pub(super) struct Memo<'a> {
     /// By path.
     pub(super) json: BTreeMap<String, Option<Known>>,
-    /// By pattern, whether a file matches it; and by patterns, the digest of the files that match.
-    matched: BTreeMap<String, bool>,
+    /// The commit's paths, and what changed, in order.
+    pub(super) listed: Option<Rc<[&'a str]>>,
+    pub(super) changed: Option<Rc<[&'a str]>>,
+    /// What holding patterns against paths has cost so far.
+    pub(super) path_steps: usize,
+    /// By pattern, the files that match it; and by patterns, the digest of the files that match.
+    matched: BTreeMap<String, Rc<[&'a str]>>,
     digests: BTreeMap<Vec<String>, Digest>,
     /// The different patterns for paths.
     pub(super) patterns: BTreeSet<String>,
@@ -205,45 +213,69 @@ impl Lowering<'_, '_> {
         let texts: Vec<Option<Name>> = values.iter().map(|value| self.literal_text(value, "a pattern of `files`")).collect();
         let texts = texts.into_iter().collect::<Option<Vec<Name>>>()?;
         let patterns = self.path_patterns(&texts)?;
-        let Some(listing) = self.input.listing else {
-            self.needs.listing = true;
-            return None;
-        };
+        let paths = self.listed_paths()?;
         let mut sound = true;
+        let mut matching = Vec::new();
         for (pattern, text) in patterns.iter().zip(&texts) {
-            let known = self.memo.matched.get(&pattern.text).copied();
-            let matched = known.unwrap_or_else(|| listing.keys().any(|path| pattern.matches(path)));
-            self.memo.matched.insert(pattern.text.clone(), matched);
-            if !matched {
+            let matched = match self.memo.matched.get(&pattern.text) {
+                Some(matched) => Rc::clone(matched),
+                None => self.matching(pattern, &paths, usize::MAX, text.span)?.into(),
+            };
+            self.memo.matched.insert(pattern.text.clone(), Rc::clone(&matched));
+            if matched.is_empty() {
                 let message = format!("no file of the commit matches {}", quoted(&pattern.text));
-                let near = if self.findings.is_full() { Vec::new() } else { near_paths(listing, &pattern.text) };
+                let near = if self.findings.is_full() { Vec::new() } else { near_paths(&paths, &pattern.text) };
                 let near = self.did_you_mean(&pattern.text, near.iter().copied());
                 self.error(Finding::new(Code::NoMatch, text.span, message).help(near));
                 sound = false;
             }
+            matching.push(matched);
         }
         if !sound {
             return None;
         }
         let key: Vec<String> = patterns.iter().map(|pattern| pattern.text.clone()).collect();
-        let known = self.memo.digests.get(&key).copied();
-        let digest = known.unwrap_or_else(|| {
-            let mut builder = Digest::builder();
-            for (path, id) in listing.iter().filter(|(path, _)| patterns.iter().any(|pattern| pattern.matches(path))) {
-                builder.update(format!("{path}\n{id}\n").as_bytes());
-            }
-            builder.finish()
-        });
+        let digest = match self.memo.digests.get(&key).copied() {
+            Some(digest) => digest,
+            None => self.digest_of(&matching, span)?,
+        };
         self.memo.digests.insert(key, digest);
         self.bounded(Known::inside(plan::Value::Text(digest.hex())), span)
     }
 }
 
-/// Paths of the commit that could be meant: those in the same folder, and those at the root.
-fn near_paths<'l>(listing: &'l model::planning::Listing, pattern: &str) -> Vec<&'l str> {
-    let folder = pattern.rsplit_once('/').map_or("", |(folder, _)| folder);
-    listing.keys().map(String::as_str).filter(|path| path.rsplit_once('/').map_or("", |(other, _)| other) == folder).collect()
+impl<'a> Lowering<'_, 'a> {
+    /// The digest of files, in the order of their paths; `None` if these are too many, which is told.
+    fn digest_of(&mut self, matching: &[Rc<[&'a str]>], span: Span) -> Option<Digest> {
+        let listing = self.input.listing?;
+        let found: usize = matching.iter().map(|paths| paths.len()).sum();
+        if !self.path_steps_left(found.saturating_mul(FILE_STEPS), span) {
+            return None;
+        }
+        let mut all: Vec<&str> = matching.iter().flat_map(|paths| paths.iter().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut builder = Digest::builder();
+        for (path, id) in all.into_iter().filter_map(|path| listing.get_key_value(path)) {
+            builder.update(format!("{path}\n{id}\n").as_bytes());
+        }
+        Some(builder.finish())
+    }
 }
+
+/// What one file of `files` costs, in steps of matching: it is sorted, looked up and hashed.
+const FILE_STEPS: usize = 128;
+
+/// Paths of the commit that could be meant: those in the same folder, and those at the root.
+fn near_paths<'l>(paths: &[&'l str], pattern: &str) -> Vec<&'l str> {
+    let folder = pattern.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let begin = paths.partition_point(|path| *path < folder);
+    let inside = paths[begin..].iter().copied().take_while(|path| path.starts_with(folder)).take(NEAR_PATHS_MAX);
+    inside.filter(|path| path.rsplit_once('/').map_or("", |(other, _)| other) == folder).collect()
+}
+
+/// Paths that are looked at for one that could be meant.
+const NEAR_PATHS_MAX: usize = 10_000;
 
 /// A value as the run gets it: what is known is a text.
 fn in_run(known: Known) -> plan::Value {

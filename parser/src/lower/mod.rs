@@ -133,7 +133,7 @@ struct Lowering<'l, 'a> {
     shelf: Shelf<'a>,
     /// What `it` and `params` mean here.
     scope: Scope,
-    memo: Memo,
+    memo: Memo<'a>,
     findings: &'l mut Findings,
     needs: Needs,
     notes: PlanNotes,

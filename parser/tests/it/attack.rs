@@ -162,3 +162,36 @@ fn a_manifest_hands_no_variable_to_code() {
     let found = diagnostics("use './s' pipeline { steps { b } }", &[("s/manifest.yml", manifest.to_owned())]);
     assert_eq!(codes(&found), ["E0703"]);
 }
+
+#[test]
+fn patterns_are_held_against_as_many_paths_as_takes_a_second() {
+    let paths: Vec<String> = (0..20_000).map(|place| format!("services/a{}/b{}/file-{place}.rs", place % 50, place % 97)).collect();
+    let listing = paths.iter().map(|path| (path.clone(), "0".repeat(40))).collect();
+    let changed = parser::Changed::Paths(paths.iter().rev().cloned().collect());
+    let planning = |source: String| {
+        let begin = Instant::now();
+        let input = PlanInput {
+            path: "Ottofile",
+            source: source.as_bytes(),
+            context: &TriggerContext::default(),
+            files: &BTreeMap::from([(LOCK_FILE.to_owned(), None)]),
+            listing: Some(&listing),
+            changed: Some(&changed),
+            libraries: &[stdlib::library()],
+        };
+        let planning = parser::plan(&input);
+        assert!(begin.elapsed() < SOON, "it took {:?}", begin.elapsed());
+        planning
+    };
+    let when = |condition: String| format!("pipeline {{ stage 'a' {{ when {{ {condition} tag }} }} }}");
+    let variables = |unit: &dyn Fn(usize) -> String| format!("pipeline {{ stage 'a' {{ env {{ {} }} }} }}", times(20_000, unit));
+    let digests = variables(&|place| format!("A{place} = files('**/*{}.rs', '**/*{}.rs') ", place % 900, place / 900));
+    let Planning::Refused(diagnostics) = planning(digests) else { panic!("it is not refused") };
+    assert_eq!(codes(&diagnostics)[0], "E0621");
+    let folders = times(450, |place| format!("exists('**/none-{place}') || changed('services/a{place}/**x') || "));
+    assert!(matches!(planning(when(folders)), Planning::Plan { .. }));
+    // What is told does not depend on the order in which the paths are given.
+    let Planning::Plan { document, .. } = planning(when("!changed('services/**') &&".to_owned())) else { panic!("it is refused") };
+    let skip = document.plan().stages[0].skipped.clone().unwrap();
+    assert!(skip.because.starts_with("services/a0/b0/file-0.rs changed"), "{}", skip.because);
+}
