@@ -1,8 +1,10 @@
-//! How fast Otto is, beside the bare processes in the same run. `cargo run --release -p bench` prints the tables of `docs/benchmarks.md`.
+//! How fast Otto is, beside the bare processes in the same run. `cargo run --release -p bench` prints the tables of `docs/benchmarks.md`;
+//! `cargo run --release -p bench -- language` only that of the language.
 //!
 //! Figures are whole-path: what a client sees, through separate processes, with every write synced before it is acknowledged.
 
 mod baseline;
+mod language;
 mod local;
 mod services;
 mod stats;
@@ -19,15 +21,19 @@ use stats::Row;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let otto = build_otto()?;
     let mut out = io::stdout().lock();
     writeln!(out, "{}", machine())?;
+    if std::env::args().nth(1).as_deref() == Some("language") {
+        return Ok(write!(out, "{}", language::measure()?)?);
+    }
+    let otto = build_otto()?;
     let floor = baseline::shells(baseline::SHELLS)?;
     let mut rows = vec![floor.row("one bare `/bin/sh -xe -c 'echo x'`", None)];
     rows.extend(local::measure(&otto)?);
     rows.extend(services::measure(&otto, &floor).await?);
     writeln!(out, "{}", Row::table(&rows))?;
     writeln!(out, "{}", waterfall::measure(&otto).await?)?;
+    write!(out, "{}", language::measure()?)?;
     Ok(())
 }
 

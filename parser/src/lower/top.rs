@@ -57,7 +57,8 @@ impl Lowering<'_, '_> {
                 "blueprint" => &mut top.blueprint,
                 _ => {
                     let message = format!("{} means nothing at the top level", quoted(name));
-                    self.error(Finding::new(Code::UnknownName, entry.name.span, message).help(word::top_level_help(name)));
+                    let help = if self.findings.is_full() { String::new() } else { word::top_level_help(name) };
+                    self.error(Finding::new(Code::UnknownName, entry.name.span, message).help(help));
                     continue;
                 }
             };
