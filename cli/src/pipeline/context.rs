@@ -99,8 +99,12 @@ impl ContextArgs {
     }
 
     fn current_branch(&self, root: &Path) -> String {
-        let other = self.tag.is_some() || self.pr.is_some();
-        if other { String::new() } else { asked(root, &["symbolic-ref", "--short", "-q", "HEAD"]).unwrap_or_default() }
+        if self.tag.is_some() || self.pr.is_some() {
+            return String::new();
+        }
+        // Not `--short`: that is `heads/main` where there is a tag `main`, too.
+        let head = asked(root, &["symbolic-ref", "-q", "HEAD"]).unwrap_or_default();
+        head.strip_prefix("refs/heads/").unwrap_or_default().to_owned()
     }
 
     /// The merge base with what the commit would be merged into; else the commit before it.
@@ -164,6 +168,7 @@ mod tests {
         let second = commit(root, "two");
         let on_main = ContextArgs::default().resolve(root, None, EventKind::Push).unwrap();
         assert_eq!((on_main.branch.as_str(), on_main.commit.as_str(), on_main.base.as_str()), ("main", second.as_str(), first.as_str()));
+        git(root, &["tag", "topic"]).unwrap();
         git(root, &["checkout", "-q", "-b", "topic"]).unwrap();
         commit(root, "three");
         let last = commit(root, "four");

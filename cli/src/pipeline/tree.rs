@@ -13,7 +13,7 @@ use forge::source::SOURCE_FILES_MAX;
 use ignore::WalkBuilder;
 use model::planning::Listing;
 
-use super::git::{git, git_with, paths};
+use super::git::{git, git_set, git_with, paths, quoted, without_own_filters};
 
 /// Bytes of one file that are read; the parser's own limits are far below.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -90,7 +90,9 @@ impl Tree {
 
     /// The paths that differ from the commit `base`.
     pub(super) fn changed(&self, base: &str) -> anyhow::Result<Vec<String>> {
-        let mut difference = vec!["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", base];
+        // A submodule's own files are another repository's, with another configuration.
+        let mut difference =
+            vec!["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", base];
         let mut changed = BTreeSet::new();
         match self {
             Self::Working { root, .. } => {
@@ -100,7 +102,7 @@ impl Tree {
             Self::Commit { commit, .. } => difference.push(commit),
         }
         difference.push("--");
-        changed.extend(paths(&git(self.root(), &difference)?).map(ToOwned::to_owned));
+        changed.extend(paths(&git_set(self.root(), &difference, &without_own_filters(self.root())?)?).map(ToOwned::to_owned));
         Ok(changed.into_iter().collect())
     }
 }
@@ -136,12 +138,13 @@ fn of_repository(root: &Path) -> anyhow::Result<Listing> {
             Some((path.to_owned(), facts.split(' ').nth(1)?.to_owned()))
         })
         .collect();
-    let differing = git(root, &["ls-files", "-m", "-d", "-o", "--exclude-standard", "-z"])?;
+    let settings = without_own_filters(root)?;
+    let differing = git_set(root, &["ls-files", "-m", "-d", "-o", "--exclude-standard", "-z"], &settings)?;
     let differing: BTreeSet<&str> = paths(&differing).filter(|path| !path.ends_with('/')).collect();
     for path in &differing {
         listing.remove(*path);
     }
-    listing.extend(hashed(root, &differing, &[])?);
+    listing.extend(hashed(root, &differing, &[], &settings)?);
     Ok(listing)
 }
 
@@ -158,22 +161,18 @@ fn of_folder(root: &Path) -> anyhow::Result<Listing> {
         }
         ensure!(found.len() <= SOURCE_FILES_MAX, "the folder has over {SOURCE_FILES_MAX} files");
     }
-    hashed(root, &found.iter().map(String::as_str).collect(), &["--no-filters"])
+    hashed(root, &found.iter().map(String::as_str).collect(), &["--no-filters"], &[])
 }
 
 /// Git's ids of the contents of files: of a link that is the text of its target. What is gone meanwhile is left out.
-fn hashed(root: &Path, files: &BTreeSet<&str>, options: &[&str]) -> anyhow::Result<Listing> {
+fn hashed(root: &Path, files: &BTreeSet<&str>, options: &[&str], settings: &[(String, String)]) -> anyhow::Result<Listing> {
     let mut hashed = BTreeMap::new();
     let mut plain = Vec::new();
     for path in files {
         let Ok(metadata) = fs::symlink_metadata(root.join(path)) else { continue };
-        if metadata.is_symlink() || path.contains('\n') {
-            let contents = if metadata.is_symlink() {
-                fs::read_link(root.join(path))?.as_os_str().as_bytes().to_vec()
-            } else {
-                fs::read(root.join(path))?
-            };
-            let id = git_with(root, &["hash-object", "--stdin"], contents)?;
+        if metadata.is_symlink() {
+            let contents = fs::read_link(root.join(path))?.as_os_str().as_bytes().to_vec();
+            let id = git_with(root, &["hash-object", "--stdin"], settings, contents)?;
             hashed.insert((*path).to_owned(), String::from_utf8_lossy(&id).trim().to_owned());
         } else if metadata.is_file() {
             plain.push(*path);
@@ -181,7 +180,8 @@ fn hashed(root: &Path, files: &BTreeSet<&str>, options: &[&str]) -> anyhow::Resu
     }
     if !plain.is_empty() {
         let arguments: Vec<&str> = ["hash-object"].into_iter().chain(options.iter().copied()).chain(["--stdin-paths"]).collect();
-        let ids = git_with(root, &arguments, (plain.join("\n") + "\n").into_bytes())?;
+        let list: String = plain.iter().map(|path| quoted(path) + "\n").collect();
+        let ids = git_with(root, &arguments, settings, list.into_bytes())?;
         let ids = String::from_utf8_lossy(&ids);
         ensure!(ids.lines().count() == plain.len(), "git does not know the contents of every file: was one removed meanwhile?");
         hashed.extend(plain.into_iter().map(ToOwned::to_owned).zip(ids.lines().map(ToOwned::to_owned)));
@@ -237,6 +237,41 @@ mod tests {
         let tree = Tree::Working { root: folder.path().to_owned(), git: false };
         let listing = tree.listing().unwrap();
         assert_eq!((listing["a"].as_str(), listing["link"].as_str()), (HELLO, HELLO));
+    }
+
+    #[test]
+    fn names_with_line_breaks_and_quotes_are_names() {
+        let folder = repository();
+        let names = ["\"q", "a\nb", "cr\r", "back\\slash", "sp ace", "tab\t"];
+        names.iter().for_each(|name| fs::write(folder.path().join(name), "hello\n").unwrap());
+        let of_git = Tree::around(folder.path()).listing().unwrap();
+        let of_folder = Tree::Working { root: folder.path().to_owned(), git: false }.listing().unwrap();
+        for name in names {
+            assert_eq!((of_git[name].as_str(), of_folder[name].as_str()), (HELLO, HELLO), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_strangers_repository_names_is_run() {
+        let folder = repository();
+        let root = folder.path();
+        let mark = root.join("ignored");
+        fs::remove_file(&mark).unwrap();
+        let evil = format!("echo run >> '{}'; cat", mark.display());
+        let keys = ["filter.evil.clean", "filter.e=v.clean", "core.fsmonitor", "diff.external", "diff.evil.command", "diff.evil.textconv"];
+        for key in keys {
+            git(root, &["config", key, &evil]).unwrap();
+        }
+        git(root, &["config", "filter.p.process", &evil]).unwrap();
+        git(root, &["config", "filter.p.required", "true"]).unwrap();
+        fs::write(root.join(".git/info/attributes"), "a filter=evil diff=evil\nnew filter=e=v\n.gitignore filter=p\n").unwrap();
+        for (name, text) in [("a", "other\n"), (".gitignore", "ignored\n\n")] {
+            fs::write(root.join(name), text).unwrap();
+        }
+        let tree = Tree::around(root);
+        assert_eq!(tree.listing().unwrap()["new"], HELLO);
+        assert_eq!(tree.changed("HEAD").unwrap(), [".gitignore", "a", "gone", "new"]);
+        assert!(!mark.exists(), "{}", fs::read_to_string(&mark).unwrap());
     }
 
     #[test]
