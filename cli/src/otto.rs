@@ -1,15 +1,12 @@
 //! The root of the command line.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
-    command::{Terminal, cancel, check, explain, explain_error, fmt, log, lsp, runs, show},
+    command::{Terminal, cancel, check, complain, explain, explain_error, fmt, log, lsp, runs, show},
     demo, hook, run, serve, up,
 };
 
@@ -115,7 +112,7 @@ fn openapi() -> anyhow::Result<ExitCode> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    let _closed = writeln!(io::stderr(), "otto: {error:#}");
+    complain(error);
     ExitCode::FAILURE
 }
 

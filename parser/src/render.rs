@@ -3,7 +3,7 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use model::diagnostic::{Diagnostic, Severity};
 
-use crate::Code;
+use crate::{Code, explain::printable};
 
 /// Columns of a line that is shown; longer ones are cut around the mark.
 const WIDTH: usize = 140;
@@ -16,6 +16,7 @@ const CONTEXT_BYTES_MAX: usize = 4096;
 /// The diagnostic as it is printed, without a line break at its end. `source` is the file's bytes; with other bytes the marks are wrong,
 /// and nothing else. `colour` adds ANSI escapes.
 pub fn render(diagnostic: &Diagnostic, source: &[u8], colour: bool) -> String {
+    let file = printable(&diagnostic.file);
     let masked = masked(diagnostic, source);
     let source = masked.as_deref().unwrap_or(source);
     let level = match diagnostic.severity {
@@ -27,9 +28,9 @@ pub fn render(diagnostic: &Diagnostic, source: &[u8], colour: bool) -> String {
     if let Some(excerpt) = &excerpt {
         let mark = AnnotationKind::Primary.span(excerpt.start..excerpt.end);
         let mark = if diagnostic.label.is_empty() { mark } else { mark.label(&diagnostic.label) };
-        group = group.element(Snippet::source(excerpt.text).line_start(excerpt.line).path(&diagnostic.file).annotation(mark));
+        group = group.element(Snippet::source(excerpt.text).line_start(excerpt.line).path(&file).annotation(mark));
     } else {
-        let origin = annotate_snippets::Origin::path(&diagnostic.file).line(diagnostic.line).char_column(diagnostic.column);
+        let origin = annotate_snippets::Origin::path(&file).line(diagnostic.line).char_column(diagnostic.column);
         group = group.element(origin);
     }
     if !diagnostic.help.is_empty() {

@@ -14,8 +14,8 @@ use model::{
     diagnostic::{Diagnostic, Severity},
 };
 
-use super::Terminal;
-use crate::pipeline::{ContextArgs, PIPELINE_FILE, Pipeline, Planned};
+use super::{Terminal, complain};
+use crate::pipeline::{ContextArgs, PIPELINE_FILE, Pipeline, Planned, above};
 
 /// The folder of a repository's further pipelines.
 const PIPELINES_FOLDER: &str = ".otto";
@@ -27,7 +27,7 @@ const PIPELINE_ENDING: &str = "otto";
 /// Prints what is wrong with each, where, and how to mend it. Ends with 0 if all are right, and with 1 if one is not.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The files [default: Ottofile and .otto/*.otto]
+    /// The files [default: Ottofile and .otto/*.otto]; `-` is standard input
     files: Vec<PathBuf>,
     /// How
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -53,8 +53,16 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut all_right = true;
     let mut found = Vec::new();
     for file in &files {
-        let pipeline = Pipeline::open(file)?;
-        let planned = pipeline.plan(&args.context, EventKind::Push)?;
+        let planned = Pipeline::open(file).and_then(|pipeline| Ok((pipeline.plan(&args.context, EventKind::Push)?, pipeline)));
+        let (planned, pipeline) = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                // The others are looked at all the same.
+                complain(&error);
+                all_right = false;
+                continue;
+            }
+        };
         all_right &= planned.plan.is_some();
         match args.format {
             Format::Text => terminal.print(&text(&pipeline, &planned, terminal.colour)?)?,
@@ -82,7 +90,8 @@ fn pipelines(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if main.exists() {
         found.insert(0, main);
     }
-    ensure!(!found.is_empty(), "there is no {PIPELINE_FILE} here, and no pipeline in {PIPELINES_FOLDER}: name a file");
+    let above = above(Path::new(PIPELINE_FILE)).map_or_else(String::new, |above| format!(", such as {}", above.display()));
+    ensure!(!found.is_empty(), "there is no {PIPELINE_FILE} here, and no pipeline in {PIPELINES_FOLDER}: name a file{above}");
     Ok(found)
 }
 
@@ -90,7 +99,7 @@ fn text(pipeline: &Pipeline, planned: &Planned, colour: bool) -> anyhow::Result<
     let mut paragraphs = Vec::new();
     pipeline.complain(planned, &mut paragraphs, colour)?;
     let mut text = String::from_utf8(paragraphs)?;
-    let file = pipeline.shown(&pipeline.path);
+    let file = parser::explain::printable(&pipeline.shown(&pipeline.path));
     match &planned.plan {
         Some((document, _)) => {
             let stages = document.plan().stages.len();
@@ -170,6 +179,15 @@ mod tests {
         assert!(!right && text.starts_with("::error file=a%2Cb%3Ac.otto,line=2,col=27,endColumn=30,title=E0401::"), "{text}");
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert_eq!(escaped("50%\r\n::error::x"), "50%25%0D%0A::error::x");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("Ottofile"), "pipeline {}").unwrap();
+        let files = ["missing", "Ottofile"].map(|name| folder.path().join(name)).to_vec();
+        let args = CheckArgs { files, format: Format::Json, context: ContextArgs::default() };
+        assert_eq!(run(&args).unwrap(), ExitCode::FAILURE);
     }
 
     #[test]

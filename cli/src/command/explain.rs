@@ -21,7 +21,7 @@ use crate::{
 /// Explain what a pipeline file will do, before anything is done
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The file
+    /// The file; `-` is standard input
     #[arg(default_value = PIPELINE_FILE)]
     file: PathBuf,
     /// How
@@ -89,7 +89,7 @@ fn side(named: &str, context: &ContextArgs) -> anyhow::Result<Option<PlanDocumen
             if bytes.first() == Some(&b'{') {
                 return PlanDocument::read(&bytes).map(Some).with_context(|| format!("{named} is no plan"));
             }
-            Pipeline::open(file)?
+            Pipeline::of(file, bytes)?
         }
     };
     let planned = pipeline.plan(context, EventKind::Push)?;

@@ -15,4 +15,4 @@ pub mod show;
 mod terminal;
 mod text;
 
-pub use terminal::{Terminal, Unheard};
+pub use terminal::{Terminal, Unheard, complain};

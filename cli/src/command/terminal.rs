@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 
+use parser::explain::printable;
 use service::settings::Settings;
 
 /// Standard output, locked, and whether it shows colours.
@@ -54,9 +55,25 @@ pub(super) fn or_closed(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Tells what went wrong on standard error. Names of files and what git says of them may have been written by anybody.
+pub fn complain(error: &anyhow::Error) {
+    let _closed = writeln!(io::stderr(), "{}", complaint(error));
+}
+
+fn complaint(error: &anyhow::Error) -> String {
+    let told: Vec<String> = format!("{error:#}").lines().map(printable).collect();
+    format!("otto: {}", told.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_file_does_not_steer_the_terminal() {
+        let error = anyhow::anyhow!("two\nlines").context("cannot read a\u{1b}]0;b\u{7}");
+        assert_eq!(complaint(&error), "otto: cannot read a\\u{1b}]0;b\\u{7}: two\nlines");
+    }
 
     #[test]
     fn what_nobody_reads_any_more_is_no_error() {

@@ -23,7 +23,7 @@ use parser::{Changed, PlanInput, Planning};
 use self::tree::Tree;
 
 pub use context::ContextArgs;
-pub use tree::read;
+pub use tree::{STDIN, above, read};
 
 /// The pipeline file of a folder that names none.
 pub const PIPELINE_FILE: &str = "Ottofile";
@@ -56,10 +56,21 @@ pub struct Planned {
 }
 
 impl Pipeline {
-    /// A file of the working tree.
+    /// A file of the working tree, or standard input.
     pub fn open(file: &Path) -> anyhow::Result<Self> {
-        let source = read(file)?;
-        let path = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
+        Self::of(file, read(file)?)
+    }
+
+    /// A file of the working tree that was read. What is no regular file, such as a pipe, stands in the current folder.
+    pub fn of(file: &Path, source: Vec<u8>) -> anyhow::Result<Self> {
+        let doing = || format!("cannot read {}", file.display());
+        let path = match file.canonicalize() {
+            Ok(path) if path.is_file() && file != Path::new(STDIN) => path,
+            Ok(_) | Err(_) => {
+                let folder = current_dir().and_then(|folder| folder.canonicalize()).with_context(doing)?;
+                folder.join(file.file_name().with_context(doing)?)
+            }
+        };
         let folder = path.parent().context("a file is in a folder")?;
         let tree = Tree::around(folder);
         let path =
@@ -202,6 +213,28 @@ mod tests {
         let printed = String::from_utf8(printed).unwrap();
         let paragraphs = printed.matches("\n\n").count();
         assert!(paragraphs > 1 && paragraphs == planned.diagnostics.len() && printed.ends_with("\n\n"), "{printed}");
+    }
+
+    #[test]
+    fn a_file_name_does_not_steer_the_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a\u{1b}[31m.otto");
+        for source in ["pipeline { stage 'A' { steps { shh 'a' } } }", ""] {
+            fs::write(&file, source).unwrap();
+            let pipeline = Pipeline::open(&file).unwrap();
+            let planned = pipeline.plan(&ContextArgs::default(), EventKind::Manual).unwrap();
+            let mut printed = Vec::new();
+            pipeline.complain(&planned, &mut printed, false).unwrap();
+            let printed = String::from_utf8(printed).unwrap();
+            assert!(printed.contains("a\\u{1b}[31m.otto:1:") && !printed.contains('\u{1b}'), "{printed}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_a_file_of_the_current_folder() {
+        let pipeline = Pipeline::of(Path::new("/dev/null"), b"pipeline {}".to_vec()).unwrap();
+        assert!(pipeline.root().join(&pipeline.path).starts_with(current_dir().unwrap().ancestors().last().unwrap()));
+        assert!(pipeline.path.ends_with("null") && Pipeline::of(Path::new("-"), Vec::new()).unwrap().path.ends_with('-'));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    env::current_dir,
     fs::{self, File},
-    io::Read as _,
+    io::{self, Read as _},
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
 };
@@ -15,6 +16,8 @@ use model::planning::Listing;
 
 use super::git::{git, git_set, git_with, paths, quoted, without_own_filters};
 
+/// The name of standard input.
+pub const STDIN: &str = "-";
 /// Bytes of one file that are read; the parser's own limits are far below.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -108,12 +111,33 @@ impl Tree {
 }
 
 /// The bytes of a file that may be no pipeline file at all: a device never ends, and says that it is empty.
+///
+/// `-` is standard input.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let doing = || format!("cannot read {}", path.display());
+    let doing = || match above(path) {
+        Some(above) => format!("cannot read {} (there is {})", path.display(), above.display()),
+        None => format!("cannot read {}", path.display()),
+    };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).with_context(doing)?;
+    let reading = if path == Path::new(STDIN) {
+        io::stdin().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+    };
+    reading.with_context(doing)?;
     ensure!(bytes.len() as u64 <= FILE_BYTES_MAX, "{} has over {FILE_BYTES_MAX} bytes: is it a pipeline file?", path.display());
     Ok(bytes)
+}
+
+/// The nearest file of this name above the current folder, for who is in a folder of the repository, and not in its first one.
+pub fn above(name: &Path) -> Option<PathBuf> {
+    if name.exists() || name.components().count() != 1 {
+        return None;
+    }
+    let folder = current_dir().ok()?;
+    let root = folder.ancestors().position(|folder| folder.join(".git").exists())?;
+    let mut ups = (1..=root).map(|ups| std::iter::repeat_n(Component::ParentDir, ups).collect::<PathBuf>().join(name));
+    ups.find(|path| path.is_file())
 }
 
 /// The blob of `<mode> <type> <id> <size>\t<path>` if it is a regular file at `path` that is small enough.

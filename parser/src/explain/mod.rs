@@ -34,6 +34,7 @@ use serde::Serialize;
 
 pub use diff::diff;
 pub use picture::{dot, graph_of, svg};
+pub use text::printable;
 
 use facts::Paths;
 use text::Paper;

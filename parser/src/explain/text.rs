@@ -130,8 +130,8 @@ const NAMES_MAX: usize = 8;
 /// Stages that a line stands for and that are all named.
 const BESIDE_MAX: usize = 3;
 
-/// What is shown must be what will run: what [`is_hidden`] is written as an escape.
-pub(super) fn printable(text: &str) -> String {
+/// A text in which nothing steers a terminal or hides: what is shown must be what will run, so such characters are written as escapes.
+pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         shown.push_str(text);
