@@ -31,6 +31,36 @@ fn hear(out: &mut BufReader<ChildStdout>) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
+/// A server that has heard who the editor is.
+fn start() -> (Child, BufReader<ChildStdout>) {
+    let mut otto = Command::new(env!("CARGO_BIN_EXE_otto"));
+    let mut otto = otto.arg("lsp").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut out = BufReader::new(otto.stdout.take().unwrap());
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "capabilities": {} } }));
+    hear(&mut out);
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "method": "initialized", "params": {} }));
+    (otto, out)
+}
+
+#[test]
+fn an_end_without_goodbye_is_told_by_the_exit_code() {
+    let (mut otto, _out) = start();
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "method": "exit" }));
+    assert_eq!(otto.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn what_is_asked_after_the_goodbye_is_refused_and_harms_nothing() {
+    let (mut otto, mut out) = start();
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "id": 2, "method": "shutdown" }));
+    assert_eq!(hear(&mut out)["result"], Value::Null);
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "method": "textDocument/didSave", "params": {} }));
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "id": 3, "method": "textDocument/hover", "params": {} }));
+    assert_eq!(hear(&mut out)["error"]["code"], json!(-32600));
+    say(&mut otto, &json!({ "jsonrpc": "2.0", "method": "exit" }));
+    assert!(otto.wait().unwrap().success());
+}
+
 #[test]
 fn an_editor_starts_it_hears_of_a_mistake_and_ends_it() {
     let folder = tempfile::tempdir().unwrap();

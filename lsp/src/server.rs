@@ -13,9 +13,9 @@ use lsp_types::{
     PublishDiagnosticsParams, Range, SaveOptions, ServerCapabilities, ServerInfo, TextDocumentSyncCapability, TextDocumentSyncKind,
     TextDocumentSyncOptions, TextDocumentSyncSaveOptions, TextEdit, Uri,
     notification::{
-        DidChangeTextDocument, DidCloseTextDocument, DidOpenTextDocument, DidSaveTextDocument, Notification as _, PublishDiagnostics,
+        DidChangeTextDocument, DidCloseTextDocument, DidOpenTextDocument, DidSaveTextDocument, Exit, Notification as _, PublishDiagnostics,
     },
-    request::{Completion, DocumentSymbolRequest, Formatting, GotoDefinition, HoverRequest, Request as _},
+    request::{Completion, DocumentSymbolRequest, Formatting, GotoDefinition, HoverRequest, Request as _, Shutdown},
 };
 use model::diagnostic::{Diagnostic as Found, Severity};
 use serde::de::DeserializeOwned;
@@ -43,6 +43,9 @@ pub enum Error {
     /// The editor's first message does not read.
     #[error("reading what the editor said of itself")]
     Initialize(#[source] serde_json::Error),
+    /// The protocol wants that this is told apart from an end in order.
+    #[error("the editor ended the server without shutting it down")]
+    NoGoodbye,
     /// The pipes broke.
     #[error("speaking with the editor")]
     Pipes(#[source] std::io::Error),
@@ -106,6 +109,7 @@ struct Server<'c> {
 
 impl Server<'_> {
     fn run(&mut self) -> Result<(), Error> {
+        let mut goodbye = false;
         loop {
             let message = if self.changed.is_empty() {
                 self.connection.receiver.recv().ok()
@@ -124,12 +128,21 @@ impl Server<'_> {
                 // The editor has gone without goodbye.
                 None => return Ok(()),
                 Some(Message::Request(request)) => {
-                    if self.connection.handle_shutdown(&request)? {
-                        return Ok(());
-                    }
-                    let response = self.answer(request);
+                    let response = if goodbye {
+                        Response::new_err(request.id, ErrorCode::InvalidRequest as i32, "the server is shut down".to_owned())
+                    } else if request.method == Shutdown::METHOD {
+                        goodbye = true;
+                        self.changed.clear();
+                        Response::new_ok(request.id, ())
+                    } else {
+                        self.answer(request)
+                    };
                     self.send(Message::Response(response));
                 }
+                Some(Message::Notification(notification)) if notification.method == Exit::METHOD => {
+                    return if goodbye { Ok(()) } else { Err(Error::NoGoodbye) };
+                }
+                Some(Message::Notification(_)) if goodbye => {}
                 Some(Message::Notification(notification)) => self.note(notification),
                 Some(Message::Response(_)) => {}
             }

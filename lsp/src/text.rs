@@ -3,18 +3,27 @@
 use lsp_types::{Position, Range};
 use model::diagnostic::Span;
 
+/// Bytes from one mark to the next: so many are looked at for a position, however long its line is.
+const MARK_BYTES: usize = 256;
+
 /// A text with the beginnings of its lines.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
     source: String,
     starts: Vec<usize>,
+    /// The UTF-16 units before each multiple of [`MARK_BYTES`]: a file may be one line, with thousands of places in it.
+    marks: Vec<u32>,
 }
 
 impl Text {
     pub(crate) fn new(source: String) -> Self {
         let after_breaks = source.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place + 1);
         let starts = std::iter::once(0).chain(after_breaks).collect();
-        Self { source, starts }
+        let mut marks = vec![0];
+        for chunk in source.as_bytes().chunks(MARK_BYTES) {
+            marks.push(marks.last().copied().unwrap_or(0) + units(chunk));
+        }
+        Self { source, starts, marks }
     }
 
     pub(crate) fn source(&self) -> &str {
@@ -41,9 +50,14 @@ impl Text {
     pub(crate) fn position(&self, offset: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
         let start = self.starts.get(line).copied().unwrap_or_default();
-        let before = self.source.get(start..).unwrap_or_default().char_indices().take_while(|(place, _)| start + place < offset);
-        let character = before.map(|(_, character)| utf16(character)).fold(0, u32::saturating_add);
-        Position { line: u32::try_from(line).unwrap_or(u32::MAX), character }
+        Position { line: u32::try_from(line).unwrap_or(u32::MAX), character: self.units_before(offset) - self.units_before(start) }
+    }
+
+    /// The UTF-16 units before a byte.
+    fn units_before(&self, offset: usize) -> u32 {
+        let offset = offset.min(self.source.len());
+        let mark = offset / MARK_BYTES;
+        self.marks[mark] + units(&self.source.as_bytes()[mark * MARK_BYTES..offset])
     }
 
     pub(crate) fn range(&self, span: Span) -> Range {
@@ -54,6 +68,11 @@ impl Text {
     pub(crate) fn whole(&self) -> Range {
         self.range(Span { start: 0, end: self.source.len() })
     }
+}
+
+/// The UTF-16 units of the characters that begin in these bytes of a text.
+fn units(bytes: &[u8]) -> u32 {
+    bytes.iter().map(|byte| u32::from(byte & 0xC0 != 0x80) + u32::from(*byte >= 0xF0)).sum()
 }
 
 fn utf16(character: char) -> u32 {
@@ -73,6 +92,14 @@ mod tests {
             assert_eq!(text.offset(position), offset, "{position:?}");
         }
         assert_eq!(text.offset(Position { line: 0, character: 99 }), 8);
+        for length in [255, 256, 257, 512, 1024] {
+            let source = "aä😀".repeat(length);
+            let text = Text::new(source.clone());
+            for (offset, _) in source.char_indices().step_by(7).chain([(source.len(), ' ')]) {
+                let character = u32::try_from(source[..offset].encode_utf16().count()).unwrap();
+                assert_eq!(text.position(offset), Position { line: 0, character }, "{offset} of {length}");
+            }
+        }
         assert_eq!(text.offset(Position { line: 9, character: 0 }), 12);
     }
 }

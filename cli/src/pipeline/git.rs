@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use service::settings::Settings;
 
 /// What git prints, or why it failed.
 pub(super) fn git(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
@@ -74,7 +75,7 @@ pub(super) fn quoted(path: &str) -> String {
     for character in path.chars() {
         match character {
             '"' | '\\' => quoted.extend(['\\', character]),
-            control if control.is_ascii_control() => quoted.push_str(&format!("\\{:03o}", u32::from(control))),
+            control if control.is_ascii_control() => quoted.extend(format!("\\{:03o}", u32::from(control)).chars()),
             other => quoted.push(other),
         }
     }
@@ -109,7 +110,7 @@ fn command(root: &Path, arguments: &[&str]) -> Command {
 
 /// Git with settings, after those that this process was given for it. `-c` could not take a key with an equals sign.
 fn set(mut command: Command, settings: &[(String, String)]) -> Command {
-    let given = std::env::var("GIT_CONFIG_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0_usize);
+    let given = Settings::from_environment().optional("GIT_CONFIG_COUNT").unwrap_or(0_usize);
     for (place, (key, value)) in (given..).zip(settings) {
         command.env(format!("GIT_CONFIG_KEY_{place}"), key).env(format!("GIT_CONFIG_VALUE_{place}"), value);
     }

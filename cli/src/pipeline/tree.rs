@@ -267,7 +267,9 @@ mod tests {
     fn names_with_line_breaks_and_quotes_are_names() {
         let folder = repository();
         let names = ["\"q", "a\nb", "cr\r", "back\\slash", "sp ace", "tab\t"];
-        names.iter().for_each(|name| fs::write(folder.path().join(name), "hello\n").unwrap());
+        for name in names {
+            fs::write(folder.path().join(name), "hello\n").unwrap();
+        }
         let of_git = Tree::around(folder.path()).listing().unwrap();
         let of_folder = Tree::Working { root: folder.path().to_owned(), git: false }.listing().unwrap();
         for name in names {
