@@ -168,6 +168,11 @@ impl Workspace {
     }
 }
 
+/// A value for each parameter that a file declares without a default, for who asks whether the file is right, and not for a run.
+pub fn stand_ins(source: &str) -> BTreeMap<String, String> {
+    given(&Index::of(source).parameters)
+}
+
 /// A value for each parameter that has no default: an editor does not know what a run will be given.
 fn given(parameters: &[Declared]) -> BTreeMap<String, String> {
     let value = |parameter: &Declared| match parameter.settings.get("type").map(String::as_str) {

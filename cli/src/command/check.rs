@@ -24,7 +24,7 @@ const PIPELINE_ENDING: &str = "otto";
 
 /// Check pipeline files
 ///
-/// Prints what is wrong with each, where, and how to mend it. Ends with 0 if all are right, and with 1 if one is not.
+/// Prints what is wrong with each, where, and how to mend it; parameters that only a run is given are no mistake. Ends with 0 if all are right, and with 1 if one is not.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The files [default: Ottofile and .otto/*.otto]; `-` is standard input
@@ -53,9 +53,9 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut all_right = true;
     let mut found = Vec::new();
     for file in &files {
-        let planned = Pipeline::open(file).and_then(|pipeline| Ok((pipeline.plan(&args.context, EventKind::Push)?, pipeline)));
-        let (planned, pipeline) = match planned {
-            Ok(planned) => planned,
+        let opened = Pipeline::open(file).and_then(|pipeline| Ok((planned(&pipeline, &args.context)?, pipeline)));
+        let ((planned, missing), pipeline) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 // The others are looked at all the same.
                 complain(&error);
@@ -65,7 +65,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         };
         all_right &= planned.plan.is_some();
         match args.format {
-            Format::Text => terminal.print(&text(&pipeline, &planned, terminal.colour)?)?,
+            Format::Text => terminal.print(&text(&pipeline, &planned, &missing, terminal.colour)?)?,
             Format::Json => found.extend(planned.diagnostics),
             Format::Github => terminal.print(&annotations(&pipeline, &planned))?,
         }
@@ -74,6 +74,19 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         terminal.print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     }
     Ok(if all_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The plan of a file. That a run has to be given parameters makes no file wrong: values stand in for them, the plan is none of a run, and
+/// their names are told.
+fn planned(pipeline: &Pipeline, context: &ContextArgs) -> anyhow::Result<(Planned, Vec<String>)> {
+    let planned = pipeline.plan(context, EventKind::Push)?;
+    if !planned.diagnostics.iter().any(|diagnostic| diagnostic.code == parser::Code::MissingParameter.as_str()) {
+        return Ok((planned, Vec::new()));
+    }
+    let missing = lsp::stand_ins(&String::from_utf8_lossy(&pipeline.source));
+    let again = pipeline.plan(&context.with_missing(missing), EventKind::Push)?;
+    let stand_ins = again.context.parameters.keys().filter(|name| !planned.context.parameters.contains_key(*name)).cloned().collect();
+    Ok((again, stand_ins))
 }
 
 /// The pipeline files of a folder.
@@ -95,7 +108,7 @@ fn pipelines(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn text(pipeline: &Pipeline, planned: &Planned, colour: bool) -> anyhow::Result<String> {
+fn text(pipeline: &Pipeline, planned: &Planned, missing: &[String], colour: bool) -> anyhow::Result<String> {
     let mut paragraphs = Vec::new();
     pipeline.complain(planned, &mut paragraphs, colour)?;
     let mut text = String::from_utf8(paragraphs)?;
@@ -104,7 +117,12 @@ fn text(pipeline: &Pipeline, planned: &Planned, colour: bool) -> anyhow::Result<
         Some((document, _)) => {
             let stages = document.plan().stages.len();
             let plural = if stages == 1 { "" } else { "s" };
-            writeln!(text, "{file}: {stages} stage{plural}, plan {}", document.digest())?;
+            if missing.is_empty() {
+                writeln!(text, "{file}: {stages} stage{plural}, plan {}", document.digest())?;
+            } else {
+                let named: Vec<String> = missing.iter().map(|name| format!("--param {}=…", parser::explain::printable(name))).collect();
+                writeln!(text, "{file}: {stages} stage{plural}; its plan needs {}", named.join(" "))?;
+            }
         }
         None => writeln!(text, "{file}: refused")?,
     }
@@ -157,7 +175,7 @@ mod tests {
     }
 
     fn for_people(pipeline: &Pipeline, planned: &Planned) -> String {
-        text(pipeline, planned, false).unwrap()
+        text(pipeline, planned, &[], false).unwrap()
     }
 
     #[test]
@@ -179,6 +197,24 @@ mod tests {
         assert!(!right && text.starts_with("::error file=a%2Cb%3Ac.otto,line=2,col=27,endColumn=30,title=E0401::"), "{text}");
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert_eq!(escaped("50%\r\n::error::x"), "50%25%0D%0A::error::x");
+    }
+
+    #[test]
+    fn a_file_is_right_without_the_values_that_a_run_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gem.blueprint");
+        let check = |source: &str| {
+            fs::write(&path, source).unwrap();
+            let pipeline = Pipeline::open(&path).unwrap();
+            let (planned, missing) = planned(&pipeline, &ContextArgs::default()).unwrap();
+            let told = text(&pipeline, &planned, &missing, false).unwrap();
+            assert!(planned.plan.is_none() || told.ends_with("1 stage; its plan needs --param c=… --param n=… --param v=…\n"), "{told}");
+            planned.diagnostics.into_iter().map(|found| found.code).collect::<Vec<_>>()
+        };
+        let parameters = "parameters { v { type = string } n { type = number } c { type = choice options = ['a', 'b'] } }";
+        let right = "{ plan { stage 'x' { env { V = params.v } steps [ sh 'a' ] } } }".replacen('{', &format!("{{ {parameters} "), 1);
+        assert_eq!(check(&format!("blueprint {right}")), [""; 0]);
+        assert_eq!(check(&format!("blueprint {}", right.replace("sh 'a'", "shh 'a'"))), ["E0401"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The facts that a plan is made for: as the command line gives them, else as the repository has them.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
@@ -67,6 +67,14 @@ impl From<Event> for EventKind {
 }
 
 impl ContextArgs {
+    /// These, with a value for each parameter that has none.
+    #[must_use]
+    pub fn with_missing(&self, values: BTreeMap<String, String>) -> Self {
+        let is_missing = |name: &String| !self.parameters.iter().any(|(given, _)| given == name);
+        let missing = values.into_iter().filter(|(name, _)| is_missing(name));
+        Self { parameters: missing.chain(self.parameters.clone()).collect(), ..self.clone() }
+    }
+
     /// The paths that were given for what changed.
     pub(super) fn changed(&self) -> Option<&[String]> {
         self.changed.as_deref()
