@@ -24,7 +24,8 @@ const PIPELINE_ENDING: &str = "otto";
 
 /// Check pipeline files
 ///
-/// Prints what is wrong with each, where, and how to mend it; parameters that only a run is given are no mistake. Ends with 0 if all are right, and with 1 if one is not.
+/// Prints what is wrong with each, where, and how to mend it. Parameters that only a run is given are no mistake. Ends with 0 if all are
+/// right, and with 1 if one is not.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The files [default: Ottofile and .otto/*.otto]; `-` is standard input
