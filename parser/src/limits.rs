@@ -73,9 +73,9 @@ pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// Different patterns for paths in a plan. Each is held against every path of the commit, or against all that changed.
 pub const PATH_PATTERNS_MAX: usize = 1_000;
-/// Steps of holding patterns against paths, and bytes of paths that `files` reads: about a second of work. A pattern costs a step for each
-/// path that begins as it does, and for one that also ends so, as much as both are long.
-pub const PATH_STEPS_MAX: usize = 200_000_000;
+/// Steps of holding patterns against paths, and bytes of paths that `files` reads: about a second of work. A pattern costs a few steps
+/// for each path that begins as it does, and for one that also ends so, as much as both are long.
+pub const PATH_STEPS_MAX: usize = 50_000_000;
 
 /// Bytes of a text in JSON, with its quotes and a comma or colon.
 pub(crate) fn json_bytes(text: &str) -> usize {

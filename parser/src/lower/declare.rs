@@ -239,6 +239,7 @@ impl Lowering<'_, '_> {
             self.left_out(LeftOut { path, condition: skip.condition }, span);
             return None;
         }
+        body.settings.gates.read();
         // What stands in a group is told apart by the group's name.
         let suffixes = std::mem::take(&mut self.suffixes);
         self.groups.push(text);

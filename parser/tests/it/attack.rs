@@ -195,3 +195,40 @@ fn patterns_are_held_against_as_many_paths_as_takes_a_second() {
     let skip = document.plan().stages[0].skipped.clone().unwrap();
     assert!(skip.because.starts_with("services/a0/b0/file-0.rs changed"), "{}", skip.because);
 }
+
+#[test]
+fn of_very_many_makers_the_last_one_is_found_soon() {
+    let groups = |count: usize, order: &str| {
+        let cache = |word: &str| times(40, |place| if word.is_empty() { format!("c{place} = ['x'] ") } else { format!("use c{place} ") });
+        let stages = times(count, |place| format!("stage '{place}' {{ }} "));
+        let (made, used) = (cache(""), cache("use"));
+        format!("pipeline {{ {order} stage 'm' {{ cache {{ {made} }} {stages} }} stage 'u' {{ cache {{ {used} }} {stages} }} }}")
+    };
+    let document = planned(&groups(2_400, ""));
+    let last = &document.plan().stages[2_399];
+    assert!(document.plan().stages[2_400..].iter().all(|stage| stage.uses.iter().all(|used| used.from == last.id)));
+    assert_eq!(refused(groups(2_400, "order = auto").as_bytes())[0].code, "E0309");
+    for makers in [3, 64, 65, 200] {
+        let beside = groups(makers, "").replacen("stage '0' {", "parallel { stage 'p' { } stage '0' {", 1).replacen(
+            "} stage '1'",
+            "} } stage '1'",
+            1,
+        );
+        assert!(planned(&beside).plan().stages.len() > makers, "{makers}");
+        let at_once = format!(
+            "pipeline {{ parallel {{ {} }} stage 'u' {{ cache {{ use c }} }} }}",
+            times(makers, |place| format!("stage '{place}' {{ cache {{ c = ['x'] }} }} "))
+        );
+        let found = refused(at_once.as_bytes());
+        assert!(found[0].message.starts_with(&format!("{makers} stages make")), "{}", found[0].message);
+        let near = format!(
+            "pipeline {{ order = auto {} }}",
+            times(makers, |place| format!(
+                "stage 'g{place}' {{ stage 'm' {{ cache {{ c = ['x'] }} }} stage 'u' {{ cache {{ use c }} }} }} "
+            ))
+        );
+        let plan = planned(&near);
+        let pairs = plan.plan().stages.chunks(2);
+        assert!(pairs.into_iter().all(|pair| pair[1].uses[0].from == pair[0].id), "{makers}");
+    }
+}

@@ -4,7 +4,7 @@ use model::{diagnostic::Span, manifest::StepManifest};
 
 use crate::{
     diagnostic::{Code, Finding, excerpt},
-    limits::MANIFEST_BYTES_MAX,
+    limits::{DIAGNOSTICS_MAX, MANIFEST_BYTES_MAX},
     lower::Lowering,
 };
 
@@ -51,7 +51,7 @@ impl<'a> Lowering<'_, 'a> {
             problems.insert(0, model::manifest::ManifestProblem { name: "symbol".to_owned(), message });
         }
         let sound = problems.is_empty();
-        for problem in problems {
+        for problem in problems.into_iter().take(DIAGNOSTICS_MAX) {
             refuse(place_of(text, &problem.name), format!("`{}`: {}", excerpt(&problem.name), problem.message));
         }
         sound.then_some(manifest)

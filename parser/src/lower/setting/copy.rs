@@ -98,7 +98,8 @@ impl Lowering<'_, '_> {
         from: &mut Vec<From>,
         mut read: impl FnMut(&mut Self, &Layer<'_>),
     ) {
-        if block.kind.iter().any(|item| matches!(&item.kind, ItemKind::Entry(entry) if is_from(entry))) {
+        let copies = block.kind.iter().any(|item| matches!(&item.kind, ItemKind::Entry(entry) if is_from(entry)));
+        if copies && self.expanded(0, block.span) {
             let stages = self.stages_of_file();
             let mut walk =
                 Walk { stages: &stages, way: vec![(block.span, None)], seen: BTreeSet::new(), copied: Vec::new(), direct: Vec::new() };

@@ -81,6 +81,13 @@ pub(super) struct Gates {
     written: BTreeMap<gate::ConditionPlace, Vec<Item>>,
 }
 
+impl Gates {
+    /// Drops what was needed only to read them.
+    pub(super) fn read(&mut self) {
+        self.written.clear();
+    }
+}
+
 /// A block that is copied: `runtime { from 'Build' }`.
 #[derive(Debug, Clone)]
 pub(super) struct From {

@@ -1,7 +1,7 @@
 //! Who makes what a stage uses: caches, artifacts and variables of the run. Without an order, each use is an edge; in order, the maker
 //! must be waited for already.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use model::{
     diagnostic::Span,
@@ -186,15 +186,14 @@ impl Wiring<'_, '_, '_> {
     /// The stages that make what a stage uses, where nothing is in order: the nearest ones. What is wrong is told.
     fn makers_of(&mut self, stage: usize, used: &Use, makers: &Makers) -> Vec<usize> {
         let all = makers.get(used.thing, &used.name);
-        let others: Vec<usize> = all.iter().copied().filter(|maker| *maker != stage).collect();
-        if others.is_empty() {
+        if all.iter().all(|maker| *maker == stage) {
             self.nothing_makes(used, all, makers);
             return Vec::new();
         }
         if used.thing == Thing::Artifact {
-            return others;
+            return all.iter().copied().filter(|maker| *maker != stage).collect();
         }
-        let nearest = self.nearest(stage, others);
+        let nearest = self.nearest_in_order(stage, all);
         if let [maker] = nearest.as_slice() {
             self.takes_cache(stage, *maker, used);
             return nearest;
@@ -224,18 +223,17 @@ impl Wiring<'_, '_, '_> {
         if users.is_empty() {
             return;
         }
-        let before = Ancestors::of(&self.laid, order);
+        let mut before = Ancestors::of(&self.laid, order);
         for (stage, uses) in users {
             for used in uses {
-                self.used_in_order(stage, &used, makers, &before);
+                self.used_in_order(stage, &used, makers, &mut before);
             }
         }
     }
 
-    fn used_in_order(&mut self, stage: usize, used: &Use, makers: &Makers, before: &Ancestors) {
+    fn used_in_order(&mut self, stage: usize, used: &Use, makers: &Makers, before: &mut Ancestors) {
         let all = makers.get(used.thing, &used.name);
-        let waited: Vec<usize> = all.iter().copied().filter(|maker| before.has(stage, *maker)).collect();
-        let Some(last) = waited.iter().copied().max_by_key(|maker| before.position[*maker]) else {
+        let Some(last) = before.last_of(stage, (used.thing, &used.name), all) else {
             let own = used.thing == Thing::Artifact && all.contains(&stage);
             match all.iter().find(|maker| **maker != stage) {
                 _ if own => {}
@@ -248,8 +246,9 @@ impl Wiring<'_, '_, '_> {
         if let Some(dropper) = makers.droppers(used).iter().find(dropped) {
             return self.dropped_before(used, *dropper);
         }
-        let at_once: Vec<usize> = waited.iter().copied().filter(|maker| *maker != last && !before.has(last, *maker)).collect();
-        if !at_once.is_empty() && used.thing != Thing::Artifact {
+        if used.thing != Thing::Artifact && before.has_beside(stage, last, (used.thing, &used.name), all) {
+            let is_beside = |maker: &usize| *maker != last && before.has(stage, *maker) && !before.has(last, *maker);
+            let at_once: Vec<usize> = all.iter().copied().filter(is_beside).collect();
             return self.several_make(used, &[&at_once[..], &[last]].concat());
         }
         self.takes_cache(stage, last, used);
@@ -339,13 +338,19 @@ impl Wiring<'_, '_, '_> {
     }
 }
 
-/// For each stage, all that it waits for, directly or through others: a bit for each. At the limits of stages and edges these are 3 MB and
-/// eight million words of work.
+/// Makers of one thing that are looked at one by one; of more, the bits are.
+const FEW_MAKERS: usize = 64;
+
+/// For each stage, all that it waits for, directly or through others: a bit for each, by its place in the order. At the limits of stages and
+/// edges these are 3 MB and eight million words of work.
 struct Ancestors {
     words: usize,
     bits: Vec<u64>,
-    /// Where each stage stands in the order.
+    /// Where each stage stands in the order, and the stages in this order.
     position: Vec<usize>,
+    order: Vec<usize>,
+    /// The bits of those that make something, where they are many.
+    makers: BTreeMap<(Thing, String), Rc<[u64]>>,
 }
 
 impl Ancestors {
@@ -355,14 +360,16 @@ impl Ancestors {
         for (place, stage) in order.iter().enumerate() {
             position[*stage] = place;
         }
-        let mut ancestors = Self { words, bits: vec![0; words * laid.len()], position };
+        let bits = vec![0; words * laid.len()];
+        let mut ancestors = Self { words, bits, position, order: order.to_vec(), makers: BTreeMap::new() };
         for stage in order {
             for edge in &laid[*stage].edges {
                 for word in 0..words {
                     let first = ancestors.bits[edge.first * words + word];
                     ancestors.bits[*stage * words + word] |= first;
                 }
-                ancestors.bits[*stage * words + edge.first / 64] |= 1 << (edge.first % 64);
+                let place = ancestors.position[edge.first];
+                ancestors.bits[*stage * words + place / 64] |= 1 << (place % 64);
             }
         }
         ancestors
@@ -370,6 +377,49 @@ impl Ancestors {
 
     /// Whether `stage` waits for `first`.
     fn has(&self, stage: usize, first: usize) -> bool {
-        self.bits[stage * self.words + first / 64] >> (first % 64) & 1 == 1
+        let place = self.position[first];
+        self.bits[stage * self.words + place / 64] >> (place % 64) & 1 == 1
+    }
+
+    /// The bits of the stages that `stage` waits for.
+    fn row(&self, stage: usize) -> &[u64] {
+        &self.bits[stage * self.words..(stage + 1) * self.words]
+    }
+
+    fn bits_of(&mut self, thing: (Thing, &str), makers: &[usize]) -> Rc<[u64]> {
+        let key = (thing.0, thing.1.to_owned());
+        if let Some(bits) = self.makers.get(&key) {
+            return Rc::clone(bits);
+        }
+        let mut bits = vec![0; self.words];
+        for place in makers.iter().map(|maker| self.position[*maker]) {
+            bits[place / 64] |= 1_u64 << (place % 64);
+        }
+        let bits: Rc<[u64]> = bits.into();
+        self.makers.insert(key, Rc::clone(&bits));
+        bits
+    }
+
+    /// The last one in the order of those makers for which `stage` waits.
+    fn last_of(&mut self, stage: usize, thing: (Thing, &str), makers: &[usize]) -> Option<usize> {
+        if makers.len() <= FEW_MAKERS {
+            return makers.iter().copied().filter(|maker| self.has(stage, *maker)).max_by_key(|maker| self.position[*maker]);
+        }
+        let bits = self.bits_of(thing, makers);
+        let waited = self.row(stage).iter().zip(bits.iter()).map(|(waited, maker)| waited & maker);
+        let (word, waited) = waited.enumerate().rfind(|(_, waited)| *waited != 0)?;
+        self.order.get(word * 64 + 63 - waited.leading_zeros() as usize).copied()
+    }
+
+    /// Whether `stage` waits for a maker besides `last` for which that one does not wait.
+    fn has_beside(&mut self, stage: usize, last: usize, thing: (Thing, &str), makers: &[usize]) -> bool {
+        if makers.len() <= FEW_MAKERS {
+            return makers.iter().any(|maker| *maker != last && self.has(stage, *maker) && !self.has(last, *maker));
+        }
+        let bits = self.bits_of(thing, makers);
+        let place = self.position[last];
+        let own = |word: usize| if word == place / 64 { 1_u64 << (place % 64) } else { 0 };
+        let rows = self.row(stage).iter().zip(self.row(last)).zip(bits.iter()).enumerate();
+        rows.into_iter().any(|(word, ((waited, before), maker))| waited & maker & !before & !own(word) != 0)
     }
 }

@@ -45,6 +45,23 @@ impl Wiring<'_, '_, '_> {
         others.into_iter().filter(|other| shared(other) == nearest).collect()
     }
 
+    /// [`Wiring::nearest`] of stages that stand in the order in which they are written: then those that share something with this one stand
+    /// side by side, and this one among them. Where no mistake is shown any more, two of them at most.
+    pub(super) fn nearest_in_order(&self, stage: usize, others: &[usize]) -> Vec<usize> {
+        let here = &self.laid[stage].within;
+        let shared = |other: usize| self.laid[other].within.iter().zip(here.iter()).take_while(|(one, other)| one == other).count();
+        let place = others.partition_point(|other| *other < stage);
+        let (before, after) = others.split_at(place);
+        let after = after.strip_prefix(&[stage]).unwrap_or(after);
+        let nearest = before.last().into_iter().chain(after.first()).map(|other| shared(*other)).max().unwrap_or(0);
+        let count = if self.lowering.findings.is_full() { 1 } else { usize::MAX };
+        let is_near = |other: &&usize| shared(**other) == nearest;
+        let mut all: Vec<usize> = before.iter().rev().take_while(is_near).take(count).copied().collect();
+        all.reverse();
+        all.extend(after.iter().take_while(is_near).take(count));
+        all
+    }
+
     /// What a name means, from the group in which it is written outwards; else a last name that only one path has.
     fn found(&self, reference: &Reference) -> Result<Vec<usize>, Vec<String>> {
         let name = &reference.name.kind;
