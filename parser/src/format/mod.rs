@@ -41,9 +41,18 @@ fn spelled(text: &str, tree: &Tree) -> Option<String> {
     (again == formatted && has_same_comments(text, &formatted)).then_some(formatted)
 }
 
-/// Without a byte order mark, and with `\n` at the end of lines.
+/// Without a byte order mark, and with `\n` at the end of lines. Of several `\r` before a `\n` none is taken away: what is left would be the
+/// end of a line, and mean something else.
 fn normal(source: &str) -> String {
-    source.strip_prefix('\u{feff}').unwrap_or(source).replace("\r\n", "\n")
+    let mut normal = String::with_capacity(source.len());
+    let mut lines = source.strip_prefix('\u{feff}').unwrap_or(source).split("\r\n").peekable();
+    while let Some(line) = lines.next() {
+        normal.push_str(line);
+        if lines.peek().is_some() {
+            normal.push_str(if line.ends_with('\r') { "\r\n" } else { "\n" });
+        }
+    }
+    normal
 }
 
 /// The syntax tree of a source without errors.
@@ -94,6 +103,18 @@ mod tests {
                 let tree = tree(&text).unwrap();
                 assert!(spelled(&text, &tree).is_some(), "{text}\nbecomes\n{}", print::print(&text, &tree));
             }
+        }
+    }
+
+    #[test]
+    fn several_carriage_returns_are_not_worn_down_to_a_line_end() {
+        for (source, expected) in [("a\r\nb", "a\nb"), ("a\r\r\nb", "a\r\r\nb"), ("\r\n\r\n", "\n\n"), ("'\r\r\r\n'\r", "'\r\r\r\n'\r")] {
+            assert_eq!(normal(source), expected, "{source:?}");
+            assert_eq!(normal(expected), expected, "{source:?}");
+        }
+        for source in ["pipeline { env { A = 'x\r\r\ny' } }", "pipeline { /* a\r\r\n */ }", "// a\r\r\npipeline { }", "x /* \r\r\n"] {
+            let Ok(formatted) = format(source) else { continue };
+            assert_eq!(format(&formatted).as_ref(), Ok(&formatted), "{source:?}");
         }
     }
 
