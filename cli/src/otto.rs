@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
-    command::{Terminal, cancel, check, complain, explain, explain_error, fmt, log, lsp, runs, show},
+    command::{Terminal, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, runs, show},
     demo, hook, run, serve, up,
 };
 
@@ -46,6 +46,7 @@ enum Command {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Fmt(fmt::FmtArgs),
+    Lock(lock::LockArgs),
     ExplainError(explain_error::ExplainErrorArgs),
     Up(up::UpArgs),
     Runs(runs::RunsArgs),
@@ -90,6 +91,7 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Explain(args) => explain::run(&args),
             Self::Fmt(args) => fmt::run(&args),
+            Self::Lock(args) => lock::run(&args),
             Self::ExplainError(args) => explain_error::run(&args),
             Self::Up(args) => up::run(args).await,
             Self::Runs(args) => runs::run(args).await,

@@ -59,3 +59,102 @@ async fn the_same_file_has_the_same_plan_locally_and_through_the_services() {
     assert!(text.contains(digest), "`otto run` shows {digest}: {text}");
     house.end().await;
 }
+
+#[test]
+fn a_context_decides_what_is_planned() {
+    let folder = folder(
+        "parameters { target { type = choice default = 'a' options = ['a', 'b'] } }\npipeline { stage 'A' { when { branch == 'main' && changed('docs/**') && params.target == 'b' } steps [ echo 'a' ] } }",
+    );
+    let told = |arguments: &[&str]| {
+        let (code, text) = otto(folder.path(), &[&["explain", "--format", "plan"], arguments].concat());
+        assert_eq!(code, 0, "{text}");
+        text
+    };
+    let all = ["--branch", "main", "--param", "target=b", "--changed", "docs/a.md"];
+    assert!(!told(&all).contains("skipped"), "{}", told(&all));
+    for other in [
+        &all[2..],
+        &["--pr", "main:main", "--param", "target=b", "--changed", "docs/a.md"],
+        &["--branch", "main", "--changed", "src/a.rs", "--param", "target=b"],
+    ] {
+        assert!(told(other).contains("skipped"), "{other:?}");
+    }
+    let (code, text) = otto(folder.path(), &["explain", "--param", "target=c"]);
+    assert!(code == 2 && text.contains('c'), "{text}");
+}
+
+#[test]
+fn a_check_tells_people_and_programs_and_ends_with_one_where_a_file_is_refused() {
+    let folder = folder("pipeline { stage 'A' { steps [ ehco 'a' ] } }");
+    fs::create_dir(folder.path().join(".otto")).unwrap();
+    fs::write(folder.path().join(".otto/right.otto"), "pipeline { stage 'B' { steps [ echo 'b' ] } }").unwrap();
+    let (code, text) = otto(folder.path(), &["check"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("Ottofile: refused") && text.contains(".otto/right.otto: 1 stage"), "{text}");
+    let (code, json) = otto(folder.path(), &["check", "--format", "json"]);
+    let found: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (code, &found[0]["code"], &found[0]["file"], &found[0]["line"]),
+        (1, &"E0401".into(), &"Ottofile".into(), &1.into()),
+        "{json}"
+    );
+    let (code, text) = otto(folder.path(), &["check", "--format", "github"]);
+    assert!(code == 1 && text.starts_with("::error file=Ottofile,line=1,col=32,endColumn=36,title=E0401::"), "{text}");
+    assert_eq!(otto(folder.path(), &["check", ".otto/right.otto"]).0, 0);
+}
+
+#[test]
+fn two_plans_are_compared_wherever_they_are() {
+    let folder = folder(PIPELINE);
+    let git = |arguments: &[&str]| {
+        let done =
+            Command::new("git").args(["-c", "user.name=a", "-c", "user.email=a@b"]).args(arguments).current_dir(folder.path()).output();
+        assert!(done.unwrap().status.success(), "{arguments:?}");
+    };
+    git(&["init", "-q", "-b", "main"]);
+    git(&["add", "."]);
+    git(&["commit", "-qm", "one"]);
+    let (_, plan) = otto(folder.path(), &["explain", "--format", "plan"]);
+    fs::write(folder.path().join("plan.json"), plan).unwrap();
+    fs::write(folder.path().join("Ottofile"), PIPELINE.replace("'Two'", "'Three'")).unwrap();
+    for before in ["main:Ottofile", "plan.json"] {
+        let (code, text) = otto(folder.path(), &["explain", "--diff", before, "Ottofile"]);
+        assert!(code == 0 && text.contains("Three") && text.contains("Two") && !text.contains("One"), "{text}");
+    }
+    assert_eq!(otto(folder.path(), &["explain", "--diff", "none:Ottofile", "Ottofile"]).0, 1);
+}
+
+#[test]
+fn what_a_pipeline_brings_in_is_locked() {
+    let folder = folder("use './steps/hello.otto'\npipeline { stage 'A' { steps [ hello ] } }");
+    fs::create_dir(folder.path().join("steps")).unwrap();
+    fs::write(folder.path().join("steps/hello.otto"), "step 'hello' { steps [ echo 'hello' ] }").unwrap();
+    assert_eq!(otto(folder.path(), &["lock", "--check"]).0, 1);
+    let (code, text) = otto(folder.path(), &["lock"]);
+    assert!(code == 0 && text.contains("+ ./steps/hello.otto sha256:"), "{text}");
+    assert_eq!(otto(folder.path(), &["lock", "--check"]).0, 0);
+    assert_eq!(otto(folder.path(), &["check"]).0, 0);
+    fs::write(folder.path().join("steps/hello.otto"), "step 'hello' { steps [ echo 'bye' ] }").unwrap();
+    let (code, text) = otto(folder.path(), &["check"]);
+    assert!(code == 1 && text.contains("otto lock"), "{text}");
+    let (_, text) = otto(folder.path(), &["lock"]);
+    assert!(text.starts_with("~ ./steps/hello.otto"), "{text}");
+}
+
+#[test]
+fn a_trigger_that_the_pipeline_does_not_name_runs_nothing() {
+    let folder = folder("triggers { push { branches = ['main'] } }\npipeline { stage 'A' { steps [ echo 'ran' ] } }");
+    let (code, text) = otto(folder.path(), &["run", "--branch", "topic", "--event", "push"]);
+    assert!(code == 0 && text.contains("not started") && text.contains("skipped") && !text.contains("ran\n"), "{text}");
+    let (code, text) = otto(folder.path(), &["run", "--branch", "main", "--event", "push"]);
+    assert!(code == 0 && text.contains("ran"), "{text}");
+}
+
+#[test]
+fn what_is_not_run_yet_is_refused_by_its_name() {
+    let folder = folder("pipeline { stage 'A' { lock = 'one' steps [ echo 'ran' ] } }");
+    let (code, text) = otto(folder.path(), &["run"]);
+    assert!(code == 1 && text.contains("E0903") && text.contains("a lock") && !text.contains("ran\n"), "{text}");
+    let (code, page) = otto(folder.path(), &["explain-error", "E0903"]);
+    assert!(code == 0 && page.starts_with("# E0903"), "{page}");
+}

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod explain_error;
 pub mod fmt;
 pub mod follow;
+pub mod lock;
 pub mod log;
 pub mod lsp;
 pub mod runs;

@@ -2,6 +2,7 @@
 
 mod context;
 mod git;
+mod library;
 mod tree;
 
 use std::{
@@ -11,16 +12,20 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use model::{
+    Digest,
     context::{EventKind, TriggerContext},
     diagnostic::Diagnostic,
     plan::PlanDocument,
-    planning::{Listing, PLAN_ROUNDS_MAX, PlanNotes},
+    planning::{LOCK_FILE, Listing, PLAN_ROUNDS_MAX, PlanNotes},
 };
-use parser::{Changed, PlanInput, Planning};
+use parser::{Changed, Locking, PlanInput, Planning, lock::Lock};
 
-use self::tree::Tree;
+use self::{
+    library::{Kept, MANIFEST, file_in, is_address, through_archive},
+    tree::Tree,
+};
 
 pub use context::ContextArgs;
 pub use tree::{STDIN, above, read};
@@ -53,6 +58,15 @@ pub struct Planned {
     pub changed: Option<Changed>,
     /// Every file that was read, by its path from the root.
     files: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+/// What comes of a file that is locked.
+#[derive(Debug)]
+pub enum Locked {
+    /// Everything that it brings in.
+    Lock(Lock),
+    /// It is refused.
+    Refused(Box<Planned>),
 }
 
 impl Pipeline {
@@ -95,9 +109,11 @@ impl Pipeline {
         self.tree.root()
     }
 
-    /// A regular file of the tree; `None` if there is none at this path.
+    /// A regular file of the tree, or of an archive in it; `None` if there is none at this path.
     pub fn file(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        self.tree.file(path)
+        let Some((archive, inner)) = through_archive(path) else { return self.tree.file(path) };
+        let Some(bytes) = self.tree.file(archive)? else { return Ok(None) };
+        file_in(&bytes, inner).with_context(|| format!("cannot read {archive}"))
     }
 
     /// The facts that it is planned for; `event` is what happened if the arguments do not tell.
@@ -136,7 +152,7 @@ impl Pipeline {
                         changed = Some(self.changed(args, &context)?);
                     }
                     for path in needs.files {
-                        let bytes = self.tree.file(&path)?;
+                        let bytes = if is_address(&path) { self.locked_manifest(&path)? } else { self.file(&path)? };
                         files.insert(path, bytes);
                     }
                     continue;
@@ -145,6 +161,65 @@ impl Pipeline {
             return Ok(Planned { plan, diagnostics, context, listing, changed, files });
         }
         bail!("{} names files that name files, more than {PLAN_ROUNDS_MAX} deep", self.path)
+    }
+
+    /// What the file brings in. Libraries from addresses are fetched; the lock file that there is already is not looked at.
+    pub fn lock(&self) -> anyhow::Result<Locked> {
+        self.lock_with(&Kept::at_home()?)
+    }
+
+    fn lock_with(&self, kept: &Kept) -> anyhow::Result<Locked> {
+        let context = self.context(&ContextArgs::default(), EventKind::Push)?;
+        let libraries = [stdlib::library()];
+        let (mut files, mut remote, mut listing) = (BTreeMap::new(), BTreeMap::new(), None);
+        for _ in 0..PLAN_ROUNDS_MAX {
+            let input = PlanInput {
+                path: &self.path,
+                source: &self.source,
+                context: &context,
+                files: &files,
+                listing: listing.as_ref(),
+                // What is brought in does not depend on what changed.
+                changed: Some(&Changed::Unknown),
+                libraries: &libraries,
+            };
+            let needs = match parser::lock(&input, &remote) {
+                Locking::Locked(lock) => return Ok(Locked::Lock(lock)),
+                Locking::Refused(diagnostics) => {
+                    return Ok(Locked::Refused(Box::new(Planned { plan: None, diagnostics, context, listing, changed: None, files })));
+                }
+                Locking::Needs(needs) => needs,
+            };
+            if needs.listing && listing.is_none() {
+                listing = Some(self.tree.listing()?);
+            }
+            for name in needs.files {
+                let bytes = if is_address(&name) {
+                    let archive = kept.fetch(&name)?;
+                    remote.insert(name.clone(), Digest::of(&archive));
+                    file_in(&archive, MANIFEST).with_context(|| format!("the library {name} cannot be read"))?
+                } else {
+                    self.file(&name)?
+                };
+                files.insert(name, bytes);
+            }
+        }
+        bail!("{} names files that name files, more than {PLAN_ROUNDS_MAX} deep", self.path)
+    }
+
+    /// The manifest of a library from an address, from the archive that the lock file has the digest of. It is fetched where it is not
+    /// kept yet; only what has the digest is taken.
+    fn locked_manifest(&self, address: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(lock) = self.tree.file(LOCK_FILE)?.and_then(|lock| Lock::read(&lock).ok()) else { return Ok(None) };
+        let Some(digest) = lock.libraries.get(address) else { return Ok(None) };
+        let kept = Kept::at_home()?;
+        let archive = match kept.get(digest) {
+            Some(archive) => archive,
+            None => kept.fetch(address)?,
+        };
+        let actual = Digest::of(&archive);
+        ensure!(actual == *digest, "the library {address} has changed: it is {actual}, and {LOCK_FILE} has {digest}");
+        file_in(&archive, MANIFEST).with_context(|| format!("the library {address} cannot be read"))
     }
 
     fn changed(&self, args: &ContextArgs, context: &TriggerContext) -> anyhow::Result<Changed> {
@@ -213,6 +288,37 @@ mod tests {
         let printed = String::from_utf8(printed).unwrap();
         let paragraphs = printed.matches("\n\n").count();
         assert!(paragraphs > 1 && paragraphs == planned.diagnostics.len() && printed.ends_with("\n\n"), "{printed}");
+    }
+
+    /// Serves the same bytes to whoever asks, a few times.
+    fn serve(bytes: Vec<u8>) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for connection in listener.incoming().take(4) {
+                let mut connection = connection.unwrap();
+                let mut request = [0; 4096];
+                let _length = io::Read::read(&mut connection, &mut request).unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+                connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&bytes)).unwrap();
+            }
+        });
+        format!("http://{address}/deploy@1.4.0")
+    }
+
+    #[test]
+    fn a_library_from_an_address_is_fetched_locked_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = library::tests::archive("symbol: deploy\ndescription: Deploys.\nentrypoint: { path: run }\n");
+        let address = serve(archive.clone());
+        let file = folder.path().join("Ottofile");
+        fs::write(&file, format!("use '{address}'\npipeline {{ steps [ deploy ] }}\n")).unwrap();
+        let kept = Kept::at(folder.path().join("kept"));
+        let pipeline = Pipeline::open(&file).unwrap();
+        let locked = pipeline.lock_with(&kept).unwrap();
+        let Locked::Lock(lock) = locked else { panic!("{locked:?}") };
+        assert_eq!(lock.libraries.get(&address), Some(&Digest::of(&archive)));
+        assert_eq!(kept.get(&Digest::of(&archive)).unwrap(), archive);
     }
 
     #[test]
