@@ -134,7 +134,9 @@ fn the_same_source_and_context_give_the_same_bytes_everywhere() {
         if reversed {
             files.reverse();
         }
-        files.iter().for_each(|(path, text)| fs::write(folder.path().join(path), text).unwrap());
+        for (path, text) in &files {
+            fs::write(folder.path().join(path), text).unwrap();
+        }
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(folder.path(), everybody).unwrap();
         folder

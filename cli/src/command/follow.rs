@@ -166,7 +166,7 @@ impl<W: Write> Follow<W> {
                     Text::Inline(source) => source.as_bytes(),
                     Text::Depot(_) => &[],
                 };
-                self.accepted(planned, source)
+                self.accepted(planned, &trigger.pipeline_path, source)
             }
             RunEvent::StageReady { .. } | RunEvent::StageLogStored { .. } => Ok(()),
             RunEvent::StageAwarded { stage, attempt, agent, .. } => {
@@ -271,10 +271,12 @@ impl<W: Write> Follow<W> {
         self.out.flush()
     }
 
-    fn accepted(&mut self, planned: &Planned, source: &[u8]) -> io::Result<()> {
+    /// `source` is the pipeline file at `path`; of others only the place is shown.
+    fn accepted(&mut self, planned: &Planned, path: &str, source: &[u8]) -> io::Result<()> {
         match planned {
             Planned::Plan { digest } => self.line(&format!("plan: {digest}"), AnsiColor::BrightBlack),
             Planned::Refused { diagnostics } => diagnostics.iter().try_for_each(|diagnostic| {
+                let source = if diagnostic.file == path { source } else { &[] };
                 writeln!(self.out, "{}\n", parser::render(diagnostic, source, self.colour))?;
                 self.out.flush()
             }),
