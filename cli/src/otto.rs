@@ -26,6 +26,7 @@ enum Misbehave {
     Compute,
     Swell,
     Sleep,
+    Panic,
 }
 
 impl From<Misbehave> for Misbehaviour {
@@ -34,6 +35,7 @@ impl From<Misbehave> for Misbehaviour {
             Misbehave::Compute => Self::Compute,
             Misbehave::Swell => Self::Swell,
             Misbehave::Sleep => Self::Sleep,
+            Misbehave::Panic => Self::Panic,
         }
     }
 }

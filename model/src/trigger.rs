@@ -36,3 +36,17 @@ impl Trigger {
         RunId::of(&self.id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trigger_of_the_first_form_still_reads() {
+        let json = r#"{"id":"ID","project":"demo","context":{"event":"push","branch":"main","commit":"c0ffee","parameters":{"a":"b"}},"pipeline_path":"Ottofile","pipeline":{"inline":"pipeline {}"},"source":null}"#;
+        let json = json.replace("ID", &TriggerId::of("git", "x").to_string());
+        let trigger: Trigger = serde_json::from_str(&json).unwrap();
+        assert_eq!((trigger.context.branch.as_str(), trigger.listing, trigger.changed, &trigger.lock), ("main", None, None, &None));
+        assert_eq!(serde_json::to_string(&trigger).unwrap(), json, "and is written as it was");
+    }
+}

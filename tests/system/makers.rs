@@ -7,7 +7,7 @@ use model::{
     context::TriggerContext,
     planning::{PlanReply, PlanRequest, Text},
 };
-use parser_service::{Isolation, Makers, OVER_LIMIT, answer};
+use parser_service::{FELL_OVER, Isolation, Makers, OVER_LIMIT, answer};
 
 use crate::house::OTTO;
 
@@ -74,6 +74,12 @@ async fn a_plan_over_a_limit_of_time_or_memory_is_refused_and_names_it() {
         assert_eq!(diagnostics[0].code, OVER_LIMIT);
         assert!(diagnostics[0].message.contains(limit), "{}", diagnostics[0].message);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_the_parser_falls_over_is_refused_and_not_tried_for_ever() {
+    let PlanReply::Refused { diagnostics } = Role::of_processes(&["--misbehave", "panic"]).ask(SOURCE).await else { panic!("no refusal") };
+    assert_eq!(diagnostics[0].code, FELL_OVER);
 }
 
 #[tokio::test]

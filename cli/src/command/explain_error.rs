@@ -54,7 +54,7 @@ mod tests {
             .iter()
             .map(|code| code.as_str())
             .chain(orchestrator::engine::CODES.iter().copied())
-            .chain([parser_service::OVER_LIMIT]);
+            .chain([parser_service::OVER_LIMIT, parser_service::FELL_OVER]);
         for code in codes {
             let page = page(code).unwrap();
             assert!(page.starts_with(&format!("# {code}: ")), "{page}");

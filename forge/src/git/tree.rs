@@ -13,6 +13,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use model::planning::LOCK_FILE;
+use tracing::info;
 
 use super::{Checkout, GitError, ObjectId, PIPELINE_BYTES_MAX, Wanted, shown};
 use crate::source::{Archive, SOURCE_FILES_MAX, SourceError};
@@ -130,10 +131,6 @@ pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Resu
     let leaves = list(&mut objects, root, commit)?;
     let pipeline = read_pipeline(&mut objects, &leaves, pipeline)?;
     let lock = read_lock(&mut objects, &leaves)?;
-    let changed = match base {
-        Some(base) => changed(&mut objects, &leaves, base)?,
-        None => None,
-    };
     let mut archive = Archive::new(folder);
     for (path, leaf) in &leaves {
         let path = Path::new(OsStr::from_bytes(path));
@@ -147,6 +144,14 @@ pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Resu
             }
         }
     }
+    // At the end: what is wrong with the commit before may leave git in the middle of an answer, and is not held against this one.
+    let changed = base.as_ref().and_then(|base| match changed(&mut objects, &leaves, base) {
+        Ok(changed) => changed,
+        Err(error) => {
+            info!(%commit, %base, ?error, "it is not known what changed");
+            None
+        }
+    });
     let listing = leaves.into_iter().filter_map(|(path, leaf)| Some((String::from_utf8(path).ok()?, leaf.object))).collect();
     Ok(Checkout { pipeline, source: archive.finish()?, listing, changed, lock })
 }

@@ -103,6 +103,7 @@ async fn a_tree_that_leads_out_of_its_folder_starts_no_run() {
     };
     let ottofile = ("100644", "Ottofile", blob.as_slice());
     let inner = tree(&[("100644", "passwd", &blob)]);
+    let good = tree(&[ottofile]);
     // Ten levels of ten folders that are the same: ten thousand million folders.
     let bomb = (0..10).fold(tree(&[]), |below, _| {
         let names: Vec<_> = (0..10).map(|name| name.to_string()).collect();
@@ -121,7 +122,14 @@ async fn a_tree_that_leads_out_of_its_folder_starts_no_run() {
         let commit = world.git(&repository, &["commit-tree", "-m", "hostile", &tree]);
         let answer = world.deliver(&world.delivery("d1", "refs/heads/main", &commit)).await;
         assert!(answer.runs.is_empty() && answer.ignored[0].reason.contains(expected), "{expected}: {answer:?}");
+        // Who mends it is not held up by what was.
+        let mended = world.git(&repository, &["commit-tree", "-m", expected, &HEXLOWER.encode(&good)]);
+        let mut delivery = world.delivery("d2", "refs/heads/main", &mended);
+        delivery.updates[0].old = commit;
+        let answer = world.deliver(&delivery).await;
+        assert!(answer.runs.len() == 1 && answer.ignored.is_empty(), "{expected}: {answer:?}");
     }
+    assert!(world.triggers().await.iter().all(|trigger| trigger.changed.is_none() && trigger.context.base.is_empty()));
     world.end().await;
 }
 

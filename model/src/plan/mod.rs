@@ -188,6 +188,27 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_of_the_first_form_still_reads() {
+        let id = |path| StageId::of(path).to_string();
+        let json = format!(
+            r#"{{"libraries":{{}},"schema":1,"stages":[{},{}]}}"#,
+            format_args!(
+                r#"{{"effect":"safe","environment":{{"A":"b"}},"id":"{}","needs":[],"path":"a","requires":{{"os":"linux"}},"retries_lost":2,"steps":[{{"library":"stdlib","parameters":{{"script":"make"}},"symbol":"sh"}}],"timeout_ms":5}}"#,
+                id("a")
+            ),
+            format_args!(
+                r#"{{"effect":"once","environment":{{}},"id":"{}","needs":[{{"reason":"order","stage":"{}"}}],"path":"b","requires":{{}},"retries_lost":0,"steps":[],"timeout_ms":5}}"#,
+                id("b"),
+                id("a")
+            ),
+        );
+        let document = PlanDocument::read(json.as_bytes()).unwrap();
+        assert_eq!((document.bytes(), document.digest()), (json.as_bytes(), Digest::of(json.as_bytes())));
+        let losses: Vec<_> = document.plan().stages.iter().map(|stage| stage.retries(RetryReason::Lost)).collect();
+        assert_eq!((losses, &document.plan().stages[1].retry), (vec![2, 0], &None));
+    }
+
+    #[test]
     fn what_is_no_plan_is_refused() {
         let cyclic = PlanDocument::new(plan(vec![stage("a", &["b"]), stage("b", &["a"])]));
         assert!(matches!(PlanDocument::read(cyclic.bytes()), Err(PlanError::Graph { .. })));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{CacheDefinition, CacheUse, Condition, Container, Deployment, Notify, Retry, RetryReason, Service, Step, Value};
 use crate::StageId;
@@ -75,7 +75,7 @@ pub struct Stage {
     /// Whether it may start again.
     pub effect: Effect,
     /// When it is started again; without it, never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "retries_lost", deserialize_with = "retry_or_losses")]
     pub retry: Option<Retry>,
     /// Whether the run goes on, as unstable, if it fails.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -121,6 +121,21 @@ impl Stage {
     pub fn retries(&self, reason: RetryReason) -> u32 {
         self.retry.as_ref().filter(|retry| retry.on.contains(&reason)).map_or(0, |retry| retry.attempts.saturating_sub(1))
     }
+}
+
+/// The first plans said in `retries_lost` how often a stage is started again after its agent was lost. Runs have them in their logs.
+fn retry_or_losses<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Retry>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Losses(u32),
+        Retry(Retry),
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::Losses(0) => None,
+        Written::Losses(losses) => Some(Retry { attempts: losses.saturating_add(1), backoff_ms: 0, on: vec![RetryReason::Lost] }),
+        Written::Retry(retry) => Some(retry),
+    })
 }
 
 /// What happens in a stage.

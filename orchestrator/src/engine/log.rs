@@ -7,6 +7,7 @@ use eventbus::StoredRecord;
 use model::{
     Digest, RunId, Timestamp,
     event::run::{Planned, RECORD_SCHEMA, RunEvent, RunRecord},
+    plan::PlanError,
 };
 use serde::Deserialize;
 
@@ -63,6 +64,9 @@ pub enum LogError {
     /// The first event is not the acceptance of this very run.
     #[error("the log of {0} does not begin with its acceptance")]
     NoBeginning(RunId),
+    /// The plan that was accepted cannot be read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// An event cannot follow.
     #[error(transparent)]
     Illegal(#[from] Illegal),

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::{
     refusal::{NO_SUPPLY, REQUEST_TOO_LARGE, diagnostic, refusals},
-    supply::{SupplyError, supply},
+    supply::{Supply, SupplyError},
 };
 use crate::core::Shape;
 
@@ -107,15 +107,16 @@ impl Plans {
             listing: trigger.listing,
             changed: trigger.changed,
         };
+        let mut supply = Supply::new(trigger.source, &self.blobs);
         for _ in 0..PLAN_ROUNDS_MAX {
             let reply = self.ask(&request).await?;
             let PlanReply::Needs { files } = &reply else { return Ok(reply) };
             let before = request.files.len();
-            match supply(files, trigger, &self.blobs).await {
+            match supply.find(files).await {
                 Ok(supplied) => request.files.extend(supplied),
-                Err(SupplyError::TooLarge(path)) => {
-                    let message = SupplyError::TooLarge(path).to_string();
-                    let refusal = diagnostic(NO_SUPPLY, &request.path, message, "name smaller files");
+                Err(error) if error.is_final() => {
+                    let help = "name files that the source has, and smaller ones";
+                    let refusal = diagnostic(NO_SUPPLY, &request.path, error.to_string(), help);
                     return Ok(PlanReply::Refused { diagnostics: vec![refusal] });
                 }
                 Err(error) => return Err(error.into()),

@@ -83,6 +83,8 @@ impl Reading {
         };
         let shape = match plans.shape(&planned).await {
             Ok(shape) => shape,
+            // It reads no better the next time.
+            Err(PlanningError::Plan(error)) => return Reloaded::Damaged(error.into()),
             Err(error) => return Reloaded::Later(error.into()),
         };
         match log::replay(run, shape, &self.records) {

@@ -73,9 +73,33 @@ fn of_plan(plan: &Plan) -> Option<&'static str> {
 
 /// The first thing of a stage that is not done yet. A new field of a stage stops here, until somebody decides about it.
 fn of_stage(stage: &Stage) -> Option<String> {
-    let Stage { id: _, path: _, needs: _, kind, skipped, conditions, enter, exit, requires, container, services, environment, .. } = stage;
-    let Stage { deployment, credentials, lock, caches, uses, bare, steps, notify, timeout_ms: _, effect: _, retry, .. } = stage;
-    let Stage { allow_failure, fanouts, .. } = stage;
+    let Stage {
+        id: _,
+        path: _,
+        needs: _,
+        timeout_ms: _,
+        effect: _,
+        kind,
+        skipped,
+        conditions,
+        enter,
+        exit,
+        requires,
+        container,
+        services,
+        environment,
+        deployment,
+        credentials,
+        lock,
+        caches,
+        uses,
+        bare,
+        steps,
+        notify,
+        retry,
+        allow_failure,
+        fanouts,
+    } = stage;
     let simple = [
         (!matches!(kind, StageKind::Work), kind_named(kind)),
         (skipped.is_some(), "a condition that is false"),

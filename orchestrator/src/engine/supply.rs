@@ -5,23 +5,28 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Read},
-    os::unix::ffi::OsStrExt as _,
+    io::{self, Read as _},
+    path::{Component, Path},
 };
 
 use blob::{BlobError, Blobs};
 use bytes::Bytes;
 use model::{
+    Digest,
     planning::{INLINE_BYTES_MAX, Text},
-    trigger::Trigger,
 };
+use tar::EntryType;
+use tempfile::TempDir;
 
-/// The most bytes of one file: the parser reads no larger one.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The most bytes of all files of one question.
+/// The most bytes of all files of one plan: the parser reads no more.
 const FILES_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The most bytes of all files that travel in one question. The pipeline and the lock file may be there, too, with
+/// [`INLINE_BYTES_MAX`] each; JSON makes at most six bytes of one, and a message takes 1 MiB.
+const INLINE_ALL_BYTES_MAX: usize = INLINE_BYTES_MAX / 4;
 /// The most entries of an archive, as many as an agent unpacks.
 const ENTRIES_MAX: usize = 1_000_000;
+/// The most bytes of a name, or of the attributes of one entry: they are read into memory.
+const ATTRIBUTES_BYTES_MAX: u64 = 64 * 1024;
 
 /// What was found: of a path that is not there, that it is not.
 pub(super) type Supplied = BTreeMap<String, Option<Text>>;
@@ -32,68 +37,110 @@ pub enum SupplyError {
     /// The depot does not give or take them.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// There is no room on the disk for the archive, or it reads as none.
+    /// There is no room on the disk for the archive, or the disk fails.
     #[error("cannot read the run's source")]
-    Archive(#[source] io::Error),
+    Disk(#[source] io::Error),
+    /// The source is no archive. It reads no better the next time.
+    #[error("the run's source does not read as an archive: {0}")]
+    Damaged(String),
     /// Together they are over the limit.
     #[error("the files that the pipeline names have over {FILES_BYTES_MAX} bytes, up to `{0}`")]
     TooLarge(String),
 }
 
-/// Looks up `paths` in the trigger's source.
-pub(super) async fn supply(paths: &[String], trigger: &Trigger, blobs: &Blobs) -> Result<Supplied, SupplyError> {
-    let wanted: BTreeSet<String> = paths.iter().cloned().collect();
-    let mut supplied: Supplied = BTreeMap::new();
-    let mut found = match &trigger.source {
-        Some(source) if !wanted.is_empty() => {
-            let folder = tempfile::tempdir().map_err(SupplyError::Archive)?;
-            let path = folder.path().join("source.tar");
-            blobs.get_file(source, &path).await?;
-            let wanted = wanted.clone();
-            let reading = tokio::task::spawn_blocking(move || {
-                let _folder = folder;
-                find(File::open(&path).map_err(SupplyError::Archive)?, &wanted)
-            });
-            reading.await.expect("reading an archive does not panic")?
+impl SupplyError {
+    /// Whether another try would end the same.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::TooLarge(_) => true,
+            Self::Blob(_) | Self::Disk(_) => false,
         }
-        Some(_) | None => BTreeMap::new(),
-    };
-    for path in wanted {
-        let text = match found.remove(&path) {
-            Some(bytes) => Some(text_of(bytes, blobs).await?),
-            None => None,
+    }
+}
+
+impl From<io::Error> for SupplyError {
+    fn from(error: io::Error) -> Self {
+        // What the system says is about this machine; the rest is about the bytes.
+        if error.raw_os_error().is_some() { Self::Disk(error) } else { Self::Damaged(error.to_string()) }
+    }
+}
+
+/// The files of one plan, over all questions about them.
+pub(super) struct Supply<'a> {
+    source: Option<Digest>,
+    blobs: &'a Blobs,
+    /// The archive on this disk, from the first question on.
+    archive: Option<TempDir>,
+    bytes_left: u64,
+    inline_left: usize,
+}
+
+impl<'a> Supply<'a> {
+    /// Files out of the archive `source`; without one, no file is there.
+    pub(super) fn new(source: Option<Digest>, blobs: &'a Blobs) -> Self {
+        Self { source, blobs, archive: None, bytes_left: FILES_BYTES_MAX, inline_left: INLINE_ALL_BYTES_MAX }
+    }
+
+    /// Looks up `paths`.
+    pub(super) async fn find(&mut self, paths: &[String]) -> Result<Supplied, SupplyError> {
+        let wanted: BTreeSet<String> = paths.iter().cloned().collect();
+        let mut supplied: Supplied = wanted.iter().map(|path| (path.clone(), None)).collect();
+        let Some(source) = self.source.filter(|_| !wanted.is_empty()) else { return Ok(supplied) };
+        let folder = match self.archive.take() {
+            Some(folder) => folder,
+            None => fetched(&source, self.blobs).await?,
         };
-        supplied.insert(path, text);
+        let (path, left) = (archive_in(&folder), self.bytes_left);
+        self.archive = Some(folder);
+        let reading = tokio::task::spawn_blocking(move || find(File::open(&path).map_err(SupplyError::Disk)?, &wanted, left));
+        for (path, bytes) in reading.await.expect("reading an archive does not panic")? {
+            self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
+            supplied.insert(path, Some(self.text(bytes).await?));
+        }
+        Ok(supplied)
     }
-    Ok(supplied)
+
+    async fn text(&mut self, bytes: Vec<u8>) -> Result<Text, BlobError> {
+        let bytes = match String::from_utf8(bytes) {
+            Ok(text) if text.len() <= self.inline_left => {
+                self.inline_left -= text.len();
+                return Ok(Text::Inline(text));
+            }
+            Ok(text) => text.into_bytes(),
+            Err(other) => other.into_bytes(),
+        };
+        self.blobs.put(Bytes::from(bytes)).await.map(Text::Depot)
+    }
 }
 
-async fn text_of(bytes: Vec<u8>, blobs: &Blobs) -> Result<Text, BlobError> {
-    match String::from_utf8(bytes) {
-        Ok(text) if text.len() <= INLINE_BYTES_MAX => Ok(Text::Inline(text)),
-        Ok(text) => blobs.put(text.into()).await.map(Text::Depot),
-        Err(other) => blobs.put(Bytes::from(other.into_bytes())).await.map(Text::Depot),
-    }
+async fn fetched(source: &Digest, blobs: &Blobs) -> Result<TempDir, SupplyError> {
+    let folder = tempfile::tempdir().map_err(SupplyError::Disk)?;
+    blobs.get_file(source, &archive_in(&folder)).await?;
+    Ok(folder)
 }
 
-fn find(archive: impl Read, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<u8>>, SupplyError> {
+fn archive_in(folder: &TempDir) -> std::path::PathBuf {
+    folder.path().join("source.tar")
+}
+
+fn find(mut archive: impl io::Read + io::Seek, wanted: &BTreeSet<String>, left: u64) -> Result<BTreeMap<String, Vec<u8>>, SupplyError> {
+    check_attributes(&mut archive)?;
+    archive.rewind()?;
     let mut found = BTreeMap::new();
-    let mut total = 0;
+    let mut left = left;
     let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries().map_err(SupplyError::Archive)?.take(ENTRIES_MAX) {
-        let mut entry = entry.map_err(SupplyError::Archive)?;
-        let path = entry.path().map_err(SupplyError::Archive)?;
-        let Some(path) = str::from_utf8(path.as_os_str().as_bytes()).ok().filter(|path| wanted.contains(*path)) else { continue };
-        let path = path.to_owned();
-        if !entry.header().entry_type().is_file() || entry.size() > FILE_BYTES_MAX {
+    for entry in archive.entries_with_seek()?.take(ENTRIES_MAX) {
+        let mut entry = entry?;
+        let Some(path) = plain(&entry.path()?).filter(|path| wanted.contains(path)) else { continue };
+        if !entry.header().entry_type().is_file() {
             continue;
         }
-        total += entry.size();
-        if total > FILES_BYTES_MAX {
-            return Err(SupplyError::TooLarge(path));
+        let Some(rest) = left.checked_sub(entry.size()) else { return Err(SupplyError::TooLarge(path)) };
+        left = rest;
+        let (length, mut bytes) = (entry.size(), Vec::new());
+        if entry.read_to_end(&mut bytes)? as u64 != length {
+            return Err(SupplyError::Damaged(format!("it ends within `{path}`")));
         }
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(SupplyError::Archive)?;
         found.insert(path, bytes);
         if found.len() == wanted.len() {
             break;
@@ -102,33 +149,122 @@ fn find(archive: impl Read, wanted: &BTreeSet<String>) -> Result<BTreeMap<String
     Ok(found)
 }
 
+/// Refuses names and attributes that are larger than any is: whoever reads the entries holds them in memory.
+fn check_attributes(archive: &mut (impl io::Read + io::Seek)) -> Result<(), SupplyError> {
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries_with_seek()?.raw(true).take(ENTRIES_MAX) {
+        let entry = entry?;
+        let is_attribute = matches!(
+            entry.header().entry_type(),
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+        );
+        if is_attribute && entry.size() > ATTRIBUTES_BYTES_MAX {
+            return Err(SupplyError::Damaged(format!("an entry has a name or attributes of {} bytes", entry.size())));
+        }
+    }
+    Ok(())
+}
+
+/// The path without `.`; `None` for one that leads out, and for one that is no text.
+fn plain(path: &Path) -> Option<String> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(names.join("/"))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use blob::{DiskStore, Durability};
+
     use super::*;
 
-    fn archive() -> Vec<u8> {
+    type Entries<'a> = &'a [(&'a str, EntryType, &'a [u8])];
+
+    fn archive(entries: Entries<'_>) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
-        let mut add = |path: &str, kind: tar::EntryType, bytes: &[u8]| {
+        for (path, kind, bytes) in entries {
             let mut header = tar::Header::new_gnu();
-            header.set_entry_type(kind);
+            header.set_entry_type(*kind);
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            if kind == tar::EntryType::Symlink {
+            if [EntryType::Symlink, EntryType::Link].contains(kind) {
                 builder.append_link(&mut header, path, "/etc/passwd").unwrap();
             } else {
-                builder.append_data(&mut header, path, bytes).unwrap();
+                // As it is, also where it leads out of the archive.
+                header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+                header.set_cksum();
+                builder.append(&header, *bytes).unwrap();
             }
-        };
-        add("a/list.json", tar::EntryType::Regular, b"[]");
-        add("link", tar::EntryType::Symlink, b"");
-        add("not-asked-for", tar::EntryType::Regular, b"x");
+        }
         builder.into_inner().unwrap()
     }
 
+    fn found(entries: Entries<'_>, wanted: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, SupplyError> {
+        find(Cursor::new(archive(entries)), &wanted.iter().map(ToString::to_string).collect(), FILES_BYTES_MAX)
+    }
+
+    const FILE: EntryType = EntryType::Regular;
+
     #[test]
     fn only_regular_files_that_are_asked_for_are_found() {
-        let wanted = ["a/list.json", "link", "none", "../a"].map(ToOwned::to_owned).into();
-        let found = find(archive().as_slice(), &wanted).unwrap();
+        let entries: Entries<'_> = &[
+            ("a/list.json", FILE, b"[]"),
+            ("link", EntryType::Symlink, b""),
+            ("hard", EntryType::Link, b""),
+            ("../up", FILE, b"x"),
+            ("/root", FILE, b"x"),
+            ("not-asked-for", FILE, b"x"),
+        ];
+        let found = found(entries, &["a/list.json", "link", "hard", "none", "../up", "up", "/root", "root"]).unwrap();
         assert_eq!(found, BTreeMap::from([("a/list.json".to_owned(), b"[]".to_vec())]));
+    }
+
+    #[test]
+    fn a_path_that_begins_here_is_found_as_an_agent_unpacks_it() {
+        let found = found(&[("./otto.lock", FILE, b"{}"), ("./a/./b", FILE, b"1")], &["otto.lock", "a/b"]).unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), ["a/b", "otto.lock"]);
+    }
+
+    #[test]
+    fn what_is_no_archive_or_ends_early_is_final() {
+        let wanted = BTreeSet::from(["a".to_owned()]);
+        let whole = archive(&[("a", FILE, &[b'x'; 2000])]);
+        for bytes in [vec![b'x'; 5000], b"short".to_vec(), whole[..1024].to_vec(), whole[..700].to_vec()] {
+            let error = find(Cursor::new(bytes), &wanted, FILES_BYTES_MAX).unwrap_err();
+            assert!(error.is_final(), "{error:?}");
+        }
+        assert!(find(Cursor::new(Vec::new()), &wanted, FILES_BYTES_MAX).unwrap().is_empty());
+    }
+
+    #[test]
+    fn names_of_unusual_length_are_not_read() {
+        let name = vec![b'x'; 1024 * 1024];
+        let error = found(&[("././@LongLink", EntryType::GNULongName, &name), ("a", FILE, b"1")], &["a"]).unwrap_err();
+        assert!(error.is_final() && error.to_string().contains("1048576"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn all_questions_together_have_one_limit_and_small_messages() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
+        let (small, large) = (vec![b'a'; 10_000], vec![b'a'; 10 * 1024 * 1024]);
+        let entries = archive(&[("s", FILE, &small), ("t", FILE, &small), ("l", FILE, &large), ("m", FILE, &large)]);
+        let source = blobs.put(entries.into()).await.unwrap();
+        let mut supply = Supply::new(Some(source), &blobs);
+        let mut ask = async |path: &str| supply.find(&[path.to_owned()]).await;
+        assert!(matches!(ask("s").await.unwrap()["s"], Some(Text::Inline(_))));
+        assert!(matches!(ask("t").await.unwrap()["t"], Some(Text::Depot(_))));
+        assert!(matches!(ask("l").await.unwrap()["l"], Some(Text::Depot(_))));
+        assert_eq!(ask("none").await.unwrap()["none"], None);
+        let Err(SupplyError::TooLarge(path)) = ask("m").await else { panic!("over the limit") };
+        assert_eq!(path, "m");
     }
 }

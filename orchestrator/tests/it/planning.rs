@@ -5,6 +5,7 @@ use model::{
     event::run::Planned,
     plan::{Plan, Stage},
     planning::{LOCK_FILE, PlanReply, Text},
+    trigger::Trigger,
 };
 
 use crate::house::{House, ended, planned, trigger};
@@ -62,6 +63,20 @@ async fn a_parser_that_always_asks_for_the_same_is_asked_no_more() {
     let run = ended(&orchestrator, &trigger).await;
     let Planned::Refused { diagnostics } = &run.planned else { panic!("{:?}", run.planned) };
     assert_eq!((diagnostics[0].code.as_str(), run.ended.unwrap().0), ("E0900", RunOutcome::Failure));
+}
+
+#[tokio::test]
+async fn a_source_that_is_no_archive_ends_the_run() {
+    let house = House::without_parser(eventbus::memory::bus()).await;
+    house.play_parser_with(asks_for(&["otto.lock"], &[])).await;
+    let source = house.blobs.put(vec![b'x'; 5000].into()).await.unwrap();
+    let (orchestrator, _supervisor) = house.start().await;
+    let trigger = Trigger { source: Some(source), ..trigger("garbage") };
+    orchestrator.create(&trigger).await.unwrap();
+    let run = ended(&orchestrator, &trigger).await;
+    let Planned::Refused { diagnostics } = &run.planned else { panic!("{:?}", run.planned) };
+    assert_eq!(diagnostics[0].code, "E0900");
+    assert!(diagnostics[0].message.contains("does not read as an archive"), "{}", diagnostics[0].message);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use model::{
 use service::supervisor::chain;
 
 use crate::{
-    makers::Makers,
+    makers::{Makers, over_limit},
     material::{Made, Material, Outcome, Wants},
 };
 
@@ -31,6 +31,8 @@ enum Hindrance {
     Unavailable(String),
     /// The file has so many bytes that it was not even fetched.
     TooLarge(u64),
+    /// What the file asks for is over this limit, and will be again.
+    OverLimit(String),
 }
 
 /// Answers a request. `blobs` gives what the request names by digest, and takes a plan that is over [`INLINE_BYTES_MAX`].
@@ -38,7 +40,8 @@ pub async fn answer(request: &PlanRequest, blobs: &Blobs, makers: &Makers) -> Pl
     match planning(request, blobs, makers).await {
         Ok(Outcome::Made(made)) => planned(*made, blobs).await,
         Ok(Outcome::Refused(diagnostics)) => refused(diagnostics),
-        Ok(Outcome::Needs(needs)) => PlanReply::Needs { files: needs.files },
+        Ok(Outcome::Needs(needs)) => needed(&request.path, needs.files),
+        Err(Hindrance::OverLimit(limit)) => refused(vec![over_limit(&request.path, &limit)]),
         Err(Hindrance::TooLarge(bytes)) => refused(vec![parser::too_large(&request.path, bytes)]),
         Ok(Outcome::Broken(message)) | Err(Hindrance::Unavailable(message)) => PlanReply::Unavailable { message },
     }
@@ -97,7 +100,12 @@ async fn supply(needs: &Wants, request: &PlanRequest, material: &mut Material, b
 /// JSON of the depot, which only the maker reads; nothing where the request names none.
 async fn json_of(digest: Option<&Digest>, what: &str, blobs: &Blobs) -> Result<Bytes, Hindrance> {
     let Some(digest) = digest else { return Ok(Bytes::new()) };
-    blobs.get(digest).await.map_err(|fault| Hindrance::Unavailable(format!("{what} cannot be read: {}", chain(&fault))))
+    blobs.get(digest).await.map_err(|fault| {
+        if let BlobError::TooLarge { limit, .. } = fault {
+            return Hindrance::OverLimit(format!("{limit} bytes for {what}"));
+        }
+        Hindrance::Unavailable(format!("{what} cannot be read: {}", chain(&fault)))
+    })
 }
 
 async fn files(named: &BTreeMap<String, Option<Text>>, blobs: &Blobs) -> Result<BTreeMap<String, Option<Bytes>>, Hindrance> {
@@ -108,11 +116,17 @@ async fn files(named: &BTreeMap<String, Option<Text>>, blobs: &Blobs) -> Result<
             files.insert(path.clone(), None);
             continue;
         };
-        let failed = |fault: BlobError| Hindrance::Unavailable(format!("{path} cannot be read: {}", chain(&fault)));
+        let too_large = || Hindrance::OverLimit(format!("{FILES_BYTES_MAX} bytes of files, up to `{path}`"));
+        let failed = |fault: BlobError| {
+            if matches!(fault, BlobError::TooLarge { .. }) {
+                return too_large();
+            }
+            Hindrance::Unavailable(format!("{path} cannot be read: {}", chain(&fault)))
+        };
         let bytes = bytes_of(text, blobs).await.map_err(failed)?;
         total += bytes.len();
         if total > FILES_BYTES_MAX {
-            return Err(Hindrance::Unavailable(format!("the files up to {path} have {total} bytes, over the limit of {FILES_BYTES_MAX}")));
+            return Err(too_large());
         }
         files.insert(path.clone(), Some(bytes));
     }
@@ -140,6 +154,15 @@ async fn planned(made: Made, blobs: &Blobs) -> PlanReply {
         }
         Err(fault) => PlanReply::Unavailable { message: format!("the plan cannot be stored: {}", chain(&fault)) },
     }
+}
+
+/// What the file asks for, if that fits into a message.
+fn needed(path: &str, files: Vec<String>) -> PlanReply {
+    let bytes: usize = files.iter().map(|file| serde_json::to_vec(file).map_or(usize::MAX, |json| json.len() + 1)).sum();
+    if bytes > DIAGNOSTICS_BYTES_MAX {
+        return refused(vec![over_limit(path, &format!("{DIAGNOSTICS_BYTES_MAX} bytes of names of files"))]);
+    }
+    PlanReply::Needs { files }
 }
 
 /// With a sensible path all diagnostics fit into a message.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST /v1/parse   the body is a pipeline file; the query its context: branch, tag, event, commit, base, pr, path, param.NAME
-//!                  200 {digest, plan, notes, warnings}, 400 with `diagnostics`, 413, 415, 422 for what is not UTF-8
+//!                  200 {digest, plan, notes, warnings}, 400 with `diagnostics`, 413, 415, 422 for what is not UTF-8; 408, 503 come again
 //! GET  /health     whether the process answers
 //! ```
 //!
@@ -10,8 +10,10 @@
 //! there for the pipeline, and nothing is known of what changed. Errors are problem documents (RFC 9457).
 
 use std::{
+    future::{Ready, ready},
     io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
 use actix_web::{
@@ -31,16 +33,23 @@ use model::{
 use parser::limits::SOURCE_BYTES_MAX;
 use serde::Serialize;
 use service::{OnError, Supervisor, host::is_own_host, supervisor::chain};
+use tokio::{sync::Semaphore, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
     answer::answer_alone,
-    makers::Makers,
+    makers::{Makers, PLANS_MAX},
     material::{Made, Outcome},
 };
 
-/// Connections at a time; of their plans only a few are made at once.
-const CONNECTIONS_MAX: usize = 256;
+/// Connections at a time. A plan has up to 32 MiB, and a slow reader keeps it in memory.
+const CONNECTIONS_MAX: usize = 32;
+/// Plans that are made at once for requests over HTTP: the rest of the makers is the bus's.
+const HTTP_PLANS_MAX: usize = PLANS_MAX / 2;
+/// How long a request waits for others before it is told to come again.
+const TURN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a body may take: 1 MiB over a slow line. Who sends it slower would keep a connection from others.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Threads that serve connections. The work is the makers'.
 const WORKERS: usize = 1;
 /// How long requests may go on after the role was told to end, in seconds: less than the supervisor's grace.
@@ -52,6 +61,7 @@ const PATH_DEFAULT: &str = "Ottofile";
 #[derive(Debug)]
 struct Parser {
     makers: Makers,
+    turns: Semaphore,
     address: SocketAddr,
 }
 
@@ -59,13 +69,18 @@ struct Parser {
 pub(crate) fn serve(listen: SocketAddr, makers: Makers, supervisor: &Supervisor) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen)?;
     let address = listener.local_addr()?;
-    let parser = web::Data::new(Parser { makers, address });
+    let parser = web::Data::new(Parser { makers, turns: Semaphore::new(HTTP_PLANS_MAX), address });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(parser.clone())
-            .wrap(middleware::from_fn(check_host))
-            .route("/v1/parse", web::post().to(parse))
-            .route("/health", web::get().to(health))
+            .wrap(middleware::from_fn(check_names))
+            .service(web::resource("/v1/parse").route(web::post().to(parse)).default_service(web::to(|| not_allowed("POST"))))
+            .service(
+                web::resource("/health")
+                    .route(web::get().to(health))
+                    .route(web::head().to(health))
+                    .default_service(web::to(|| not_allowed("GET, HEAD"))),
+            )
             .default_service(web::to(no_such_path))
     })
     .workers(WORKERS)
@@ -84,14 +99,22 @@ pub(crate) fn serve(listen: SocketAddr, makers: Makers, supervisor: &Supervisor)
 enum ApiError {
     #[error("there is no such path")]
     NoSuchPath,
+    #[error("this path takes {allow} only")]
+    MethodNotAllowed { allow: &'static str },
     #[error("the Host header names another machine")]
     ForeignHost,
+    #[error("the Origin header names a page of another site")]
+    ForeignOrigin,
     #[error("the body has the type `{0}`; send text/plain")]
     NoText(String),
     #[error("the body has over {SOURCE_BYTES_MAX} bytes")]
     TooLarge,
     #[error("the body ended early")]
     BrokenBody(#[source] actix_web::error::PayloadError),
+    #[error("the body did not come within {} s", BODY_DEADLINE.as_secs())]
+    SlowBody,
+    #[error("other requests are before this one")]
+    Busy,
     #[error("{0}")]
     BadQuery(String),
     #[error("the pipeline file is not UTF-8")]
@@ -121,6 +144,10 @@ async fn no_such_path() -> Result<HttpResponse, ApiError> {
     Err(ApiError::NoSuchPath)
 }
 
+fn not_allowed(allow: &'static str) -> Ready<Result<HttpResponse, ApiError>> {
+    ready(Err(ApiError::MethodNotAllowed { allow }))
+}
+
 async fn parse(
     parser: web::Data<Parser>,
     request: HttpRequest,
@@ -135,8 +162,10 @@ async fn parse(
         }
     }
     let (path, context) = context(query.into_inner())?;
-    let source = collect(body).await?;
+    let source = timeout(BODY_DEADLINE, collect(body)).await.map_err(|_| ApiError::SlowBody)??;
     let is_text = str::from_utf8(&source).is_ok();
+    let turn = timeout(TURN_DEADLINE, parser.turns.acquire()).await.map_err(|_| ApiError::Busy)?;
+    let _turn = turn.expect("it is never closed");
     match answer_alone(&path, source, context, &parser.makers).await {
         Outcome::Made(made) => Ok(HttpResponse::Ok().content_type(header::ContentType::json()).body(document(*made))),
         Outcome::Refused(diagnostics) if is_text => Err(ApiError::Refused(diagnostics)),
@@ -207,12 +236,19 @@ fn pull_request(text: &str) -> Result<PullRequest, ApiError> {
     Ok(PullRequest { number: 0, target: target.to_owned(), source: source.to_owned(), fork })
 }
 
-/// Refuses requests that were meant for another host; see [`is_own_host`].
-async fn check_host(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<impl MessageBody>, Error> {
+/// Refuses requests that were meant for another host (see [`is_own_host`]), and those of pages of other sites: they may send plain text
+/// without asking, and would have plans made in their visitors' names.
+async fn check_names(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let parser = request.app_data::<web::Data<Parser>>().expect("serve puts it there");
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !is_own_host(host, parser.address) {
         return Err(ApiError::ForeignHost.into());
+    }
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+        if authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host)) {
+            return Err(ApiError::ForeignOrigin.into());
+        }
     }
     next.call(request).await
 }
@@ -223,6 +259,10 @@ impl ApiError {
         match self {
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path", "no such path"),
             Self::ForeignHost => (StatusCode::MISDIRECTED_REQUEST, "foreign_host", "asked for another host"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed"),
+            Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin", "asked by a page of another site"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow_body", "the body is too slow"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "busy"),
             Self::NoText(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "no_text", "not plain text"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "too large"),
             Self::BrokenBody(_) => (StatusCode::BAD_REQUEST, "broken_body", "the body is not whole"),
@@ -249,7 +289,11 @@ impl ResponseError for ApiError {
         let diagnostics = match self {
             Self::Refused(diagnostics) | Self::NotUtf8(diagnostics) => diagnostics.as_slice(),
             Self::NoSuchPath
+            | Self::MethodNotAllowed { .. }
             | Self::ForeignHost
+            | Self::ForeignOrigin
+            | Self::SlowBody
+            | Self::Busy
             | Self::NoText(_)
             | Self::TooLarge
             | Self::BrokenBody(_)
@@ -258,6 +302,10 @@ impl ResponseError for ApiError {
         };
         let problem = Problem { code, title, status: status.as_u16(), detail: self.to_string(), diagnostics };
         let body = serde_json::to_string(&problem).expect("a problem has text keys only");
-        HttpResponse::build(status).content_type("application/problem+json").body(body)
+        let mut response = HttpResponse::build(status);
+        if let Self::MethodNotAllowed { allow } = self {
+            response.insert_header((header::ALLOW, *allow));
+        }
+        response.content_type("application/problem+json").body(body)
     }
 }

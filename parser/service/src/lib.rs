@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 pub use answer::answer;
-pub use makers::{Isolation, Makers, OVER_LIMIT};
+pub use makers::{FELL_OVER, Isolation, Makers, OVER_LIMIT};
 
 use makers::PLANS_MAX;
 

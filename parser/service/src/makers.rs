@@ -24,7 +24,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::Semaphore,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, warn};
 
@@ -44,6 +44,10 @@ const END_DEADLINE: Duration = Duration::from_secs(1);
 const PLANS_OF_ONE_MAX: u32 = 10_000;
 /// The code of a file whose plan is over a limit of the process; its page is `docs/errors/E0904.md`.
 pub const OVER_LIMIT: &str = "E0904";
+/// The code of a file that the parser fell over; its page is `docs/errors/E0905.md`.
+pub const FELL_OVER: &str = "E0905";
+/// With which a program of Rust ends after a panic.
+const PANIC: i32 = 101;
 
 /// Where plans are made.
 #[derive(Debug, Clone)]
@@ -79,6 +83,14 @@ struct Maker {
     made: u32,
 }
 
+/// What became of a question.
+enum Asked {
+    /// This is the answer.
+    Done(Outcome),
+    /// The maker has ended over it, or before it.
+    Ended(Option<ExitStatus>),
+}
+
 impl Makers {
     /// Makers that know these libraries; processes are started when they are needed.
     pub fn new(isolation: Isolation, libraries: Vec<StepLibrary>) -> Self {
@@ -102,7 +114,7 @@ impl Makers {
                 let (work, libraries) = (material.clone(), self.0.libraries.clone());
                 tokio::task::spawn_blocking(move || work.make(&libraries)).await.unwrap_or_else(|fault| {
                     error!(path = material.path, error = chain(&fault), "the parser fell over a file");
-                    fell_over()
+                    fell_over(&material.path)
                 })
             }
             Isolation::Processes { .. } => self.make_elsewhere(material).await,
@@ -110,29 +122,46 @@ impl Makers {
     }
 
     async fn make_elsewhere(&self, material: &Material) -> Outcome {
+        let deadline = Instant::now() + PLAN_DEADLINE;
         let idle = self.0.idle.lock().expect("no holder of this lock panics").pop();
-        let mut maker = match idle.map_or_else(|| self.start(), Ok) {
-            Ok(maker) => maker,
-            Err(error) => return Outcome::Broken(format!("no process can be started for the plan: {error}")),
-        };
-        match timeout(PLAN_DEADLINE, maker.ask(material)).await {
+        if let Some(maker) = idle {
+            match self.make_with(maker, material, deadline).await {
+                Asked::Ended(Some(status)) if status.signal() == Some(Signal::SIGXCPU as i32) => {
+                    return ended(&material.path, Some(status));
+                }
+                // It may have ended before it was asked, or of what it made before: a fresh one tells.
+                Asked::Ended(_) => {}
+                Asked::Done(outcome) => return outcome,
+            }
+        }
+        match self.start() {
+            Ok(maker) => match self.make_with(maker, material, deadline).await {
+                Asked::Done(outcome) => outcome,
+                Asked::Ended(status) => ended(&material.path, status),
+            },
+            Err(error) => Outcome::Broken(format!("no process can be started for the plan: {error}")),
+        }
+    }
+
+    async fn make_with(&self, mut maker: Maker, material: &Material, deadline: Instant) -> Asked {
+        match timeout_at(deadline, maker.ask(material)).await {
             Ok(Ok(outcome)) => {
                 if maker.made < PLANS_OF_ONE_MAX {
                     self.put_back(maker);
                 } else {
                     maker.end().await;
                 }
-                outcome
+                Asked::Done(outcome)
             }
             Ok(Err(error)) => {
                 let status = maker.end().await;
                 warn!(path = material.path, %error, ?status, "the process of a plan has ended");
-                ended(&material.path, status)
+                Asked::Ended(status)
             }
             Err(_) => {
-                maker.end().await;
+                maker.kill().await;
                 warn!(path = material.path, "the plan took too long");
-                Outcome::Broken(format!("the plan was not made within {} s", PLAN_DEADLINE.as_secs()))
+                Asked::Done(Outcome::Broken(format!("the plan was not made within {} s", PLAN_DEADLINE.as_secs())))
             }
         }
     }
@@ -192,33 +221,91 @@ impl Maker {
         child.kill().await.ok()?;
         child.wait().await.ok()
     }
+
+    /// Ends the process at once: it has had its time.
+    async fn kill(mut self) {
+        if let Err(error) = self.child.kill().await {
+            warn!(%error, "the process of a plan cannot be ended");
+        }
+    }
 }
 
 /// Why a maker has ended over a file.
 fn ended(path: &str, status: Option<ExitStatus>) -> Outcome {
     let signal = status.and_then(|status| status.signal()).and_then(|signal| Signal::try_from(signal).ok());
-    match signal {
-        Some(Signal::SIGXCPU) => over_limit(path, &format!("{CPU_SECONDS_MAX} s of processor time")),
+    match (signal, status.and_then(|status| status.code())) {
+        (Some(Signal::SIGXCPU), _) => Outcome::Refused(vec![over_limit(path, &format!("{CPU_SECONDS_MAX} s of processor time"))]),
         // The program is aborted where it gets no memory.
-        Some(Signal::SIGABRT) => over_limit(path, &format!("{} MiB of memory", MEMORY_BYTES_MAX / 1024 / 1024)),
-        _ => fell_over(),
+        (Some(Signal::SIGABRT), _) => {
+            Outcome::Refused(vec![over_limit(path, &format!("{} MiB of memory", MEMORY_BYTES_MAX / 1024 / 1024))])
+        }
+        (Some(Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGFPE | Signal::SIGTRAP), _) | (_, Some(PANIC)) => {
+            fell_over(path)
+        }
+        // Not of the file's doing: somebody, or a system without memory, has ended it.
+        _ => Outcome::Broken("the process that makes the plan was ended from outside".to_owned()),
     }
 }
 
-fn over_limit(path: &str, limit: &str) -> Outcome {
-    Outcome::Refused(vec![Diagnostic {
-        code: OVER_LIMIT.to_owned(),
+pub(crate) fn over_limit(path: &str, limit: &str) -> Diagnostic {
+    let help = "make the file smaller, or what it reads; and report it: the limits of the language should come first";
+    diagnostic(path, OVER_LIMIT, format!("the plan of the file takes more than {limit}"), help)
+}
+
+/// It would again: who asks must not ask for ever.
+fn fell_over(path: &str) -> Outcome {
+    let help = "write it differently, as a change usually helps; and report it with the file";
+    Outcome::Refused(vec![diagnostic(path, FELL_OVER, "the parser fell over this file: a mistake of Otto's".to_owned(), help)])
+}
+
+fn diagnostic(path: &str, code: &str, message: String, help: &str) -> Diagnostic {
+    Diagnostic {
+        code: code.to_owned(),
         severity: Severity::Error,
-        message: format!("the plan of the file takes more than {limit}"),
+        message,
         file: path.to_owned(),
         line: 1,
         column: 1,
         span: Span::default(),
         label: String::new(),
-        help: "make the file smaller, or what it reads; and report it: the limits of the language should come first".to_owned(),
-    }])
+        help: help.to_owned(),
+    }
 }
 
-fn fell_over() -> Outcome {
-    Outcome::Broken("the parser fell over this file: a mistake of Otto's, please report it".to_owned())
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use bytes::Bytes;
+    use model::context::TriggerContext;
+
+    use super::*;
+
+    /// What comes of a plan whose makers end like this, and how many of them there were.
+    async fn ending(how: &str) -> (String, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let starts = folder.path().join("starts");
+        let script = format!("echo start >> {}; {how}", starts.display());
+        let isolation = Isolation::Processes { program: "/bin/sh".into(), arguments: vec!["-c".to_owned(), script] };
+        let makers = Makers::new(isolation, Vec::new());
+        makers.warm().unwrap();
+        let outcome = makers.make(&Material::new("Ottofile", Bytes::new(), TriggerContext::default())).await;
+        let told = match outcome {
+            Outcome::Refused(diagnostics) => diagnostics[0].code.clone(),
+            Outcome::Broken(message) => message,
+            other @ (Outcome::Made(_) | Outcome::Needs(_)) => panic!("{other:?}"),
+        };
+        assert!(makers.0.idle.lock().unwrap().is_empty());
+        (told, fs::read_to_string(starts).unwrap().lines().count())
+    }
+
+    #[tokio::test]
+    async fn a_maker_that_has_ended_is_replaced_once_and_the_file_is_blamed_only_for_its_own_doing() {
+        let outside = "the process that makes the plan was ended from outside".to_owned();
+        assert_eq!(ending("kill -KILL $$").await, (outside.clone(), 2));
+        assert_eq!(ending("exit 0").await, (outside, 2));
+        assert_eq!(ending("exit 101").await, (FELL_OVER.to_owned(), 2));
+        assert_eq!(ending("kill -SEGV $$").await, (FELL_OVER.to_owned(), 2));
+        assert_eq!(ending("kill -XCPU $$").await, (OVER_LIMIT.to_owned(), 1));
+    }
 }

@@ -31,6 +31,8 @@ pub enum Misbehaviour {
     Swell,
     /// It does nothing.
     Sleep,
+    /// It meets a mistake of Otto's.
+    Panic,
 }
 
 /// Answers questions from standard input until there are no more.
@@ -78,5 +80,6 @@ fn misbehave(misbehaviour: Misbehaviour) {
         Misbehaviour::Sleep => loop {
             thread::sleep(Duration::from_mins(1));
         },
+        Misbehaviour::Panic => panic!("this is what was asked for"),
     }
 }

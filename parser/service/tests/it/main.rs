@@ -199,6 +199,40 @@ async fn what_is_no_pipeline_file_is_told_by_its_status() {
 }
 
 #[tokio::test]
+async fn other_methods_and_pages_of_other_sites_are_refused() {
+    let role = Role::start().await;
+    let client = reqwest::Client::new();
+    let url = |path: &str| format!("http://{}{path}", role.address);
+    for (method, path, allow) in [("GET", "/v1/parse", "POST"), ("DELETE", "/v1/parse", "POST"), ("POST", "/health", "GET, HEAD")] {
+        let response = client.request(method.parse().unwrap(), url(path)).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers()["allow"].to_str().unwrap()), (405, allow), "{method} {path}");
+        let problem: serde_json::Value = response.json().await.unwrap();
+        assert_eq!(problem["code"], "method_not_allowed");
+    }
+    assert_eq!(client.head(url("/health")).send().await.unwrap().status(), 200);
+    let from = |origin: String| client.post(url("/v1/parse")).header("origin", origin).body(SOURCE).send();
+    assert_eq!(from(format!("http://{}", role.address)).await.unwrap().status(), 200);
+    for origin in ["http://example.org", "null", "", "http://127.0.0.1:1"] {
+        assert_eq!(from(origin.to_owned()).await.unwrap().status(), 403, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_its_size_is_refused_and_not_tried_for_ever() {
+    let role = Role::start().await;
+    let listing = role.blobs.put(vec![b' '; 64 * 1024 * 1024 + 1].into()).await.unwrap();
+    let source = "pipeline { stage 'A' { when { exists('a') } steps [ sh 'a' ] } }";
+    let many = PlanRequest { listing: Some(listing), ..request(Text::Inline(source.to_owned())) };
+    let large = role.blobs.put(vec![b' '; 16 * 1024 * 1024].into()).await.unwrap();
+    let files = ["a", "b"].map(|path| (path.to_owned(), Some(Text::Depot(large))));
+    let much = PlanRequest { files: files.into(), ..request(Text::Inline(SOURCE.to_owned())) };
+    for request in [many, much] {
+        let PlanReply::Refused { diagnostics } = role.ask(&request).await else { panic!("no refusal") };
+        assert_eq!(diagnostics[0].code, "E0904");
+    }
+}
+
+#[tokio::test]
 async fn what_the_file_asks_for_is_asked_of_the_depot_or_of_who_asks() {
     let role = Role::start().await;
     let listing = role.blobs.put(r#"{"Cargo.toml":"0123"}"#.into()).await.unwrap();
