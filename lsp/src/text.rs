@@ -96,7 +96,7 @@ mod tests {
             let source = "aä😀".repeat(length);
             let text = Text::new(source.clone());
             for (offset, _) in source.char_indices().step_by(7).chain([(source.len(), ' ')]) {
-                let character = u32::try_from(source[..offset].encode_utf16().count()).unwrap();
+                let character = u32::try_from(source.get(..offset).unwrap().encode_utf16().count()).unwrap();
                 assert_eq!(text.position(offset), Position { line: 0, character }, "{offset} of {length}");
             }
         }
