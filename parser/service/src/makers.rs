@@ -40,6 +40,8 @@ pub(crate) const PLANS_MAX: usize = 4;
 const PLAN_DEADLINE: Duration = Duration::from_secs(9);
 /// How long a maker may take to end after its last question.
 const END_DEADLINE: Duration = Duration::from_secs(1);
+/// The most bytes of what a process said at its end that are told.
+const LAST_WORDS_BYTES_MAX: u64 = 4 * 1024;
 /// Plans of one maker. Then a fresh one takes its place, so that what it may have kept is given back.
 const PLANS_OF_ONE_MAX: u32 = 10_000;
 /// The code of a file whose plan is over a limit of the process; its page is `docs/errors/E0904.md`.
@@ -154,8 +156,8 @@ impl Makers {
                 Asked::Done(outcome)
             }
             Ok(Err(error)) => {
-                let status = maker.end().await;
-                warn!(path = material.path, %error, ?status, "the process of a plan has ended");
+                let (status, said) = maker.end().await;
+                warn!(path = material.path, %error, ?status, said, "the process of a plan has ended");
                 Asked::Ended(status)
             }
             Err(_) => {
@@ -169,7 +171,9 @@ impl Makers {
     fn start(&self) -> io::Result<Maker> {
         let Isolation::Processes { program, arguments } = &self.0.isolation else { unreachable!("only processes are started") };
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.args(arguments).env_clear().current_dir("/").kill_on_drop(true);
+        // It may write no file, and the role's own standard error may be one: its last words would end it in another way than they tell.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let questions = child.stdin.take().expect("it is piped");
         let answers = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -211,15 +215,24 @@ impl Maker {
         })
     }
 
-    /// Ends the process: by itself, as its input ends, or not.
-    async fn end(self) -> Option<ExitStatus> {
+    /// Ends the process: by itself, as its input ends, or not. Gives how it ended, and its last words.
+    async fn end(self) -> (Option<ExitStatus>, String) {
         let Self { mut child, questions, answers, .. } = self;
+        let errors = child.stderr.take();
         drop((questions, answers));
-        if let Ok(status) = timeout(END_DEADLINE, child.wait()).await {
-            return status.ok();
+        let status = match timeout(END_DEADLINE, child.wait()).await {
+            Ok(status) => status.ok(),
+            Err(_) => match child.kill().await {
+                Ok(()) => child.wait().await.ok(),
+                Err(_) => None,
+            },
+        };
+        let mut said = Vec::new();
+        if let Some(errors) = errors {
+            // What it has said is in the pipe; it is only told.
+            let _no_matter = timeout(END_DEADLINE, errors.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut said)).await;
         }
-        child.kill().await.ok()?;
-        child.wait().await.ok()
+        (status, String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Ends the process at once: it has had its time.
