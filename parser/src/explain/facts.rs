@@ -1,6 +1,6 @@
 //! What there is to say of one stage, as lines with a label. The tree prints them, and two plans are compared by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::{
     StageId,
@@ -48,7 +48,7 @@ impl Fact {
 }
 
 /// Names of stages by their ids.
-pub(super) type Paths<'a> = BTreeMap<&'a StageId, &'a str>;
+pub(super) type Paths<'a> = HashMap<&'a StageId, &'a str>;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

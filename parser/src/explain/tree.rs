@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{
-    StageId,
-    plan::{Plan, Stage, StageKind},
-};
+use model::plan::{Plan, Stage, StageKind};
 
 use super::{
     facts::{Detail, Fact, LABEL_WIDTH, Paths, facts, notified},
@@ -28,8 +25,7 @@ pub(super) fn write(paper: &mut Paper, plan: &Plan, paths: &Paths<'_>) {
     if !plan.stages.is_empty() {
         paper.section("What happens");
     }
-    let told: BTreeMap<&StageId, Vec<Fact>> = plan.stages.iter().map(|stage| (&stage.id, facts(stage, paths, Detail::Short))).collect();
-    let common = common(plan, &told);
+    let common = common(plan, paths);
     if !common.is_empty() {
         let name = paper.ink(Ink::Name, "every stage");
         paper.line(0, &name);
@@ -42,7 +38,7 @@ pub(super) fn write(paper: &mut Paper, plan: &Plan, paths: &Paths<'_>) {
         let Node { name, stage, children } = &nodes[node];
         if let Some(stage) = stage {
             write_name(paper, depth, name, stage);
-            write_facts(paper, depth + 1, &told[&stage.id], if is_work(stage) { &common } else { &[] });
+            write_facts(paper, depth + 1, &facts(stage, paths, Detail::Short), if is_work(stage) { &common } else { &[] });
             if stage.steps.is_empty() && stage.kind == StageKind::Work {
                 paper.labelled(depth + 1, ("steps", LABEL_WIDTH), &["none".to_owned()], Some(Ink::Quiet));
             }
@@ -79,12 +75,16 @@ fn nodes(plan: &Plan) -> Vec<Node<'_>> {
     nodes
 }
 
-/// The settings that all stages with an agent have in common; none if there is but one.
-fn common(plan: &Plan, told: &BTreeMap<&StageId, Vec<Fact>>) -> Vec<Fact> {
-    let mut stages = plan.stages.iter().filter(|stage| is_work(stage)).map(|stage| &told[&stage.id]);
+/// The settings that all stages with an agent have in common; none if there is but one. The facts of a stage are made anew where they are
+/// written: to keep those of thousands of stages takes longer, as all of the memory is touched once.
+fn common(plan: &Plan, paths: &Paths<'_>) -> Vec<Fact> {
+    let mut stages = plan.stages.iter().filter(|stage| is_work(stage)).map(|stage| facts(stage, paths, Detail::Short));
     let (Some(first), Some(second)) = (stages.next(), stages.next()) else { return Vec::new() };
     let mut common: Vec<Fact> = first.iter().filter(|fact| fact.is_setting() && second.contains(fact)).cloned().collect();
     for facts in stages {
+        if common.is_empty() {
+            break;
+        }
         common.retain(|fact| facts.contains(fact));
     }
     common

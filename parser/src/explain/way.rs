@@ -1,6 +1,6 @@
 //! The longest way through the graph: what decides how long the whole takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::{
     StageId,
@@ -46,7 +46,7 @@ fn counts(stage: &Stage) -> bool {
 
 /// The stages of the heaviest way that count, and its weight. A plan has each stage after those that it needs.
 fn longest(plan: &Plan, weight: impl Fn(&Stage) -> u64) -> (Vec<&Stage>, u64) {
-    let mut index: BTreeMap<&StageId, usize> = BTreeMap::new();
+    let mut index: HashMap<&StageId, usize> = HashMap::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(plan.stages.len());
     let mut sums: Vec<u64> = Vec::with_capacity(plan.stages.len());
     for (place, stage) in plan.stages.iter().enumerate() {
