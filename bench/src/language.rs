@@ -142,11 +142,12 @@ fn typical(stages: usize) -> String {
     text + "}\n"
 }
 
-/// So little for each stage that a file can have as many as a plan.
+/// So little for each stage that a file can have as many as a plan; as many bytes for each, so that ten times the stages are ten times the
+/// input.
 fn short(stages: usize) -> String {
     let mut text = String::from("pipeline {\n");
     for stage in 0..stages {
-        writeln!(text, "  stage 'Component {stage}' {{\n    timeout = 20m\n    env {{ C = '{stage}' }}\n    steps {{ echo 'building' sh 'make -C {stage}' }}\n  }}")
+        writeln!(text, "  stage 'Component {stage:04}' {{\n    timeout = 20m\n    env {{ C = '{stage:04}' }}\n    steps {{ echo 'building' sh 'make -C {stage:04}' }}\n  }}")
             .expect("a string takes everything");
     }
     text + "}\n"
