@@ -157,6 +157,7 @@ impl Desk {
             slots_free: self.slots.free(),
             facts: terms.facts.clone(),
             leases,
+            number: 0,
         };
         say(&self.shared.bus, &Subject::status(&self.shared.agent), &status).await;
     }
@@ -205,8 +206,9 @@ impl Desk {
                 trace!(target: crate::WATERFALL, point = "assignment heard", lease = ?assignment.lease);
                 self.assign(assignment, now).await;
             }
-            Ok(AgentCommand::Cancel { lease }) => self.cancel(&lease, now).await,
+            Ok(AgentCommand::Cancel { lease, .. }) => self.cancel(&lease, now).await,
             Ok(AgentCommand::Acknowledge { lease, report: ReportKind::Declined }) => self.declines.acknowledged(&lease),
+            Ok(AgentCommand::Renewed { .. } | AgentCommand::RunAnswer { .. }) => {}
             Ok(AgentCommand::Acknowledge { lease, report }) => self.tell(&lease, Told::Acknowledged(report)),
             Err(error) => warn!(error = chain(&error), "a command was not understood"),
         }

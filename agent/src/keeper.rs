@@ -12,7 +12,7 @@ use blob::{BlobError, Blobs};
 use eventbus::{Bus, Subject};
 use model::{
     AgentName, Digest, Timestamp,
-    event::run::StoredLog,
+    event::run::{Outputs, StoredLog},
     protocol::agent::{Assignment, Lease, Report},
 };
 use service::{
@@ -121,7 +121,7 @@ impl Keeper {
             End::ShuttingDown => Report::Lost { reason: "its agent was stopped".to_owned() },
             End::Result(outcome, reason) => {
                 let finished_at = Timestamp(clock::unix_ms());
-                Report::Finished { outcome, reason, started_at: conclusion.started_at, finished_at }
+                Report::Finished { outcome, reason, started_at: conclusion.started_at, finished_at, outputs: Outputs::default() }
             }
         };
         let note = Line::Ended { report: report.clone() };
@@ -194,7 +194,7 @@ async fn store(blobs: &Blobs, entry: &Entry) -> Result<StoredLog, TaskError> {
     spawn_blocking(move || repairing.repair()).await??;
     let bytes = store_file(blobs, &output).await?;
     let length = tokio::fs::metadata(&output).await?.len();
-    Ok(StoredLog { bytes, length, index: store_file(blobs, &index).await? })
+    Ok(StoredLog::whole(bytes, length, store_file(blobs, &index).await?))
 }
 
 async fn store_file(blobs: &Blobs, path: &Path) -> Result<Digest, TaskError> {

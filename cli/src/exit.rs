@@ -9,11 +9,12 @@ pub fn bad_input() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// 0 success, also where there was nothing to do, 1 failure, 4 aborted, 5 unknown; 3 is kept for unstable runs.
+/// 0 success, also where there was nothing to do, 1 failure, 3 unstable, 4 aborted, 5 unknown.
 pub fn of_run(outcome: RunOutcome) -> ExitCode {
     match outcome {
         RunOutcome::Success | RunOutcome::Skipped => ExitCode::SUCCESS,
         RunOutcome::Failure => ExitCode::FAILURE,
+        RunOutcome::Unstable => ExitCode::from(3),
         RunOutcome::Aborted => ExitCode::from(4),
         RunOutcome::Unknown => ExitCode::from(5),
     }

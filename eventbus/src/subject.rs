@@ -64,6 +64,7 @@ impl Subject {
             ReportKind::Started => "started",
             ReportKind::Finished | ReportKind::Lost => "finished",
             ReportKind::LogStored => "stored",
+            ReportKind::RunRequested => "requested",
         };
         Self(format!("tasks.{channel}.{agent}"))
     }
@@ -126,9 +127,9 @@ impl Pattern {
         Self("tasks.bids.*.*".to_owned())
     }
 
-    /// Every report of one channel; the four channels are those of [`Subject::report`].
-    pub fn reports() -> [Self; 4] {
-        ["declined", "started", "finished", "stored"].map(|channel| Self(format!("tasks.{channel}.*")))
+    /// Every report of one channel; the five channels are those of [`Subject::report`].
+    pub fn reports() -> [Self; 5] {
+        ["declined", "started", "finished", "stored", "requested"].map(|channel| Self(format!("tasks.{channel}.*")))
     }
 
     /// Every agent's status.

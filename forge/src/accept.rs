@@ -164,6 +164,8 @@ impl Acceptor {
             listing,
             changed,
             lock,
+            rerun: None,
+            timeout_ms: None,
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();

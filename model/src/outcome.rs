@@ -4,12 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How one attempt of a stage, and with its last attempt the stage, ended.
+/// How one attempt of a stage, and with its last attempt the stage, ended. The order is that of severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageOutcome {
     /// Every step succeeded.
     Success,
+    /// It did its work, and something is not as it should be: a step ended as unstable, or a test failed. What waits for it goes on.
+    Unstable,
     /// A step failed, or the stage could not be prepared.
     Failure,
     /// It was cancelled.
@@ -24,6 +26,8 @@ pub enum RunOutcome {
     Skipped,
     /// Every stage succeeded.
     Success,
+    /// No stage failed but those that may, and one of those did, or one was unstable.
+    Unstable,
     /// A stage failed, or the pipeline file was refused.
     Failure,
     /// It was cancelled.
@@ -41,5 +45,5 @@ macro_rules! display {
         }
     };
 }
-display!(StageOutcome { Success => "success", Failure => "failure", Aborted => "aborted" });
-display!(RunOutcome { Skipped => "skipped", Success => "success", Failure => "failure", Aborted => "aborted", Unknown => "unknown" });
+display!(StageOutcome { Success => "success", Unstable => "unstable", Failure => "failure", Aborted => "aborted" });
+display!(RunOutcome { Skipped => "skipped", Success => "success", Unstable => "unstable", Failure => "failure", Aborted => "aborted", Unknown => "unknown" });

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, ProjectName, RunId, TriggerId, context::TriggerContext, planning::Text};
+use crate::{Digest, ProjectName, RunId, StageId, TriggerId, context::TriggerContext, planning::Text};
 
 /// The accepted cause of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,34 @@ pub struct Trigger {
     /// The commit's [`LOCK_FILE`](crate::planning::LOCK_FILE), if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Text>,
+    /// The run that is run again, with its plan and source; without it, the pipeline is planned anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
+    /// How long the whole run may take, in milliseconds; without it, as long as its stages and gates may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What is run again. What is not, keeps its outcome and its outputs from the earlier run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rerun {
+    /// The earlier run. It has ended, and its plan is run, digest for digest.
+    pub of: RunId,
+    /// Which stages.
+    pub stages: RerunStages,
+}
+
+/// Which stages of an earlier run start again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RerunStages {
+    /// All.
+    All,
+    /// Those that did not succeed, and what waits for them.
+    Failed,
+    /// This one, and what waits for it.
+    Stage(StageId),
 }
 
 impl Trigger {

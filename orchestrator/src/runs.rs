@@ -201,6 +201,8 @@ mod tests {
             listing: None,
             changed: None,
             lock: None,
+            rerun: None,
+            timeout_ms: None,
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: number as u64, at: Timestamp(0) };

@@ -8,7 +8,7 @@ use std::{
 
 use agent::{AgentOptions, tool_homes};
 use blob::{Blobs, DiskStore, Durability};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use eventbus::{Bus, Pattern, Subject, Subscription};
 use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, StageOutcome, TriggerId,
@@ -32,7 +32,7 @@ pub(crate) struct Office {
     pub(crate) blobs: Blobs,
     pub(crate) supervisor: Supervisor,
     folder: TempDir,
-    reports: [Subscription; 4],
+    reports: [Subscription; 5],
     bids: Subscription,
     pub(crate) logs: Subscription,
     pub(crate) statuses: Subscription,
@@ -60,15 +60,7 @@ pub(crate) fn lease(stage: &Stage, fence: u64) -> Lease {
 }
 
 pub(crate) fn assignment(stage: Stage, fence: u64) -> Assignment {
-    Assignment {
-        lease: lease(&stage, fence),
-        stage,
-        project: "shop".to_owned(),
-        branch: "main".to_owned(),
-        commit: "c0ffee".to_owned(),
-        source: None,
-        depot_token: String::new(),
-    }
+    Assignment { branch: "main".to_owned(), commit: "c0ffee".to_owned(), ..Assignment::new(lease(&stage, fence), stage, "shop".to_owned()) }
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -91,12 +83,13 @@ impl Office {
     /// Without an agent, on the connections of orchestrator, auctioneer and agent.
     pub(crate) async fn on(bus: Bus, auctioneer: Bus, agent: Bus) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [a, b, c, d] = Pattern::reports();
+        let [a, b, c, d, e] = Pattern::reports();
         let reports = [
             bus.subscribe(a).await.unwrap(),
             bus.subscribe(b).await.unwrap(),
             bus.subscribe(c).await.unwrap(),
             bus.subscribe(d).await.unwrap(),
+            bus.subscribe(e).await.unwrap(),
         ];
         Self {
             blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
@@ -177,6 +170,7 @@ impl Office {
             ReportKind::Started => 1,
             ReportKind::Finished | ReportKind::Lost => 2,
             ReportKind::LogStored => 3,
+            ReportKind::RunRequested => 4,
         };
         let [.., subscription] = &mut self.reports[..=channel] else { unreachable!() };
         soon(&format!("a report {kind:?}"), async {
@@ -208,9 +202,13 @@ impl Office {
             let AgentReport { lease, report: Report::LogStored { log } } = self.report(ReportKind::LogStored).await else { unreachable!() };
             if lease == *of {
                 self.acknowledge(of, ReportKind::LogStored).await;
-                let bytes = self.blobs.get(&log.bytes).await.unwrap();
+                let (mut bytes, mut index) = (BytesMut::new(), BytesMut::new());
+                for segment in &log.segments {
+                    bytes.extend_from_slice(&self.blobs.get(&segment.bytes).await.unwrap());
+                    index.extend_from_slice(&self.blobs.get(&segment.index).await.unwrap());
+                }
                 assert_eq!(bytes.len() as u64, log.length);
-                return (bytes, self.blobs.get(&log.index).await.unwrap());
+                return (bytes.freeze(), index.freeze());
             }
         }
     }

@@ -67,7 +67,7 @@ async fn output_that_never_ends_does_not_outlive_a_cancel() {
     let assignment = assignment(stage("endless", vec![sh("set +x; yes")]), 1);
     office.award(&assignment).await;
     office.chunk().await;
-    office.send(AgentCommand::Cancel { lease: assignment.lease.clone() }).await;
+    office.send(AgentCommand::Cancel { lease: assignment.lease.clone(), force: false }).await;
     assert_eq!(office.result(&assignment.lease).await.0, StageOutcome::Aborted);
     let stored = office.report(ReportKind::LogStored).await;
     assert_eq!(stored.lease, assignment.lease);

@@ -55,7 +55,7 @@ async fn an_assignment_without_an_offer_is_declined_until_that_is_heard() {
 async fn a_cancel_of_what_is_not_here_is_answered() {
     let mut office = Office::open().await;
     let stage = stage("a", vec![sh("true")]);
-    office.send(AgentCommand::Cancel { lease: lease(&stage, 3) }).await;
+    office.send(AgentCommand::Cancel { lease: lease(&stage, 3), force: false }).await;
     let declined = office.report(ReportKind::Declined).await;
     assert_eq!((declined.lease, declined.report), (lease(&stage, 3), Report::Declined { reason: "nothing of it runs here".to_owned() }));
 }
@@ -107,7 +107,7 @@ async fn a_slot_is_handed_over_from_stage_to_stage() {
     office.assign(&assignment(second.clone(), 3)).await;
     assert_eq!(office.result(&lease(&second, 3)).await.0, StageOutcome::Success);
     assert_eq!(reservation(&office.ask(&other, 1, &[]).await), Some(&Reservation::Slot));
-    office.send(AgentCommand::Cancel { lease: blocker.lease.clone() }).await;
+    office.send(AgentCommand::Cancel { lease: blocker.lease.clone(), force: false }).await;
     assert_eq!(office.result(&blocker.lease).await.0, StageOutcome::Aborted);
 }
 

@@ -127,7 +127,7 @@ async fn a_cancel_ends_the_whole_group() {
     let pids = pids(&office);
     assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(pid)));
     let since = std::time::Instant::now();
-    office.send(AgentCommand::Cancel { lease: assignment.lease.clone() }).await;
+    office.send(AgentCommand::Cancel { lease: assignment.lease.clone(), force: false }).await;
     assert_eq!(office.result(&assignment.lease).await, (StageOutcome::Aborted, Some("cancelled".to_owned())));
     assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
     assert!(!pids.iter().any(|pid| is_alive(pid)), "{pids:?}");

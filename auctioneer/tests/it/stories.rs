@@ -52,7 +52,7 @@ impl House {
 
     /// An agent is there, but only says so.
     async fn show(&self, name: &str) {
-        let status = AgentStatus { agent: agent(name), slots: 1, slots_free: 1, facts: BTreeMap::new(), leases: vec![] };
+        let status = AgentStatus { agent: agent(name), slots: 1, slots_free: 1, facts: BTreeMap::new(), leases: vec![], number: 0 };
         self.bus.publish(&Subject::status(&agent(name)), &status).await.unwrap();
     }
 

@@ -168,7 +168,18 @@ impl<W: Write> Follow<W> {
                 };
                 self.accepted(planned, &trigger.pipeline_path, source)
             }
-            RunEvent::StageReady { .. } | RunEvent::StageLogStored { .. } => Ok(()),
+            RunEvent::StageReady { .. }
+            | RunEvent::StageRetried { .. }
+            | RunEvent::StageEnded { .. }
+            | RunEvent::StageReused { .. }
+            | RunEvent::WaitOpened { .. }
+            | RunEvent::WaitAnswered { .. }
+            | RunEvent::LockQueued { .. }
+            | RunEvent::LockAcquired { .. }
+            | RunEvent::StageCancelRequested { .. }
+            | RunEvent::RunHeld { .. }
+            | RunEvent::RunReleased
+            | RunEvent::StageLogStored { .. } => Ok(()),
             RunEvent::StageAwarded { stage, attempt, agent, .. } => {
                 if let Some(followed) = self.stages.get_mut(stage) {
                     followed.awarded = Some((*attempt, agent.clone()));
@@ -179,7 +190,7 @@ impl<W: Write> Follow<W> {
             RunEvent::StageDeclined { stage, agent, reason, .. } => {
                 self.mark(stage, '↺', AnsiColor::Yellow, &format!("{agent} declined: {reason}"))
             }
-            RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at } => {
+            RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at, .. } => {
                 self.begin(stage, *attempt)?;
                 self.finished(stage, *outcome, reason.as_deref(), started_at.map(|started| (started, *finished_at)))
             }
@@ -191,10 +202,15 @@ impl<W: Write> Follow<W> {
                 let why = match reason {
                     SkipReason::NeedFailed { stage: need } => format!("skipped, as {} did not succeed", self.path(need)),
                     SkipReason::Cancelled => "skipped, as the run was cancelled".to_owned(),
+                    SkipReason::Condition { condition, because } => {
+                        format!("skipped, as `{}` does not hold: {}", printable(condition, false), printable(because, false))
+                    }
+                    SkipReason::Fanout { failed } => format!("skipped, as {} failed", self.path(failed)),
+                    SkipReason::NothingToUndo => "skipped, as there is nothing to undo".to_owned(),
                 };
                 self.mark(stage, '–', AnsiColor::BrightBlack, &why)
             }
-            RunEvent::CancelRequested { by } => self.line(&format!("cancelled by {}", printable(by, false)), AnsiColor::Yellow),
+            RunEvent::CancelRequested { by, .. } => self.line(&format!("cancelled by {}", printable(by, false)), AnsiColor::Yellow),
             RunEvent::RunFinished { outcome } => {
                 self.outcome = Some(*outcome);
                 let took = self.accepted_at.map(|accepted| format!(" in {}", text::duration(at.since(accepted)))).unwrap_or_default();
@@ -303,6 +319,7 @@ impl<W: Write> Follow<W> {
         let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let (sign, colour) = match outcome {
             StageOutcome::Success => ('✔', AnsiColor::Green),
+            StageOutcome::Unstable => ('!', AnsiColor::Yellow),
             StageOutcome::Failure => ('✘', AnsiColor::Red),
             StageOutcome::Aborted => ('■', AnsiColor::Yellow),
         };
@@ -377,7 +394,7 @@ fn colour_of_run(outcome: RunOutcome) -> AnsiColor {
         RunOutcome::Skipped => AnsiColor::BrightBlack,
         RunOutcome::Success => AnsiColor::Green,
         RunOutcome::Failure => AnsiColor::Red,
-        RunOutcome::Aborted | RunOutcome::Unknown => AnsiColor::Yellow,
+        RunOutcome::Unstable | RunOutcome::Aborted | RunOutcome::Unknown => AnsiColor::Yellow,
     }
 }
 

@@ -5,6 +5,7 @@ use model::{
     AttemptId, AuctionId, Digest, RunId, TriggerId,
     context::TriggerContext,
     diagnostic::{Diagnostic, Severity, Span},
+    event::run::{CancelReason, Outputs},
     trigger::Trigger,
 };
 
@@ -21,6 +22,8 @@ fn trigger(source: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        rerun: None,
+        timeout_ms: None,
     }
 }
 
@@ -42,6 +45,7 @@ fn finished(path: &str, outcome: StageOutcome, reason: Option<&str>) -> RunEvent
         reason: reason.map(str::to_owned),
         started_at: Some(Timestamp(1_000)),
         finished_at: Timestamp(2_200),
+        outputs: Outputs::default(),
     }
 }
 
@@ -115,7 +119,7 @@ fn losses_declines_gaps_and_cancels_are_told() {
         follow.gap(&gap(Some(20), GapReason::NotKept))?;
         follow.event(&awarded("Build", 2, "a3"), Timestamp(0))?;
         follow.event(&RunEvent::StageStarted { stage: stage.clone(), attempt: 2, at: Timestamp(0) }, Timestamp(0))?;
-        follow.event(&RunEvent::CancelRequested { by: "api".to_owned() }, Timestamp(0))?;
+        follow.event(&RunEvent::CancelRequested { by: "api".to_owned(), reason: CancelReason::Person, force: false }, Timestamp(0))?;
         let skipped = StageId::of("A group/with a very long name/and a stage in it");
         follow.event(&RunEvent::StageSkipped { stage: skipped, reason: SkipReason::Cancelled }, Timestamp(0))?;
         follow.event(&RunEvent::RunFinished { outcome: RunOutcome::Aborted }, Timestamp(0))

@@ -101,7 +101,7 @@ async fn ended(client: &Client, detail: &RunDetail, follow: &mut Follow<impl Wri
     let mut by_stage: BTreeMap<StageId, Vec<EventView>> = BTreeMap::new();
     let mut last = Vec::new();
     for event in client.events(run).await? {
-        match (&event.event, stage_of(&event.event)) {
+        match (&event.event, event.event.stage()) {
             (_, Some(stage)) => by_stage.entry(stage.clone()).or_default().push(event),
             (RunEvent::RunAccepted { .. }, None) => follow.event_view(&event)?,
             (_, None) => last.push(event),
@@ -119,21 +119,6 @@ async fn ended(client: &Client, detail: &RunDetail, follow: &mut Follow<impl Wri
     output.print(follow, |_, _| true).await?;
     last.iter().try_for_each(|event| follow.event_view(event))?;
     Ok(follow.finish()?)
-}
-
-/// The stage that an event is about, if it is about one.
-fn stage_of(event: &RunEvent) -> Option<&StageId> {
-    match event {
-        RunEvent::StageReady { stage, .. }
-        | RunEvent::StageAwarded { stage, .. }
-        | RunEvent::StageDeclined { stage, .. }
-        | RunEvent::StageStarted { stage, .. }
-        | RunEvent::StageFinished { stage, .. }
-        | RunEvent::StageLost { stage, .. }
-        | RunEvent::StageSkipped { stage, .. }
-        | RunEvent::StageLogStored { stage, .. } => Some(stage),
-        RunEvent::RunAccepted { .. } | RunEvent::CancelRequested { .. } | RunEvent::RunFinished { .. } => None,
-    }
 }
 
 /// The output of a run, of which one message is looked at before it is printed.

@@ -106,6 +106,8 @@ async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::R
             Some(lock) => Some(text(lock, house).await?),
             None => None,
         },
+        rerun: None,
+        timeout_ms: None,
     })
 }
 

@@ -113,7 +113,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 14] = [
+pub const CHANNELS: [Channel; 15] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.*",
@@ -179,6 +179,7 @@ pub const CHANNELS: [Channel; 14] = [
     from_agents("started", "tasks.started.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("finished", "tasks.finished.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("stored", "tasks.stored.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
+    from_agents("requested", "tasks.requested.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("status", "agents.{agent}", "protocol::agent::AgentStatus", &[AUCTIONEER, ORCHESTRATOR]),
     from_agents("log", "logs.{agent}.*.*", "protocol::log::LogChunk", &[ORCHESTRATOR]),
 ];

@@ -68,6 +68,8 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        rerun: None,
+        timeout_ms: None,
     }
 }
 

@@ -170,6 +170,8 @@ impl World {
             listing: None,
             changed: None,
             lock: None,
+            rerun: None,
+            timeout_ms: None,
         };
         self.bus.store_trigger(&last).await.unwrap();
         let mut stored = self.bus.triggers().await.unwrap();

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AttemptId, Digest, StageOutcome, Timestamp,
-    event::run::StoredLog,
+    AgentName, AttemptId, Digest, RunId, RunOutcome, StageOutcome, Timestamp,
+    event::run::{Outputs, StoredLog, StoredTree},
     plan::{Stage, Value},
+    protocol::step::RunRequest,
 };
 
 /// How long an agent may be silent before its attempts count as lost, in milliseconds.
@@ -40,6 +41,9 @@ pub struct AgentStatus {
     pub facts: BTreeMap<String, Value>,
     /// The leases that it holds: it renews them by saying so.
     pub leases: Vec<Lease>,
+    /// Counts the statuses of this life of the agent, from 1; 0 of an agent that does not count.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// What arrives in an agent's inbox.
@@ -52,6 +56,25 @@ pub enum AgentCommand {
     Cancel {
         /// What to end.
         lease: Lease,
+        /// At once: no time for its processes to clear up, and no `notify` steps.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
+    /// These leases were renewed by the status of this number. Said of stages that hold a lock: their agent ends them before the lease does.
+    Renewed {
+        /// [`AgentStatus::number`] of the status.
+        status: u64,
+        /// The leases.
+        leases: Vec<Lease>,
+    },
+    /// What became of a [`Report::RunRequested`].
+    RunAnswer {
+        /// The attempt that asked.
+        lease: Lease,
+        /// The number of its request.
+        number: u32,
+        /// The run, and how it ended if it has; or why there is none.
+        answer: Result<StartedRun, String>,
     },
     /// The report about this attempt is in the log, or does not matter any more: forget it.
     Acknowledge {
@@ -77,8 +100,78 @@ pub struct Assignment {
     pub commit: String,
     /// The source tree in the depot.
     pub source: Option<Digest>,
-    /// Lets the agent read the source and store this attempt's output, and nothing else.
+    /// Lets the agent read what this attempt needs and store what it makes, and nothing else.
     pub depot_token: String,
+    /// More facts of the trigger for the environment, by the name of their variable: `OTTO_TAG`, `OTTO_EVENT`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+    /// The run's variables that the stage may use; its steps find them as `VAR_<NAME>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
+    /// The artifacts that the stages before it have archived, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts: BTreeMap<String, StoredTree>,
+    /// What is put into the work directory before the first step, by the cache's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caches: BTreeMap<String, CacheRestore>,
+    /// The archives of the step libraries that its steps are taken from, by the library's name; the standard library has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub libraries: BTreeMap<String, Digest>,
+    /// Configuration of the steps, by symbol; no value of it is left to look up.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configuration: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Addresses at which the webhooks wait that this stage's steps may hand out: those of its exit, and of the stages right after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callbacks: Vec<Callback>,
+}
+
+/// A run that a step asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedRun {
+    /// The run.
+    pub run: RunId,
+    /// How it ended; `None` while it goes on.
+    pub outcome: Option<RunOutcome>,
+}
+
+impl Assignment {
+    /// A stage that is given nothing but its steps.
+    pub fn new(lease: Lease, stage: Stage, project: String) -> Self {
+        Self {
+            lease,
+            stage,
+            project,
+            branch: String::new(),
+            commit: String::new(),
+            source: None,
+            depot_token: String::new(),
+            facts: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            artifacts: BTreeMap::new(),
+            caches: BTreeMap::new(),
+            libraries: BTreeMap::new(),
+            configuration: BTreeMap::new(),
+            callbacks: Vec::new(),
+        }
+    }
+}
+
+/// A cache that is there before a stage begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheRestore {
+    /// What it has.
+    pub tree: StoredTree,
+    /// Whether the stage fails if it cannot be restored: it was made by this run. A hint from an earlier run may be missing.
+    pub required: bool,
+}
+
+/// Where a webhook is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callback {
+    /// What is waited for, for people.
+    pub description: String,
+    /// The address to POST to, once. Whoever knows it may call.
+    pub url: String,
 }
 
 /// Which of its reports an agent means.
@@ -95,6 +188,8 @@ pub enum ReportKind {
     Lost,
     /// [`Report::LogStored`].
     LogStored,
+    /// [`Report::RunRequested`].
+    RunRequested,
 }
 
 /// What an agent says of an attempt; sent again every [`RESEND_MS`] until it is acknowledged.
@@ -130,6 +225,9 @@ pub enum Report {
         started_at: Option<Timestamp>,
         /// When the last process ended.
         finished_at: Timestamp,
+        /// What it leaves to others.
+        #[serde(default, skip_serializing_if = "Outputs::is_empty")]
+        outputs: Outputs,
     },
     /// The agent was restarted while the attempt ran; what was left of it has been ended.
     Lost {
@@ -140,6 +238,13 @@ pub enum Report {
     LogStored {
         /// Where.
         log: StoredLog,
+    },
+    /// A step asks for a run of another pipeline, or how that run is. Answered by [`AgentCommand::RunAnswer`]; the same number is the same run.
+    RunRequested {
+        /// Counts the requests of the attempt, from 1.
+        number: u32,
+        /// What is asked for.
+        request: RunRequest,
     },
 }
 
@@ -152,6 +257,7 @@ impl Report {
             Self::Finished { .. } => ReportKind::Finished,
             Self::Lost { .. } => ReportKind::Lost,
             Self::LogStored { .. } => ReportKind::LogStored,
+            Self::RunRequested { .. } => ReportKind::RunRequested,
         }
     }
 }

@@ -3,3 +3,4 @@
 pub mod agent;
 pub mod auction;
 pub mod log;
+pub mod step;

@@ -10,7 +10,7 @@ use std::{
 
 use model::{
     AgentName, AttemptId, RunOutcome, StageOutcome, Timestamp,
-    event::run::{Planned, RunEvent, SkipReason},
+    event::run::{CancelReason, Planned, RunEvent, SkipReason},
     plan::{Effect, RetryReason},
     protocol::{
         agent::{AgentReport, Lease, Report, ReportKind},
@@ -180,7 +180,7 @@ impl<'a> Draft<'a> {
             Report::Started { at: started } if held && self.run.stages[at].status == Status::Awarded => {
                 self.push(RunEvent::StageStarted { stage: self.id(at), attempt: attempt.number, at: *started });
             }
-            Report::Finished { outcome, reason, started_at, finished_at } if held => {
+            Report::Finished { outcome, reason, started_at, finished_at, outputs } if held => {
                 self.push(RunEvent::StageFinished {
                     stage: self.id(at),
                     attempt: attempt.number,
@@ -188,6 +188,7 @@ impl<'a> Draft<'a> {
                     reason: reason.as_deref().map(bounded),
                     started_at: *started_at,
                     finished_at: *finished_at,
+                    outputs: outputs.clone(),
                 });
                 self.ended(at);
             }
@@ -196,8 +197,12 @@ impl<'a> Draft<'a> {
             Report::LogStored { log } if attempt.log.is_none() && self.is_newest(at, &attempt) => {
                 self.push(RunEvent::StageLogStored { stage: self.id(at), attempt: attempt.number, log: log.clone() });
             }
-            Report::Started { .. } | Report::Finished { .. } | Report::Declined { .. } | Report::Lost { .. } | Report::LogStored { .. } => {
-            }
+            Report::Started { .. }
+            | Report::Finished { .. }
+            | Report::Declined { .. }
+            | Report::Lost { .. }
+            | Report::LogStored { .. }
+            | Report::RunRequested { .. } => {}
         }
         acknowledge
     }
@@ -268,7 +273,7 @@ impl<'a> Draft<'a> {
         if self.run.cancelled.is_some() || self.run.ended.is_some() {
             return;
         }
-        self.push(RunEvent::CancelRequested { by: by.to_owned() });
+        self.push(RunEvent::CancelRequested { by: by.to_owned(), reason: CancelReason::Person, force: false });
         for at in 0..self.run.stages.len() {
             if matches!(self.run.stages[at].status, Status::Waiting | Status::Ready { .. }) {
                 self.push(RunEvent::StageSkipped { stage: self.id(at), reason: SkipReason::Cancelled });
@@ -322,8 +327,9 @@ fn outcome(run: &Run) -> RunOutcome {
         Status::Lost if run.shape.stage(at).effect == Effect::Once => RunOutcome::Unknown,
         Status::Lost if run.cancelled.is_some() => RunOutcome::Aborted,
         Status::Ended(StageOutcome::Failure) | Status::Lost => RunOutcome::Failure,
+        Status::Ended(StageOutcome::Unstable) => RunOutcome::Unstable,
         Status::Ended(StageOutcome::Success)
-        | Status::Skipped(SkipReason::NeedFailed { .. })
+        | Status::Skipped(_)
         | Status::Waiting
         | Status::Ready { .. }
         | Status::Awarded

@@ -102,17 +102,7 @@ pub fn effect_of(run: &Run, at: Index) -> Option<Effect> {
 pub fn touched(run: &Run, events: &[RunEvent]) -> Option<BTreeSet<Index>> {
     let mut touched = BTreeSet::new();
     for event in events {
-        match event {
-            RunEvent::RunAccepted { .. } | RunEvent::CancelRequested { .. } | RunEvent::RunFinished { .. } => return None,
-            RunEvent::StageReady { stage, .. }
-            | RunEvent::StageAwarded { stage, .. }
-            | RunEvent::StageDeclined { stage, .. }
-            | RunEvent::StageStarted { stage, .. }
-            | RunEvent::StageFinished { stage, .. }
-            | RunEvent::StageLost { stage, .. }
-            | RunEvent::StageSkipped { stage, .. }
-            | RunEvent::StageLogStored { stage, .. } => touched.extend(run.shape.find(stage)),
-        }
+        touched.extend(run.shape.find(event.stage()?));
     }
     let next: Vec<Index> = touched.iter().flat_map(|at| run.shape.dependents(*at)).collect();
     touched.extend(next);

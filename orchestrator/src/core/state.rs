@@ -213,7 +213,7 @@ impl Run {
         }
         match event {
             RunEvent::RunAccepted { .. } => Err("the run was accepted before".to_owned()),
-            RunEvent::CancelRequested { by } => {
+            RunEvent::CancelRequested { by, .. } => {
                 self.cancelled.get_or_insert_with(|| (by.clone(), position.at));
                 Ok(())
             }
@@ -224,7 +224,16 @@ impl Run {
                 self.ended = Some((*outcome, position.at));
                 Ok(())
             }
+            RunEvent::RunHeld { .. } | RunEvent::RunReleased => Err("no decision makes it yet".to_owned()),
             RunEvent::StageReady { stage, .. }
+            | RunEvent::StageRetried { stage, .. }
+            | RunEvent::StageEnded { stage, .. }
+            | RunEvent::StageReused { stage, .. }
+            | RunEvent::WaitOpened { stage, .. }
+            | RunEvent::WaitAnswered { stage, .. }
+            | RunEvent::LockQueued { stage, .. }
+            | RunEvent::LockAcquired { stage, .. }
+            | RunEvent::StageCancelRequested { stage, .. }
             | RunEvent::StageAwarded { stage, .. }
             | RunEvent::StageDeclined { stage, .. }
             | RunEvent::StageStarted { stage, .. }

@@ -99,13 +99,14 @@ pub enum EngineError {
 pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<Orchestrator, EngineError> {
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
     let handle = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs: blobs.clone(), bus: bus.clone(), commands };
-    let [declined, started, finished, stored] = Pattern::reports();
+    let [declined, started, finished, stored, requested] = Pattern::reports();
     let ears = Ears {
         reports: [
             bus.subscribe(declined).await?,
             bus.subscribe(started).await?,
             bus.subscribe(finished).await?,
             bus.subscribe(stored).await?,
+            bus.subscribe(requested).await?,
         ],
         statuses: bus.subscribe(Pattern::statuses()).await?,
         proposals: bus.subscribe(Subject::proposed()).await?,
@@ -148,7 +149,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
 
 /// Everything that the engine listens to but triggers.
 struct Ears {
-    reports: [Subscription; 4],
+    reports: [Subscription; 5],
     statuses: Subscription,
     proposals: Subscription,
     commands: mpsc::Receiver<Command>,
@@ -209,12 +210,13 @@ enum Heard {
 impl Ears {
     /// The next thing that arrives. Cancel safe.
     async fn next(&mut self) -> Option<Heard> {
-        let [declined, started, finished, stored] = &mut self.reports;
+        let [declined, started, finished, stored, requested] = &mut self.reports;
         tokio::select! {
             message = finished.next() => message.map(Heard::Report),
             message = started.next() => message.map(Heard::Report),
             message = declined.next() => message.map(Heard::Report),
             message = stored.next() => message.map(Heard::Report),
+            message = requested.next() => message.map(Heard::Report),
             message = self.proposals.next() => message.map(Heard::Proposal),
             message = self.statuses.next() => message.map(Heard::Status),
             command = self.commands.recv() => command.map(Heard::Command),

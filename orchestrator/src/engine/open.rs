@@ -256,9 +256,10 @@ impl OpenRun {
         }
         let since = *self.ended_since.get_or_insert(now);
         let stored = self.run.stages.iter().flat_map(|stage| &stage.attempts).all(|attempt| match &attempt.end {
-            Some(AttemptEnd::Finished { outcome: StageOutcome::Success | StageOutcome::Failure | StageOutcome::Aborted, .. }) => {
-                attempt.log.is_some()
-            }
+            Some(AttemptEnd::Finished {
+                outcome: StageOutcome::Success | StageOutcome::Unstable | StageOutcome::Failure | StageOutcome::Aborted,
+                ..
+            }) => attempt.log.is_some(),
             Some(AttemptEnd::Declined { .. } | AttemptEnd::Lost { .. }) | None => true,
         });
         stored || now >= since + LINGER
@@ -270,7 +271,7 @@ impl OpenRun {
             Input::Report { report, .. } => match report.report {
                 Report::Started { .. } => true,
                 Report::LogStored { .. } => self.run.ended.is_none(),
-                Report::Declined { .. } | Report::Finished { .. } | Report::Lost { .. } => false,
+                Report::Declined { .. } | Report::Finished { .. } | Report::Lost { .. } | Report::RunRequested { .. } => false,
             },
             Input::Proposed(_) | Input::Cancel { .. } | Input::LeaseLapsed(_) | Input::NotTakenUp(_) => false,
         }
@@ -323,6 +324,8 @@ mod tests {
             listing: None,
             changed: None,
             lock: None,
+            rerun: None,
+            timeout_ms: None,
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: 1, at: Timestamp(0) };

@@ -47,7 +47,7 @@ impl Engine {
                 let assignment = self.assignment(run, at, lease);
                 self.command(&agent, AgentCommand::Assign(Box::new(assignment)));
             }
-            Effect::Cancel { agent, lease, .. } => self.command(&agent, AgentCommand::Cancel { lease }),
+            Effect::Cancel { agent, lease, .. } => self.command(&agent, AgentCommand::Cancel { lease, force: false }),
         }
     }
 
@@ -63,13 +63,11 @@ impl Engine {
             })
         });
         Assignment {
-            lease,
-            stage,
-            project: run.trigger.project.to_string(),
             branch: run.trigger.context.branch.clone(),
             commit: run.trigger.context.commit.clone(),
             source: run.trigger.source,
             depot_token: depot_token.unwrap_or_default(),
+            ..Assignment::new(lease, stage, run.trigger.project.to_string())
         }
     }
 
@@ -77,7 +75,7 @@ impl Engine {
         for answer in answers {
             match answer {
                 Answer::Acknowledge { agent, lease, report } => self.command(&agent, AgentCommand::Acknowledge { lease, report }),
-                Answer::Fence { agent, lease } => self.command(&agent, AgentCommand::Cancel { lease }),
+                Answer::Fence { agent, lease } => self.command(&agent, AgentCommand::Cancel { lease, force: false }),
             }
         }
     }
@@ -97,7 +95,7 @@ impl Engine {
                 known.is_some_and(|(_, attempt)| attempt.agent == *agent && matches!(attempt.end, Some(AttemptEnd::Lost { .. })))
             });
             if superseded {
-                self.command(agent, AgentCommand::Cancel { lease: lease.clone() });
+                self.command(agent, AgentCommand::Cancel { lease: lease.clone(), force: false });
             }
         }
         let is_new = self.agents.insert(agent.clone());

@@ -122,6 +122,8 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         listing: None,
         changed: None,
         lock: None,
+        rerun: None,
+        timeout_ms: None,
     })
 }
 

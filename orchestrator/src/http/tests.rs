@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    event::run::{Planned, RECORD_SCHEMA, RunEvent, RunRecord, SkipReason, StoredLog},
+    event::run::{CancelReason, Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, SkipReason, StoredLog},
     plan::{Need, NeedReason, Plan, PlanDocument, Stage},
     planning::{INLINE_BYTES_MAX, Text},
     protocol::{
@@ -113,7 +113,7 @@ impl Served {
             offset += part.len() as u64;
         }
         let put = |text: String| self.orchestrator.blobs.put(Bytes::from(text));
-        StoredLog { bytes: put(parts.concat()).await.unwrap(), length: offset, index: put(index).await.unwrap() }
+        StoredLog::whole(put(parts.concat()).await.unwrap(), offset, put(index).await.unwrap())
     }
 }
 
@@ -128,6 +128,8 @@ fn trigger(delivery: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        rerun: None,
+        timeout_ms: None,
     }
 }
 
@@ -169,6 +171,7 @@ fn finished(path: &str) -> RunEvent {
         reason: None,
         started_at: Some(Timestamp(7)),
         finished_at: Timestamp(9),
+        outputs: Outputs::default(),
     }
 }
 
@@ -353,6 +356,7 @@ async fn a_run_shows_where_each_stage_stands() {
         reason: Some("exit code 1".to_owned()),
         started_at: Some(Timestamp(7)),
         finished_at: Timestamp(9),
+        outputs: Outputs::default(),
     };
     let skipped = RunEvent::StageSkipped { stage: StageId::of("Test"), reason: SkipReason::NeedFailed { stage: StageId::of("Build") } };
     served.append(&mut run, 4, vec![failed, skipped, RunEvent::RunFinished { outcome: RunOutcome::Failure }]);
@@ -417,7 +421,7 @@ async fn stored_output_is_given_in_the_order_of_the_plan_and_its_absence_is_mark
     let mut run = served.begin("one", &["Build", "Test", "Deploy/Production"], 1);
     let ready = |path: &str| RunEvent::StageReady { stage: StageId::of(path), attempt: 1 };
     let log = served.store(&["built\n", "without a line end"]).await;
-    let gone = StoredLog { bytes: Digest::of(b"never stored"), length: 12, index: Digest::of(b"no index") };
+    let gone = StoredLog::whole(Digest::of(b"never stored"), 12, Digest::of(b"no index"));
     served.append(&mut run, 2, vec![awarded("Build")]);
     served.append(&mut run, 3, vec![finished("Build"), ready("Test"), awarded("Test"), stored("Build", log)]);
     served.append(&mut run, 4, vec![finished("Test"), stored("Test", gone), ready("Deploy/Production"), awarded("Deploy/Production")]);
@@ -453,7 +457,11 @@ async fn the_output_of_a_lost_attempt_ends_with_a_gap() {
     served.append(
         &mut run,
         4,
-        vec![RunEvent::CancelRequested { by: "t".to_owned() }, cancelled, RunEvent::RunFinished { outcome: RunOutcome::Aborted }],
+        vec![
+            RunEvent::CancelRequested { by: "t".to_owned(), reason: CancelReason::Person, force: false },
+            cancelled,
+            RunEvent::RunFinished { outcome: RunOutcome::Aborted },
+        ],
     );
     assert_eq!(followed.short().await, "end");
 }

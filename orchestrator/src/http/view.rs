@@ -5,7 +5,7 @@ use apispec::{
     RunView, SkipView, StageRef, StageStatus, StageView,
 };
 use model::{
-    StageId, StageOutcome,
+    Digest, StageId, StageOutcome,
     event::run::{Planned, SkipReason},
     protocol::auction::{Declined, RankedOffer, Reservation},
 };
@@ -106,8 +106,10 @@ fn status(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declin
                 unreachable!("the last attempt of a lost stage was lost")
             }
         },
-        Status::Skipped(SkipReason::Cancelled) => StageStatus::Skipped { reason: SkipView::Cancelled },
-        Status::Skipped(SkipReason::NeedFailed { stage }) => {
+        Status::Skipped(SkipReason::Cancelled | SkipReason::Condition { .. } | SkipReason::NothingToUndo) => {
+            StageStatus::Skipped { reason: SkipView::Cancelled }
+        }
+        Status::Skipped(SkipReason::NeedFailed { stage } | SkipReason::Fanout { failed: stage }) => {
             let at = run.shape.find(stage).expect("a stage is skipped for one of the same plan");
             StageStatus::Skipped { reason: SkipView::NeedFailed { stage: reference(run, at) } }
         }
@@ -140,7 +142,10 @@ fn attempt(attempt: &Attempt) -> AttemptView {
                 AttemptStatus::Finished { outcome: *outcome, reason: reason.clone(), started_at, at: *at }
             }
         },
-        output: attempt.log.as_ref().map(|log| OutputView { bytes: log.bytes, length: log.length }),
+        output: attempt.log.as_ref().map(|log| OutputView {
+            bytes: log.segments.first().map_or_else(|| Digest::of(b""), |segment| segment.bytes),
+            length: log.length,
+        }),
     }
 }
 

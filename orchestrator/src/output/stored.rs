@@ -39,10 +39,11 @@ pub(super) struct StoredOutput {
 
 impl StoredOutput {
     pub(super) async fn open(blobs: &Blobs, log: &StoredLog) -> Result<Self, StoredError> {
-        let index = blobs.get(&log.index).await?;
+        let segment = log.segments.first().ok_or_else(|| StoredError::Index("it has no part".to_owned()))?;
+        let index = blobs.get(&segment.index).await?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("output");
-        blobs.get_file(&log.bytes, &path).await?;
+        blobs.get_file(&segment.bytes, &path).await?;
         Ok(Self { index, bytes: File::open(path).await?, position: 0, _folder: folder })
     }
 

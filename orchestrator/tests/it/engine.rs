@@ -86,7 +86,7 @@ async fn a_late_report_for_an_ended_run_is_stored_or_acknowledged() {
     inbox.succeed(&a.lease).await;
     inbox.acknowledged(ReportKind::Finished).await;
     let digest = model::Digest::of(b"");
-    let log = model::event::run::StoredLog { bytes: digest, length: 0, index: digest };
+    let log = model::event::run::StoredLog::whole(digest, 0, digest);
     inbox.report(&a.lease, Report::LogStored { log: log.clone() }).await;
     inbox.acknowledged(ReportKind::LogStored).await;
     let snapshot = second.runs.get(&trigger.run()).unwrap();
@@ -115,10 +115,15 @@ async fn a_cancelled_run_tells_its_agent_and_ends_when_the_agent_has() {
     let a = inbox.assignment(None).await;
     inbox.report(&a.lease, Report::Started { at: Timestamp(1) }).await;
     orchestrator.cancel(&trigger.run(), "ann").await.unwrap();
-    while !matches!(inbox.next().await, AgentCommand::Cancel { lease } if lease == a.lease) {}
+    while !matches!(inbox.next().await, AgentCommand::Cancel { lease, .. } if lease == a.lease) {}
     assert!(orchestrator.runs.get(&trigger.run()).unwrap().run.ended.is_none());
-    let report =
-        Report::Finished { outcome: StageOutcome::Aborted, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2) };
+    let report = Report::Finished {
+        outcome: StageOutcome::Aborted,
+        reason: None,
+        started_at: Some(Timestamp(1)),
+        finished_at: Timestamp(2),
+        outputs: model::event::run::Outputs::default(),
+    };
     inbox.report(&a.lease, report).await;
     assert_eq!(ended(&orchestrator, &trigger).await.ended.map(|(outcome, _)| outcome), Some(RunOutcome::Aborted));
     supervisor.shut_down().await;
@@ -141,7 +146,7 @@ async fn a_silent_winner_is_passed_over_and_fenced() {
     };
     timeout(DEADLINE, passed_over).await.expect("the winner is passed over in time");
     inbox.report(&first.lease, Report::Started { at: Timestamp(1) }).await;
-    while !matches!(inbox.next().await, AgentCommand::Cancel { lease } if lease == first.lease) {}
+    while !matches!(inbox.next().await, AgentCommand::Cancel { lease, .. } if lease == first.lease) {}
     supervisor.shut_down().await;
 }
 

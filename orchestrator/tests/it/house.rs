@@ -50,6 +50,8 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        rerun: None,
+        timeout_ms: None,
     }
 }
 
@@ -166,8 +168,13 @@ impl Inbox {
     }
 
     pub(crate) async fn succeed(&self, lease: &Lease) {
-        let report =
-            Report::Finished { outcome: StageOutcome::Success, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2) };
+        let report = Report::Finished {
+            outcome: StageOutcome::Success,
+            reason: None,
+            started_at: Some(Timestamp(1)),
+            finished_at: Timestamp(2),
+            outputs: model::event::run::Outputs::default(),
+        };
         self.report(lease, report).await;
     }
 }

@@ -109,18 +109,11 @@ async fn events(house: &House, run: &RunId) -> Vec<RunEvent> {
 fn results_count_once(events: &[RunEvent]) {
     let mut results: BTreeMap<&StageId, usize> = BTreeMap::new();
     for event in events {
-        match event {
-            RunEvent::StageFinished { stage, .. } => *results.entry(stage).or_default() += 1,
-            RunEvent::StageAwarded { stage, .. } => assert!(!results.contains_key(stage), "{stage} has a result and is awarded again"),
-            RunEvent::RunAccepted { .. }
-            | RunEvent::StageReady { .. }
-            | RunEvent::StageDeclined { .. }
-            | RunEvent::StageStarted { .. }
-            | RunEvent::StageLost { .. }
-            | RunEvent::StageSkipped { .. }
-            | RunEvent::StageLogStored { .. }
-            | RunEvent::CancelRequested { .. }
-            | RunEvent::RunFinished { .. } => {}
+        let Some(stage) = event.stage() else { continue };
+        match event.kind() {
+            "stage_finished" => *results.entry(stage).or_default() += 1,
+            "stage_awarded" => assert!(!results.contains_key(stage), "{stage} has a result and is awarded again"),
+            _ => {}
         }
     }
     assert!(results.values().all(|count| *count == 1), "{results:?}");
@@ -201,7 +194,13 @@ async fn a_reason_as_large_as_a_message_does_not_stop_its_run() {
     orchestrator.create(&trigger).await.unwrap();
     let a = inbox.assignment(None).await;
     let reason = Some("x".repeat(MESSAGE_BYTES_MAX - 300));
-    let report = Report::Finished { outcome: StageOutcome::Failure, reason, started_at: None, finished_at: Timestamp(2) };
+    let report = Report::Finished {
+        outcome: StageOutcome::Failure,
+        reason,
+        started_at: None,
+        finished_at: Timestamp(2),
+        outputs: model::event::run::Outputs::default(),
+    };
     inbox.report(&a.lease, report).await;
     assert_eq!(outcome(&*ended(&orchestrator, &trigger).await), Some(RunOutcome::Failure));
     supervisor.shut_down().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use model::{
     AgentName, AttemptId, AuctionId, Digest, ProjectName, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    event::run::{Planned, RunEvent},
+    event::run::{Outputs, Planned, RunEvent},
     plan::{Need, NeedReason, Plan, Stage},
     planning::Text,
     protocol::{
@@ -36,6 +36,8 @@ pub(super) fn trigger() -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        rerun: None,
+        timeout_ms: None,
     }
 }
 
@@ -139,5 +141,5 @@ impl Driven {
 }
 
 pub(super) fn finished(outcome: StageOutcome) -> Report {
-    Report::Finished { outcome, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2) }
+    Report::Finished { outcome, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2), outputs: Outputs::default() }
 }

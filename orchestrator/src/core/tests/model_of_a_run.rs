@@ -35,6 +35,7 @@ pub(super) fn table<'a>(events: impl Iterator<Item = &'a RunEvent>) -> Table {
             RunEvent::StageFinished { stage, outcome, .. } => (stage, outcome.to_string()),
             RunEvent::StageLost { stage, .. } => (stage, "lost".to_owned()),
             RunEvent::StageSkipped { stage, .. } => (stage, "skipped".to_owned()),
+            _ => continue,
         };
         table.stages.insert(stage.clone(), word);
     }
@@ -52,6 +53,7 @@ pub(super) fn table_of(run: &Run) -> Table {
             Status::Awarded => last.map(|last| format!("awarded {} {}", last.number, last.agent)).unwrap(),
             Status::Running => last.map(|last| format!("running {}", last.number)).unwrap(),
             Status::Ended(StageOutcome::Success) => "success".to_owned(),
+            Status::Ended(StageOutcome::Unstable) => "unstable".to_owned(),
             Status::Ended(StageOutcome::Failure) => "failure".to_owned(),
             Status::Ended(StageOutcome::Aborted) => "aborted".to_owned(),
             Status::Lost => "lost".to_owned(),

@@ -109,7 +109,7 @@ fn throw(run: &mut Driven, throw: &Throw) {
         Throw::Lost { lease, agent } => report(run, *lease, *agent, Report::Lost { reason: "restarted".to_owned() }),
         Throw::LogStored { lease, agent } => {
             let digest = Digest::of(b"");
-            report(run, *lease, *agent, Report::LogStored { log: StoredLog { bytes: digest, length: 0, index: digest } });
+            report(run, *lease, *agent, Report::LogStored { log: StoredLog::whole(digest, 0, digest) });
         }
         Throw::Lapsed { lease } => {
             if let Some(lease) = pick(*lease) {
@@ -140,14 +140,7 @@ fn promises(run: &Driven) {
                 *starts.entry(stage).or_default() += 1;
             }
             RunEvent::StageDeclined { stage, .. } => *starts.entry(stage).or_default() -= 1,
-            RunEvent::RunAccepted { .. }
-            | RunEvent::StageReady { .. }
-            | RunEvent::StageStarted { .. }
-            | RunEvent::StageLost { .. }
-            | RunEvent::StageSkipped { .. }
-            | RunEvent::StageLogStored { .. }
-            | RunEvent::CancelRequested { .. }
-            | RunEvent::RunFinished { .. } => {}
+            _ => {}
         }
     }
     for (at, stage) in run.run.stages.iter().enumerate() {
