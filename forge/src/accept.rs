@@ -1,6 +1,7 @@
 //! Deliveries become triggers: each is on the bus before it is answered.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -164,6 +165,7 @@ impl Acceptor {
             listing,
             changed,
             lock,
+            missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
         };

@@ -10,6 +10,7 @@ pub mod time;
 pub mod context;
 pub mod diagnostic;
 pub mod glob;
+pub mod lock;
 pub mod manifest;
 pub mod outcome;
 pub mod plan;

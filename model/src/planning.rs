@@ -31,6 +31,23 @@ pub const PLAN_ROUNDS_MAX: usize = 17;
 /// The lock file, from the repository's root: the digests of everything that `use` and `from` bring in.
 pub const LOCK_FILE: &str = "otto.lock";
 
+/// How the name of a step library ends that is a folder in one file.
+pub const ARCHIVE_ENDING: &str = ".tar.gz";
+
+/// Below an archive, this path stands for no file of it, but for the archive itself: its digest, as text.
+pub const ARCHIVE_DIGEST: &str = ".sha256";
+
+/// Whether the parser means the manifest of the library at this address, and no path.
+pub fn is_address(name: &str) -> bool {
+    name.contains("://")
+}
+
+/// The archive and the path in it, of a path through an archive.
+pub fn through_archive(path: &str) -> Option<(&str, &str)> {
+    let (folder, _) = path.match_indices('/').find(|(at, _)| path.get(..*at).is_some_and(|before| before.ends_with(ARCHIVE_ENDING)))?;
+    Some((path.get(..folder)?, path.get(folder + 1..)?))
+}
+
 /// The files of a commit: each path from the repository's root, with git's object id of its contents. Only `exists`, `files` and `changed`
 /// read it.
 pub type Listing = BTreeMap<String, String>;
@@ -159,4 +176,16 @@ pub struct Place {
     pub line: usize,
     /// The column, from 1, in characters.
     pub column: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_through_an_archive_has_two_parts() {
+        assert_eq!(through_archive("common/slack.tar.gz/manifest.yml"), Some(("common/slack.tar.gz", "manifest.yml")));
+        assert_eq!(through_archive("common/slack.tar.gz/lib/x"), Some(("common/slack.tar.gz", "lib/x")));
+        assert_eq!((through_archive("common/slack/manifest.yml"), through_archive("x.tar.gz")), (None, None));
+    }
 }

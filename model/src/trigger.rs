@@ -1,5 +1,7 @@
 //! Triggers: stored on the bus before they are answered, each the cause of exactly one run.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, ProjectName, RunId, StageId, TriggerId, context::TriggerContext, planning::Text};
@@ -28,6 +30,10 @@ pub struct Trigger {
     /// The commit's [`LOCK_FILE`](crate::planning::LOCK_FILE), if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Text>,
+    /// Step libraries of the lock file that could not be brought into the depot, by their address, each with the reason. The others lie
+    /// there, under the digest that the lock file has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing_libraries: BTreeMap<String, String>,
     /// The run that is run again, with its plan and source; without it, the pipeline is planned anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Rerun>,

@@ -201,12 +201,13 @@ mod tests {
             listing: None,
             changed: None,
             lock: None,
+            missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: number as u64, at: Timestamp(0) };
-        Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b"") }, shape, position)
+        Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b""), libraries: BTreeMap::new() }, shape, position)
     }
 
     fn appended(run: &Run, sequence: u64, previous: Option<Digest>, event: RunEvent) -> Appended {

@@ -12,7 +12,6 @@
 pub mod diagnostic;
 pub mod explain;
 pub mod limits;
-pub mod lock;
 pub mod render;
 pub mod syntax;
 
@@ -38,7 +37,7 @@ use model::{
 pub use diagnostic::Code;
 pub use explain::{explain, graph_of};
 pub use format::format;
-pub use lock::Lock;
+pub use model::lock::{self, Lock};
 pub use render::render;
 
 use crate::{

@@ -22,8 +22,6 @@ pub const STEP_DEPTH_MAX: usize = 16;
 pub const STEP_ATTEMPTS_MAX: u32 = 100;
 /// Bytes of a step's manifest.
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of the lock file: some thousand libraries.
-pub const LOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Edges of a plan. Two `parallel` blocks of n stages, one after the other, make n² of them; an empty stage between makes it 2n.
 pub const EDGES_MAX: usize = 100_000;
 /// Bytes of a plan's canonical JSON: half of what the depot gives at once, as the estimate before the plan is made leaves out brackets and

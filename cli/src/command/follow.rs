@@ -290,7 +290,7 @@ impl<W: Write> Follow<W> {
     /// `source` is the pipeline file at `path`; of others only the place is shown.
     fn accepted(&mut self, planned: &Planned, path: &str, source: &[u8]) -> io::Result<()> {
         match planned {
-            Planned::Plan { digest } => self.line(&format!("plan: {digest}"), AnsiColor::BrightBlack),
+            Planned::Plan { digest, .. } => self.line(&format!("plan: {digest}"), AnsiColor::BrightBlack),
             Planned::Refused { diagnostics } => diagnostics.iter().try_for_each(|diagnostic| {
                 let source = if diagnostic.file == path { source } else { &[] };
                 writeln!(self.out, "{}\n", parser::render(diagnostic, source, self.colour))?;

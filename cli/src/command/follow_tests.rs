@@ -22,13 +22,14 @@ fn trigger(source: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     }
 }
 
 fn accepted() -> RunEvent {
-    RunEvent::RunAccepted { trigger: trigger(""), planned: Planned::Plan { digest: Digest::of(b"plan") } }
+    RunEvent::RunAccepted { trigger: trigger(""), planned: Planned::Plan { digest: Digest::of(b"plan"), libraries: BTreeMap::new() } }
 }
 
 fn awarded(path: &str, attempt: u32, agent: &str) -> RunEvent {

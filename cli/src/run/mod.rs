@@ -6,7 +6,9 @@
 mod house;
 mod source;
 
-use std::{io, num::NonZeroU32, path::PathBuf, pin::pin, process::ExitCode, thread::available_parallelism, time::Duration};
+use std::{
+    collections::BTreeMap, io, num::NonZeroU32, path::PathBuf, pin::pin, process::ExitCode, thread::available_parallelism, time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -106,6 +108,7 @@ async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::R
             Some(lock) => Some(text(lock, house).await?),
             None => None,
         },
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     })

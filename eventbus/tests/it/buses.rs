@@ -68,6 +68,7 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     }

@@ -1,6 +1,7 @@
 //! A bare repository with a hook, a clone to push from, and a forge.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
@@ -170,6 +171,7 @@ impl World {
             listing: None,
             changed: None,
             lock: None,
+            missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
         };

@@ -238,6 +238,10 @@ pub enum Planned {
     Plan {
         /// SHA-256 of its bytes.
         digest: Digest,
+        /// The archives of the step libraries that its steps are taken from, by their name in the plan. They lie in the depot, and nothing else
+        /// is run as them; the standard library has none.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        libraries: BTreeMap<String, Digest>,
     },
     /// There is none.
     Refused {

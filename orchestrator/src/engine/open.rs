@@ -324,12 +324,16 @@ mod tests {
             listing: None,
             changed: None,
             lock: None,
+            missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: 1, at: Timestamp(0) };
-        OpenRun::new(Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b"") }, shape, position), Tail::default())
+        OpenRun::new(
+            Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b""), libraries: BTreeMap::new() }, shape, position),
+            Tail::default(),
+        )
     }
 
     #[test]

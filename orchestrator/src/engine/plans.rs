@@ -93,7 +93,7 @@ impl Plans {
         if !refusals.is_empty() {
             return Ok(refused(refusals));
         }
-        Ok((Planned::Plan { digest }, self.keep(digest, document.plan().clone())))
+        Ok((Planned::Plan { digest, libraries: BTreeMap::new() }, self.keep(digest, document.plan().clone())))
     }
 
     /// The parser's answer, after it was given every file that it asks for and that the source has. An answer that asks for files is one
@@ -131,7 +131,7 @@ impl Plans {
 
     /// The graph of what a run's first record accepted.
     pub(crate) async fn shape(&self, planned: &Planned) -> Result<Arc<Shape>, PlanningError> {
-        let Planned::Plan { digest } = planned else { return Ok(empty_shape()) };
+        let Planned::Plan { digest, .. } = planned else { return Ok(empty_shape()) };
         if let Some(shape) = self.shapes.lock().expect("no holder of this lock panics").get(digest) {
             return Ok(shape.clone());
         }

@@ -1,6 +1,6 @@
 //! Runs: create one, show it, list them, ask for its end.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
 use apispec::{RunCreate, RunCreated, RunDetail, RunList, RunView};
@@ -122,6 +122,7 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         listing: None,
         changed: None,
         lock: None,
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     })

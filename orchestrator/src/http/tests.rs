@@ -1,6 +1,6 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use apispec::{Base64, ChunkView, Code, EventView, GapReason, Problem, RunCreate, RunCreated, RunDetail, RunList, RunStatus, StageStatus};
 use blob::{Blobs, DiskStore, Durability};
@@ -91,7 +91,7 @@ impl Served {
     fn begin(&self, delivery: &str, paths: &[&str], sequence: u64) -> Run {
         let trigger = trigger(delivery);
         let document = PlanDocument::new(plan(paths));
-        let planned = Planned::Plan { digest: document.digest() };
+        let planned = Planned::Plan { digest: document.digest(), libraries: BTreeMap::new() };
         let shape = Arc::new(Shape::new(document.plan().clone()));
         let at = Timestamp(clock::unix_ms());
         let mut run = Run::accepted(trigger.run(), trigger.clone(), planned.clone(), shape, Position { sequence, at });
@@ -128,6 +128,7 @@ fn trigger(delivery: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     }

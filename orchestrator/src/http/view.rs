@@ -27,7 +27,7 @@ pub(super) fn run(run: &Run) -> RunView {
         pipeline_path: run.trigger.pipeline_path.clone(),
         accepted_at: run.accepted_at,
         plan: match &run.planned {
-            Planned::Plan { digest } => PlanView::Planned { digest: *digest, stages: run.shape.len() },
+            Planned::Plan { digest, .. } => PlanView::Planned { digest: *digest, stages: run.shape.len() },
             Planned::Refused { diagnostics } => PlanView::Refused { diagnostics: diagnostics.clone() },
             Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
         },

@@ -1,6 +1,6 @@
 //! A bus and a depot, and the roles around the orchestrator, which the tests play themselves.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use blob::{Blobs, DiskStore, disk::Durability};
 use eventbus::{Bus, Subject, Subscription};
@@ -50,6 +50,7 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     }

@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use model::{Digest, diagnostic::Span, planning::LOCK_FILE};
+use model::{Digest, diagnostic::Span, lock::Lock, planning::LOCK_FILE};
 
 use super::{Lowering, library::Locked};
-use crate::{
-    diagnostic::{Code, FileId, Finding, quoted},
-    lock::Lock,
-};
+use crate::diagnostic::{Code, FileId, Finding, quoted};
 
 /// How a file of a blueprint ends.
 const BLUEPRINT_ENDING: &str = ".blueprint";

@@ -34,6 +34,7 @@ use model::{
     Digest,
     context::EventKind,
     diagnostic::Span,
+    lock::Lock,
     plan::{Credential, Plan, PlanDocument},
     planning::{LOCK_FILE, PlanNotes},
 };
@@ -44,7 +45,6 @@ use crate::{
     diagnostic::{Code, FileId, Files, Finding, Findings, quoted},
     grammar::Tree,
     limits::{PLAN_DEPTH_MAX, json_depth},
-    lock::Lock,
     suggest::did_you_mean,
     syntax::{Block, Call, Entry, Tail},
 };

@@ -4,7 +4,7 @@ mod model_of_a_run;
 mod properties;
 mod stories;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     AgentName, AttemptId, AuctionId, Digest, ProjectName, StageId, StageOutcome, Timestamp, TriggerId,
@@ -36,6 +36,7 @@ pub(super) fn trigger() -> Trigger {
         listing: None,
         changed: None,
         lock: None,
+        missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
     }
@@ -67,7 +68,7 @@ pub(super) struct Driven {
 impl Driven {
     pub(super) fn new(stages: Vec<Stage>) -> Self {
         let shape = Arc::new(Shape::new(Plan::new(stages)));
-        let planned = Planned::Plan { digest: Digest::of(b"plan") };
+        let planned = Planned::Plan { digest: Digest::of(b"plan"), libraries: BTreeMap::new() };
         let position = Position { sequence: 1, at: Timestamp(0) };
         let mut run = before(&trigger(), planned, shape.clone(), position);
         let events = accept(&run, &Proposals::new(), Timestamp(0));

@@ -9,7 +9,7 @@ mod scope;
 
 use std::{borrow::Cow, rc::Rc};
 
-use model::{Digest, diagnostic::Span};
+use model::{Digest, diagnostic::Span, lock::Lock};
 
 pub(super) use self::{
     made::entry_in,
@@ -19,7 +19,6 @@ pub(super) use self::{
 use super::{Lowering, STANDARD_LIBRARY};
 use crate::{
     diagnostic::{Code, Finding, excerpt, quoted},
-    lock::Lock,
     syntax::{Call, Entry, Item, ItemKind, Tail, ValueKind},
 };
 

@@ -6,11 +6,10 @@ use std::{
     rc::Rc,
 };
 
-use model::{Digest, diagnostic::Span, manifest::StepManifest, plan::Value};
+use model::{Digest, diagnostic::Span, lock::Lock, manifest::StepManifest, plan::Value};
 
 use crate::{
     diagnostic::FileId,
-    lock::Lock,
     lower::{Source, configure::Configured, lock::LockFile},
 };
 

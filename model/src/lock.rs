@@ -1,17 +1,19 @@
 //! The lock file, `otto.lock`: the digests of everything that `use` and `from` bring in.
 //!
 //! It is JSON with one entry a line, sorted, so that a change of it can be read as a difference of lines. `otto lock` writes it with
-//! [`lock`](crate::lock()); [`plan`](crate::plan()) asks for it and holds what is brought in against it.
+//! the parser, which asks for it while it plans and holds what is brought in against it; the forge fetches what lies elsewhere by it.
 
 use std::{collections::BTreeMap, fmt};
 
-use model::Digest;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, MapAccess, Visitor},
 };
 
-use crate::limits::LOCK_BYTES_MAX;
+use crate::Digest;
+
+/// The most bytes of a lock file: some thousand libraries.
+pub const LOCK_BYTES_MAX: usize = 1024 * 1024;
 
 /// The version of the lock file's form that is written.
 const VERSION: u32 = 1;
@@ -24,8 +26,8 @@ pub struct Lock {
     /// Blueprints, by path from the repository's root: SHA-256 of the file.
     #[serde(default, deserialize_with = "each_once")]
     pub blueprints: BTreeMap<String, Digest>,
-    /// Step libraries. `stdlib` and others by name: the digest that the program says. `./x.otto`: SHA-256 of the file. `./x`, a folder:
-    /// see [`Lock::of_folder`]. An address: SHA-256 of the `.tar.gz` that lies there.
+    /// Step libraries. `stdlib` and others by name: the digest that the program says. `./x.otto` and `./x.tar.gz`: SHA-256 of the file.
+    /// `./x`, a folder: see [`Lock::of_folder`]. An address: SHA-256 of the `.tar.gz` that lies there.
     #[serde(default, deserialize_with = "each_once")]
     pub libraries: BTreeMap<String, Digest>,
 }
