@@ -168,6 +168,8 @@ impl Acceptor {
             missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
+            only: None,
+            stop_at_failure: false,
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();

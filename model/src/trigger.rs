@@ -40,6 +40,12 @@ pub struct Trigger {
     /// How long the whole run may take, in milliseconds; without it, as long as its stages and gates may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The one stage that is wanted, with all that it needs; the others are skipped. Without it, all are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<StageId>,
+    /// Whether no stage starts any more once one has failed that may not. What runs already goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stop_at_failure: bool,
 }
 
 /// What is run again. What is not, keeps its outcome and its outputs from the earlier run.

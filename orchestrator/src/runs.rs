@@ -204,6 +204,8 @@ mod tests {
             missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
+            only: None,
+            stop_at_failure: false,
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: number as u64, at: Timestamp(0) };

@@ -207,6 +207,8 @@ impl<W: Write> Follow<W> {
                     }
                     SkipReason::Fanout { failed } => format!("skipped, as {} failed", self.path(failed)),
                     SkipReason::NothingToUndo => "skipped, as there is nothing to undo".to_owned(),
+                    SkipReason::NotWanted => "skipped, as it was not asked for".to_owned(),
+                    SkipReason::Stopped { failed } => format!("skipped, as {} failed before it started", self.path(failed)),
                 };
                 self.mark(stage, '–', AnsiColor::BrightBlack, &why)
             }

@@ -25,6 +25,8 @@ fn trigger(source: &str) -> Trigger {
         missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
+        only: None,
+        stop_at_failure: false,
     }
 }
 

@@ -111,6 +111,8 @@ async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::R
         missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
+        only: None,
+        stop_at_failure: false,
     })
 }
 

@@ -71,6 +71,8 @@ pub(crate) fn trigger(delivery: &str) -> Trigger {
         missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
+        only: None,
+        stop_at_failure: false,
     }
 }
 

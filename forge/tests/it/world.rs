@@ -174,6 +174,8 @@ impl World {
             missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
+            only: None,
+            stop_at_failure: false,
         };
         self.bus.store_trigger(&last).await.unwrap();
         let mut stored = self.bus.triggers().await.unwrap();

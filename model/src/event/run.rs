@@ -280,6 +280,13 @@ pub enum SkipReason {
     },
     /// It undoes what did not happen, or what needs no undoing.
     NothingToUndo,
+    /// The trigger wants another stage only, and this is not needed for it.
+    NotWanted,
+    /// Another stage failed, and the trigger wants nothing to start after that.
+    Stopped {
+        /// That stage.
+        failed: StageId,
+    },
 }
 
 /// Why a run is cancelled.

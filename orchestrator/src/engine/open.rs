@@ -327,6 +327,8 @@ mod tests {
             missing_libraries: BTreeMap::new(),
             rerun: None,
             timeout_ms: None,
+            only: None,
+            stop_at_failure: false,
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: 1, at: Timestamp(0) };

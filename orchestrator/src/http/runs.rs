@@ -125,6 +125,8 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
+        only: None,
+        stop_at_failure: false,
     })
 }
 

@@ -106,10 +106,12 @@ fn status(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declin
                 unreachable!("the last attempt of a lost stage was lost")
             }
         },
-        Status::Skipped(SkipReason::Cancelled | SkipReason::Condition { .. } | SkipReason::NothingToUndo) => {
+        Status::Skipped(SkipReason::Cancelled | SkipReason::Condition { .. } | SkipReason::NothingToUndo | SkipReason::NotWanted) => {
             StageStatus::Skipped { reason: SkipView::Cancelled }
         }
-        Status::Skipped(SkipReason::NeedFailed { stage } | SkipReason::Fanout { failed: stage }) => {
+        Status::Skipped(
+            SkipReason::NeedFailed { stage } | SkipReason::Fanout { failed: stage } | SkipReason::Stopped { failed: stage },
+        ) => {
             let at = run.shape.find(stage).expect("a stage is skipped for one of the same plan");
             StageStatus::Skipped { reason: SkipView::NeedFailed { stage: reference(run, at) } }
         }

@@ -39,6 +39,8 @@ pub(super) fn trigger() -> Trigger {
         missing_libraries: BTreeMap::new(),
         rerun: None,
         timeout_ms: None,
+        only: None,
+        stop_at_failure: false,
     }
 }
 
