@@ -17,6 +17,7 @@ mod desk;
 mod executor;
 mod keeper;
 mod reports;
+mod sandbox;
 mod spool;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, thread::available_parallelism};
@@ -35,6 +36,7 @@ use self::{
     desk::Desk,
     executor::{Tools, sources::Sources},
     keeper::Shared,
+    sandbox::Sandbox,
     spool::Spool,
 };
 
@@ -110,7 +112,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let (spool, recovered, sources) =
         opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
     let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
-    let tools = Tools { sources, blobs, passthrough: options.passthrough };
+    let tools = Tools { sources, blobs, passthrough: options.passthrough, sandbox: Sandbox::default() };
     let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
     let now = clock::now_ms();
     let terms = Terms { agent: options.name, slots: options.slots, price_micros_per_s: options.price_micros_per_s, facts: options.facts };

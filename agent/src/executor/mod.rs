@@ -1,6 +1,6 @@
 //! Runs one attempt: work directory, source, steps, output.
 //!
-//! **Invariant:** when [`execute`] returns, every process group that it started has ended.
+//! **Invariant:** when [`execute`] returns, every process of the attempt has ended.
 
 pub(crate) mod archive;
 pub(crate) mod environment;
@@ -20,7 +20,6 @@ use model::{
     protocol::{agent::Assignment, log::Stream},
 };
 use service::{clock, supervisor::chain};
-use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use tracing::{trace, warn};
 
@@ -32,7 +31,10 @@ use self::{
     sources::Sources,
     steps::Action,
 };
-use crate::spool::{Entry, Line, leftovers};
+use crate::{
+    sandbox::{Confined, Launch, Sandbox},
+    spool::{Entry, Line, leftovers},
+};
 
 /// What an attempt needs besides its assignment.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Tools {
     pub(crate) blobs: Blobs,
     /// What stages see of the agent's own environment.
     pub(crate) passthrough: Variables,
+    /// Where stages' processes run.
+    pub(crate) sandbox: Sandbox,
 }
 
 /// How an attempt ended.
@@ -78,8 +82,11 @@ impl From<OutputError> for Failure {
 
 /// Runs the attempt to its end.
 pub(crate) async fn execute(assignment: &Assignment, tools: &Tools, entry: &Entry, output: &mut Output, halt: &mut Halt) -> Conclusion {
-    let mut attempt = Attempt { assignment, tools, entry, output, halt, started_at: None };
+    let confined = tools.sandbox.confine();
+    let mut attempt = Attempt { assignment, tools, entry, confined: &confined, output, halt, started_at: None };
     let failure = attempt.run().await.err();
+    let started_at = attempt.started_at;
+    confined.end().await;
     let end = match failure {
         None => End::Result(StageOutcome::Success, None),
         Some(Failure::Because(reason)) => End::Result(StageOutcome::Failure, Some(reason)),
@@ -90,7 +97,6 @@ pub(crate) async fn execute(assignment: &Assignment, tools: &Tools, entry: &Entr
         Some(Failure::Stopped(Stop::Superseded)) => End::Superseded,
         Some(Failure::Stopped(Stop::ShuttingDown)) => End::ShuttingDown,
     };
-    let started_at = attempt.started_at;
     if let End::Result(_, Some(reason)) = &end
         && let Err(error) = output.say(reason).await
     {
@@ -103,6 +109,7 @@ struct Attempt<'a> {
     assignment: &'a Assignment,
     tools: &'a Tools,
     entry: &'a Entry,
+    confined: &'a Confined,
     output: &'a mut Output,
     halt: &'a mut Halt,
     started_at: Option<Timestamp>,
@@ -167,7 +174,7 @@ impl Attempt<'_> {
         // The process is on its way while this is written, and what it says is read only afterwards.
         let announced = self.output.announce(number, &announcement).await;
         let process = started?;
-        let (entry, group) = (self.entry.clone(), process.group());
+        let (entry, group) = (self.entry.clone(), process.leader());
         let noted = tokio::task::spawn_blocking(move || entry.write(&Line::Spawned { group, start_ticks: leftovers::start_ticks(group) }));
         let end = process.finish(number, self.output, self.halt).await;
         if let Ok(Err(error)) = noted.await {
@@ -186,10 +193,9 @@ impl Attempt<'_> {
         let cannot_start = |error| Failure::Because(format!("cannot start: {error}"));
         let program = action.program(&workspace.script(number)).map_err(cannot_start)?;
         let (program, arguments) = program.expect("what needs no process was done before");
-        let mut command = Command::new(program);
-        command.args(arguments).env_clear().envs(variables).current_dir(workspace.source());
+        let launch = Launch { program, arguments, environment: variables.clone(), folder: workspace.source() };
         trace!(target: crate::WATERFALL, point = "step started", lease = ?self.assignment.lease);
-        Process::spawn(command).await.map_err(cannot_start)
+        Process::spawn(self.confined, &launch).await.map_err(cannot_start)
     }
 }
 

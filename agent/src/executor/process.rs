@@ -1,49 +1,33 @@
-//! One process of a step, the leader of a group of its own, from its start to the end of the whole group.
+//! One process of a step, from its start to the end of all that it started, with what it says.
 
 use std::{
     fs::File,
     future::pending,
     io::{self, Read as _},
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     time::Duration,
 };
 
 use model::protocol::log::{CHUNK_BYTES_MAX, Stream};
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tokio::{
     net::unix::pipe::Receiver,
-    process::{Child, Command},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
-use tracing::warn;
 
 use super::{
     halt::{Halt, Stop},
     output::{Output, OutputError},
 };
+use crate::sandbox::{Confined, Launch, Outlets, Running};
 
 /// How long a process has between SIGTERM and SIGKILL. With what comes before and after, a cancel takes effect well within ten seconds.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(4);
 /// The same where the agent itself is ending, whose own supervisor waits five seconds.
 const KILL_GRACE_SHUTDOWN: Duration = Duration::from_secs(1);
-/// How long is waited for the killed processes of a group to be gone. A process that nobody waits for stays a zombie in a container
-/// without an init; it holds nothing any more.
-const GONE_WAIT: Duration = Duration::from_millis(200);
-/// Between two looks whether they are gone.
-const GONE_PAUSE: Duration = Duration::from_millis(1);
 /// The most that is read after a process's end, for each stream: the largest pipe that an ordinary user can have (`man 7 pipe`).
 /// Whoever still writes has left the group, and is not waited for.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
-/// Tries to start a script that was just written. While another thread starts a process, that process holds the file open for writing for an
-/// instant, and the kernel says ETXTBSY.
-const BUSY_TRIES_MAX: u32 = 50;
-/// Between two of them.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
-
 /// How a process ended.
 #[derive(Debug)]
 pub(crate) enum ProcessEnd {
@@ -58,8 +42,7 @@ pub(crate) enum ProcessEnd {
 /// A started process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
-    group: Pid,
+    running: Running,
     pipes: [Pipe; 2],
 }
 
@@ -72,35 +55,21 @@ struct Pipe {
 
 impl Process {
     /// Starts it, with nothing on its standard input.
-    pub(crate) async fn spawn(mut command: Command) -> io::Result<Self> {
+    pub(crate) async fn spawn(confined: &Confined, launch: &Launch) -> io::Result<Self> {
         let (out, out_writer) = io::pipe()?;
         let (err, err_writer) = io::pipe()?;
-        command.stdin(Stdio::null()).stdout(out_writer).stderr(err_writer).process_group(0).kill_on_drop(true);
-        let mut tries = 1;
-        let child = loop {
-            match command.spawn() {
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES_MAX => {
-                    tries += 1;
-                    sleep(BUSY_PAUSE).await;
-                }
-                result => break result?,
-            }
-        };
-        // With the command, the agent's own copies of the pipes' other ends go.
-        drop(command);
-        let id = child.id().expect("it was not waited for yet");
-        let group = Pid::from_raw(i32::try_from(id).expect("process ids fit into pid_t"));
+        let running = confined.spawn(launch, Outlets { out: out_writer, err: err_writer }).await?;
         let pipe =
             |stream, reader: io::PipeReader| Ok::<_, io::Error>(Pipe { stream, receiver: Some(Receiver::from_owned_fd(reader.into())?) });
-        Ok(Self { child, group, pipes: [pipe(Stream::Out, out)?, pipe(Stream::Err, err)?] })
+        Ok(Self { running, pipes: [pipe(Stream::Out, out)?, pipe(Stream::Err, err)?] })
     }
 
-    /// The id of its group, which is its own.
-    pub(crate) fn group(&self) -> i32 {
-        self.group.as_raw()
+    /// The process that the journal names, so that a later life of the agent finds what is left.
+    pub(crate) fn leader(&self) -> i32 {
+        self.running.leader()
     }
 
-    /// Takes its output until it ends or is to be ended; then ends every process of its group.
+    /// Takes its output until it ends or is to be ended; then ends every process that it left.
     pub(crate) async fn finish(mut self, step: u32, output: &mut Output, halt: &mut Halt) -> ProcessEnd {
         let mut buffer = vec![0; CHUNK_BYTES_MAX];
         let [out, err] = &mut self.pipes;
@@ -109,29 +78,29 @@ impl Process {
         let mut kill_at = None;
         let status = loop {
             let pipe = tokio::select! {
-                status = self.child.wait() => break status,
+                status = self.running.wait() => break status,
                 () = out.readable() => &mut *out,
                 () = err.readable() => &mut *err,
                 why = halt.stopped(), if stop.is_none() => {
                     stop = Some(why);
-                    signal(self.group, Signal::SIGTERM);
+                    self.running.signal(Signal::SIGTERM);
                     let grace = if why == Stop::ShuttingDown { KILL_GRACE_SHUTDOWN } else { KILL_GRACE };
                     kill_at = Some(Instant::now() + grace);
                     continue;
                 }
                 () = due(kill_at) => {
                     kill_at = None;
-                    signal(self.group, Signal::SIGKILL);
+                    self.running.signal(Signal::SIGKILL);
                     continue;
                 }
             };
             if let Err(error) = pipe.read(&mut buffer, step, output).await {
                 muted = Some(error);
-                signal(self.group, Signal::SIGKILL);
-                break self.child.wait().await;
+                self.running.signal(Signal::SIGKILL);
+                break self.running.wait().await;
             }
         };
-        end_group(self.group).await;
+        self.running.clear().await;
         for pipe in &mut self.pipes {
             if let (None, Err(error)) = (&muted, pipe.drain(&mut buffer, step, output).await) {
                 muted = Some(error);
@@ -195,25 +164,5 @@ async fn due(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => pending().await,
-    }
-}
-
-fn signal(group: Pid, signal: Signal) {
-    match killpg(group, signal) {
-        // ESRCH: nobody is left; EPERM: on some systems the answer for a group of zombies.
-        Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
-        Err(error) => warn!(%group, %signal, %error, "a process group cannot be ended"),
-    }
-}
-
-/// Ends what is left of a group whose leader has ended. The leader's id cannot be given to another process while the group has members, and
-/// where it has none, ids would have to wrap around in the instant since the leader was waited for.
-async fn end_group(group: Pid) {
-    if killpg(group, Signal::SIGKILL).is_err() {
-        return;
-    }
-    let deadline = Instant::now() + GONE_WAIT;
-    while killpg(group, None).is_ok() && Instant::now() < deadline {
-        sleep(GONE_PAUSE).await;
     }
 }
