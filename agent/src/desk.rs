@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use eventbus::{Message, Subject, Subscription};
 use model::protocol::{
-    agent::{AgentCommand, AgentReport, AgentStatus, Assignment, Lease, RENEW_MS, Report, ReportKind},
+    agent::{AgentCommand, AgentReport, AgentStatus, Assignment, Lease, Report, ReportKind},
     auction::{Announcement, Bid},
 };
 use service::{
@@ -29,6 +29,7 @@ use crate::{
     clock,
     core::{
         pulse::PULSE_MS,
+        renewals::Renewals,
         slots::{Slots, Verdict},
     },
     executor::halt::Stop,
@@ -54,6 +55,7 @@ pub(crate) struct Desk {
     keepers: BTreeMap<Lease, Kept>,
     declines: Declines,
     happened: mpsc::Sender<Happened>,
+    renewals: Renewals,
     renew_at: u64,
 }
 
@@ -108,7 +110,16 @@ impl Desk {
         (inbox, announcements): (Subscription, Subscription),
     ) -> (Self, Ears) {
         let (happened, ear) = mpsc::channel(HAPPENED_MAX);
-        let desk = Self { shared, supervisor, slots, keepers: BTreeMap::new(), declines: Declines::default(), happened, renew_at: 0 };
+        let desk = Self {
+            shared,
+            supervisor,
+            slots,
+            keepers: BTreeMap::new(),
+            declines: Declines::default(),
+            happened,
+            renewals: Renewals::default(),
+            renew_at: 0,
+        };
         (desk, Ears { inbox, announcements, happened: ear })
     }
 
@@ -137,18 +148,24 @@ impl Desk {
     /// Says what is due, and gives how long there is nothing more.
     async fn on_time(&mut self, now: u64) -> Duration {
         if now >= self.renew_at {
-            self.renew_at = now + RENEW_MS;
-            self.show().await;
+            self.renew_at = now + self.renewals.pause_ms();
+            self.show(now).await;
+        }
+        for lease in self.renewals.lapsed(now) {
+            warn!(?lease, "nobody confirmed the lease of a stage that holds a lock, so it is ended");
+            self.stop(&lease, Stop::Unrenewed);
         }
         for report in self.declines.due(now) {
             self.report(&report).await;
         }
         let beat_at = self.slots.rest().then_some(now + PULSE_MS);
-        let wake_at = [Some(self.renew_at), self.declines.due_at(now), beat_at].into_iter().flatten().min().unwrap_or(now);
+        let wake_at =
+            [Some(self.renew_at), self.declines.due_at(now), self.renewals.due_at(), beat_at].into_iter().flatten().min().unwrap_or(now);
         Duration::from_millis(wake_at.saturating_sub(now))
     }
 
-    async fn show(&self) {
+    async fn show(&mut self, now: u64) {
+        let number = self.renewals.next(now);
         let terms = self.slots.terms();
         let leases = self.keepers.iter().filter(|(_, kept)| kept.held).map(|(lease, _)| lease.clone()).collect();
         let status = AgentStatus {
@@ -157,7 +174,7 @@ impl Desk {
             slots_free: self.slots.free(),
             facts: terms.facts.clone(),
             leases,
-            number: 0,
+            number,
         };
         say(&self.shared.bus, &Subject::status(&self.shared.agent), &status).await;
     }
@@ -172,13 +189,17 @@ impl Desk {
                 self.slots.refuse(&lease, &reason);
                 self.decline(&lease, &reason, now).await;
             }
-            Happened::Ended { lease } => self.slots.finished(&lease, now),
+            Happened::Ended { lease } => {
+                self.renewals.release(&lease);
+                self.slots.finished(&lease, now);
+            }
             Happened::Heard { lease } => {
                 if let Some(kept) = self.keepers.get_mut(&lease) {
                     kept.held = false;
                 }
             }
             Happened::Gone { lease } => {
+                self.renewals.release(&lease);
                 self.slots.finished(&lease, now);
                 self.keepers.remove(&lease);
             }
@@ -208,7 +229,8 @@ impl Desk {
             }
             Ok(AgentCommand::Cancel { lease, .. }) => self.cancel(&lease, now).await,
             Ok(AgentCommand::Acknowledge { lease, report: ReportKind::Declined }) => self.declines.acknowledged(&lease),
-            Ok(AgentCommand::Renewed { .. } | AgentCommand::RunAnswer { .. }) => {}
+            Ok(AgentCommand::Renewed { status, leases }) => self.renewals.confirmed(status, &leases),
+            Ok(AgentCommand::RunAnswer { .. }) => {}
             Ok(AgentCommand::Acknowledge { lease, report }) => self.tell(&lease, Told::Acknowledged(report)),
             Err(error) => warn!(error = chain(&error), "a command was not understood"),
         }
@@ -220,6 +242,11 @@ impl Desk {
             Verdict::Start { superseded } => {
                 self.supersede(superseded);
                 info!(?lease, stage = assignment.stage.path, "taking up");
+                if assignment.stage.lock.is_some() {
+                    self.renewals.hold(&lease, now);
+                    // The lease is to be confirmed soon, and then more often.
+                    self.renew_at = now;
+                }
                 let keeper = self.keeper(&lease, true);
                 self.supervisor.spawn(format!("attempt {}", lease.attempt), OnError::Log, keeper.take_up(assignment));
             }
@@ -249,8 +276,14 @@ impl Desk {
     }
 
     fn supersede(&self, lease: Option<Lease>) {
-        if let Some(kept) = lease.and_then(|lease| self.keepers.get(&lease)) {
-            kept.stop.send_replace(Some(Stop::Superseded));
+        if let Some(lease) = lease {
+            self.stop(&lease, Stop::Superseded);
+        }
+    }
+
+    fn stop(&self, lease: &Lease, stop: Stop) {
+        if let Some(kept) = self.keepers.get(lease) {
+            kept.stop.send_replace(Some(stop));
         }
     }
 

@@ -118,6 +118,7 @@ impl Keeper {
                 spawn_blocking(move || entry.remove()).await?;
                 return Ok(());
             }
+            End::Unrenewed => Report::Lost { reason: "it held a lock, and its lease was not confirmed in time".to_owned() },
             End::ShuttingDown => Report::Lost { reason: "its agent was stopped".to_owned() },
             End::Result(outcome, reason) => {
                 let finished_at = Timestamp(clock::unix_ms());

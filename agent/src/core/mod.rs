@@ -4,5 +4,6 @@
 //! the process or the machine sleeps.
 
 pub(crate) mod pulse;
+pub(crate) mod renewals;
 pub(crate) mod requirements;
 pub(crate) mod slots;

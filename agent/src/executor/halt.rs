@@ -16,6 +16,8 @@ pub(crate) enum Stop {
     Cancelled,
     /// A newer fence of the attempt is known: nobody wants to hear of it.
     Superseded,
+    /// It holds a lock, and nobody confirmed its lease: soon the lock may be another's.
+    Unrenewed,
     /// The agent itself ends.
     ShuttingDown,
 }

@@ -64,6 +64,8 @@ pub(crate) enum End {
     Result(StageOutcome, Option<String>),
     /// Nobody wants to hear of it.
     Superseded,
+    /// It was ended before its lease was over.
+    Unrenewed,
     /// It was ended because the agent ends.
     ShuttingDown,
 }
@@ -95,6 +97,7 @@ pub(crate) async fn execute(assignment: &Assignment, tools: &Tools, entry: &Entr
         }
         Some(Failure::Stopped(Stop::Cancelled)) => End::Result(StageOutcome::Aborted, Some("cancelled".to_owned())),
         Some(Failure::Stopped(Stop::Superseded)) => End::Superseded,
+        Some(Failure::Stopped(Stop::Unrenewed)) => End::Unrenewed,
         Some(Failure::Stopped(Stop::ShuttingDown)) => End::ShuttingDown,
     };
     if let End::Result(_, Some(reason)) = &end

@@ -1,9 +1,12 @@
 //! Offers, fences and acknowledgements.
 
+use std::time::{Duration, Instant};
+
 use model::{
     StageOutcome,
+    plan::Stage,
     protocol::{
-        agent::{AgentCommand, AgentStatus, Report, ReportKind},
+        agent::{AgentCommand, AgentStatus, LEASE_MS, Report, ReportKind},
         auction::{Bid, Reservation},
     },
 };
@@ -122,4 +125,27 @@ async fn leases_are_claimed_until_the_result_is_heard() {
     office.report(ReportKind::Finished).await;
     let second: AgentStatus = office.statuses.next().await.unwrap().read().unwrap();
     assert_eq!((second.slots_free, second.leases), (2, vec![assignment.lease]));
+}
+
+#[tokio::test]
+async fn a_holder_of_a_lock_ends_before_its_lease_does_and_other_stages_work_on() {
+    let mut office = Office::open().await;
+    let locked = assignment(Stage { lock: Some("production".to_owned()), ..stage("locked", vec![sh("exec sleep 1000")]) }, 1);
+    let other = assignment(stage("other", vec![sh("exec sleep 1000")]), 2);
+    office.award(&locked).await;
+    office.award(&other).await;
+    // It is confirmed for longer than it would live alone, and then no more.
+    let confirmed_for = Duration::from_millis(LEASE_MS);
+    let since = Instant::now();
+    while since.elapsed() < confirmed_for {
+        let status: AgentStatus = office.statuses.next().await.unwrap().read().unwrap();
+        office.send(AgentCommand::Renewed { status: status.number, leases: vec![locked.lease.clone()] }).await;
+    }
+    let last = Instant::now();
+    let lost = office.report(ReportKind::Lost).await;
+    assert_eq!(lost.lease, locked.lease);
+    assert!(last.elapsed() < Duration::from_millis(LEASE_MS), "its lease is not over");
+    office.acknowledge(&locked.lease, ReportKind::Lost).await;
+    office.send(AgentCommand::Cancel { lease: other.lease.clone(), force: false }).await;
+    assert_eq!(office.result(&other.lease).await.0, StageOutcome::Aborted, "it still ran");
 }
