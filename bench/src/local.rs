@@ -1,4 +1,4 @@
-//! `otto run`, as a whole process.
+//! `otto run`, as a whole process, beside the bare shells and `act`.
 
 use std::{
     path::Path,
@@ -9,6 +9,7 @@ use std::{
 use anyhow::ensure;
 
 use crate::{
+    act::Workflow,
     baseline, scratch,
     stats::{Row, Samples},
 };
@@ -16,13 +17,15 @@ use crate::{
 /// Runs of each length.
 const RUNS: usize = 30;
 
-pub(crate) fn measure(otto: &Path) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn measure(otto: &Path, act: &Path) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for stages in [1, 40] {
         let folder = scratch()?;
         std::fs::write(folder.path().join("Ottofile"), baseline::pipeline(stages))?;
-        let (mut bare, mut run) = (Samples::default(), Samples::default());
+        let workflow = Workflow::new(act, stages)?;
+        let (mut bare, mut run, mut peer) = (Samples::default(), Samples::default(), Samples::default());
         run_once(otto, folder.path())?;
+        workflow.run()?;
         for _ in 0..RUNS {
             // In turns, so that a machine that drifts slows both.
             let begun = Instant::now();
@@ -31,6 +34,7 @@ pub(crate) fn measure(otto: &Path) -> anyhow::Result<Vec<Row>> {
             }
             bare.push(begun.elapsed());
             run.push(run_once(otto, folder.path())?);
+            peer.push(workflow.run()?);
         }
         rows.push(bare.row(&format!("{stages} bare shells in a row"), None));
         rows.push(run.row(&format!("`otto run` of {stages} stages, the whole process"), Some(bare.p50())));
@@ -38,6 +42,7 @@ pub(crate) fn measure(otto: &Path) -> anyhow::Result<Vec<Row>> {
             let per_stage: Samples = std::iter::once(run.p50().saturating_sub(bare.p50()) / u32::try_from(stages)?).collect();
             rows.push(per_stage.row("the same, for each stage over its shell", None));
         }
+        rows.push(peer.row(&format!("`act` of {stages} steps in one job, the whole process"), Some(bare.p50())));
     }
     Ok(rows)
 }

@@ -3,9 +3,11 @@
 //!
 //! Figures are whole-path: what a client sees, through separate processes, with every write synced before it is acknowledged.
 
+mod act;
 mod baseline;
 mod language;
 mod local;
+mod output;
 mod services;
 mod stats;
 mod waterfall;
@@ -29,9 +31,10 @@ async fn main() -> anyhow::Result<()> {
     let otto = build_otto()?;
     let floor = baseline::shells(baseline::SHELLS)?;
     let mut rows = vec![floor.row("one bare `/bin/sh -xe -c 'echo x'`", None)];
-    rows.extend(local::measure(&otto)?);
+    rows.extend(local::measure(&otto, &act::find_or_install().await?)?);
     rows.extend(services::measure(&otto, &floor).await?);
     writeln!(out, "{}", Row::table(&rows))?;
+    writeln!(out, "{}", output::measure(&otto)?)?;
     writeln!(out, "{}", waterfall::measure(&otto).await?)?;
     write!(out, "{}", language::measure()?)?;
     Ok(())
