@@ -18,11 +18,12 @@ use May::{AllBut, Only};
 const ROLE: &[&str] = &["model", "graph", "eventbus", "service", "blob"];
 
 /// The arrows. Whatever is not here is forbidden.
-const TABLE: [(&str, May); 20] = [
+const TABLE: [(&str, May); 21] = [
     ("model", Only(&[])),
     ("service", Only(&[])),
     ("graph", Only(&["model"])),
     ("blob", Only(&["model"])),
+    ("tree", Only(&["model"])),
     ("apispec", Only(&["model"])),
     ("stdlib", Only(&["model"])),
     ("eventbus", Only(&["model", "service"])),
@@ -30,9 +31,9 @@ const TABLE: [(&str, May); 20] = [
     ("lsp", Only(&["model", "parser", "stdlib"])),
     ("parser_service", Only(&["model", "graph", "eventbus", "service", "blob", "parser"])),
     ("auctioneer", Only(ROLE)),
-    ("agent", Only(ROLE)),
+    ("agent", Only(&["model", "graph", "eventbus", "service", "blob", "tree"])),
     ("depot", Only(ROLE)),
-    ("forge", Only(ROLE)),
+    ("forge", Only(&["model", "graph", "eventbus", "service", "blob", "tree"])),
     ("orchestrator", Only(&["model", "graph", "eventbus", "service", "blob", "apispec"])),
     ("testkit", Only(&["model", "eventbus", "service"])),
     ("cli", AllBut(&["testkit", "tests", "bench", "xtask"])),
