@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod http;
+pub mod library;
 pub mod token;
 
 use std::path::{Path, PathBuf};

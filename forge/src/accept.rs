@@ -11,6 +11,7 @@ use eventbus::{Bus, BusError};
 use model::{
     Digest, TriggerId,
     context::{EventKind, TriggerContext},
+    lock::Lock,
     planning::{INLINE_BYTES_MAX, Text},
     trigger::Trigger,
 };
@@ -21,6 +22,7 @@ use tracing::info;
 use crate::{
     delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
     git::{self, GitError, ObjectId, Wanted},
+    library,
     project::Project,
 };
 
@@ -138,6 +140,7 @@ impl Acceptor {
         let checkout = git::read_commit(&project.repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
         let source = checkout.source.store(&self.blobs).await.map_err(AcceptError::Store)?;
         let pipeline = self.text(checkout.pipeline.into_bytes()).await?;
+        let missing_libraries = self.libraries(project, checkout.lock.as_deref()).await?;
         let lock = match checkout.lock {
             Some(lock) => Some(self.text(lock).await?),
             None => None,
@@ -165,7 +168,7 @@ impl Acceptor {
             listing,
             changed,
             lock,
-            missing_libraries: BTreeMap::new(),
+            missing_libraries,
             rerun: None,
             timeout_ms: None,
             only: None,
@@ -179,6 +182,13 @@ impl Acceptor {
 }
 
 impl Acceptor {
+    /// Brings the step libraries of the lock file into the depot; those that cannot be are given back with the reason. What is wrong with
+    /// the lock file itself is told by the parser.
+    async fn libraries(&self, project: &Project, lock: Option<&[u8]>) -> Result<BTreeMap<String, String>, AcceptError> {
+        let Some(lock) = lock.and_then(|lock| Lock::read(lock).ok()) else { return Ok(BTreeMap::new()) };
+        library::supply(&lock, &project.library_hosts, &self.blobs).await.map_err(AcceptError::Store)
+    }
+
     /// A text as it travels.
     async fn text(&self, bytes: Vec<u8>) -> Result<Text, AcceptError> {
         match String::from_utf8(bytes) {

@@ -12,6 +12,7 @@
 pub mod delivery;
 pub mod git;
 pub mod hook;
+pub mod library;
 pub mod project;
 pub mod source;
 

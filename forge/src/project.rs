@@ -6,6 +6,8 @@
 //! source:
 //!   url: /srv/git/shop.git       # a bare repository on this machine
 //! pipeline: Ottofile             # the pipeline file's path; this is the default
+//! libraries:                     # optional
+//!   hosts: [steps.example.lan]   # hosts of step libraries that may have an address of this network
 //! ```
 
 use std::{
@@ -34,6 +36,8 @@ pub struct Project {
     pub repository: PathBuf,
     /// The pipeline file's path, from the repository's root.
     pub pipeline: String,
+    /// Hosts of step libraries that may have an address that is not of the public internet.
+    pub library_hosts: Vec<String>,
 }
 
 /// Every project's file that is wrong.
@@ -63,6 +67,15 @@ struct ProjectFile {
     source: SourceFile,
     #[serde(default = "default_pipeline")]
     pipeline: String,
+    #[serde(default)]
+    libraries: LibrariesFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LibrariesFile {
+    #[serde(default)]
+    hosts: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,7 +125,8 @@ fn read(path: &Path) -> Result<Project, String> {
     if !is_plain_path(&file.pipeline) {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
-    Ok(Project { name, title: file.title, description: file.description, repository, pipeline: file.pipeline })
+    let ProjectFile { title, description, source: _, pipeline, libraries } = file;
+    Ok(Project { name, title, description, repository, pipeline, library_hosts: libraries.hosts })
 }
 
 fn repository(url: &str) -> Result<PathBuf, String> {

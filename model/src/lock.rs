@@ -97,6 +97,11 @@ impl fmt::Display for InvalidLock {
 impl std::error::Error for InvalidLock {}
 
 impl Lock {
+    /// A lock file of these libraries and nothing else.
+    pub fn of_libraries(libraries: BTreeMap<String, Digest>) -> Self {
+        Self { libraries, ..Self::default() }
+    }
+
     /// Reads a lock file.
     pub fn read(bytes: &[u8]) -> Result<Self, InvalidLock> {
         if bytes.len() > LOCK_BYTES_MAX {
@@ -147,6 +152,29 @@ impl Lock {
             part(id.as_bytes());
         }
         builder.finish()
+    }
+}
+
+/// Why an address names no library.
+pub fn address_problem(address: &str) -> Option<&'static str> {
+    let loopback = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"].iter().any(|start| address.starts_with(start));
+    let rest = address.split_once("://").map_or("", |(_, rest)| rest);
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let version = path.rsplit_once('@').map(|(_, version)| version);
+    let is_version = |version: &str| {
+        !version.is_empty()
+            && version.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_' | '+'))
+    };
+    if !address.starts_with("https://") && !loopback {
+        Some("is no address of a library: it begins with `https://`")
+    } else if host.contains('@') {
+        Some("has a user or a password in it")
+    } else if host.is_empty() || address.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        Some("is no address")
+    } else if !version.is_some_and(is_version) {
+        Some("has no version")
+    } else {
+        None
     }
 }
 
@@ -201,6 +229,25 @@ mod tests {
             Lock::of_folder(b"m", [("a1", ""), ("b", "2")]),
         ] {
             assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn an_address_is_https_with_a_version() {
+        for (address, sound) in [
+            ("https://example.org/steps/deploy@1.4.0", true),
+            ("http://127.0.0.1:8080/deploy@1", true),
+            ("http://example.org/deploy@1", false),
+            ("http://127.0.0.1.example.org/deploy@1", false),
+            ("https://user:secret@example.org/deploy@1", false),
+            ("https://example.org/deploy", false),
+            ("https://example.org/deploy@", false),
+            ("https://example.org@1.0", false),
+            ("https:///deploy@1", false),
+            ("git://example.org/deploy@1", false),
+            ("https://example.org/de ploy@1", false),
+        ] {
+            assert_eq!(address_problem(address).is_none(), sound, "{address}");
         }
     }
 }

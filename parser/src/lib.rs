@@ -57,7 +57,8 @@ pub struct PlanInput<'a> {
     pub context: &'a TriggerContext,
     /// Files that an earlier answer asked for, by path from the repository's root; `None` for one that there is not. By the address of a
     /// remote library: the bytes of its `manifest.yml`, from the archive that has the digest in the lock file. By a path through a `.tar.gz`
-    /// (`x.tar.gz/manifest.yml`): the file in that archive. [`LOCK_FILE`](model::planning::LOCK_FILE) is always asked for: given at
+    /// (`x.tar.gz/manifest.yml`): the file in that archive, and by [`ARCHIVE_DIGEST`](model::planning::ARCHIVE_DIGEST) in its place
+    /// the archive's own digest. [`LOCK_FILE`](model::planning::LOCK_FILE) is always asked for: given at
     /// once, it saves a round.
     pub files: &'a BTreeMap<String, Option<Vec<u8>>>,
     /// The commit's files; `None` asks for them with [`Needs::listing`] where they are needed.

@@ -13,17 +13,18 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use blob::library::file_in;
 use model::{
     Digest,
     context::{EventKind, TriggerContext},
     diagnostic::Diagnostic,
     plan::PlanDocument,
-    planning::{LOCK_FILE, Listing, PLAN_ROUNDS_MAX, PlanNotes},
+    planning::{ARCHIVE_DIGEST, LOCK_FILE, Listing, PLAN_ROUNDS_MAX, PlanNotes, is_address, through_archive},
 };
 use parser::{Changed, Locking, PlanInput, Planning, lock::Lock};
 
 use self::{
-    library::{Kept, MANIFEST, file_in, is_address, through_archive},
+    library::{Kept, MANIFEST},
     tree::Tree,
 };
 
@@ -113,6 +114,9 @@ impl Pipeline {
     pub fn file(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let Some((archive, inner)) = through_archive(path) else { return self.tree.file(path) };
         let Some(bytes) = self.tree.file(archive)? else { return Ok(None) };
+        if inner == ARCHIVE_DIGEST {
+            return Ok(Some(Digest::of(&bytes).to_string().into_bytes()));
+        }
         file_in(&bytes, inner).with_context(|| format!("cannot read {archive}"))
     }
 
@@ -212,6 +216,12 @@ impl Pipeline {
     fn locked_manifest(&self, address: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let Some(lock) = self.tree.file(LOCK_FILE)?.and_then(|lock| Lock::read(&lock).ok()) else { return Ok(None) };
         let Some(digest) = lock.libraries.get(address) else { return Ok(None) };
+        let archive = Self::archive(address, digest)?;
+        file_in(&archive, MANIFEST).with_context(|| format!("the library {address} cannot be read"))
+    }
+
+    /// The archive of a library from an address: the one that is kept, else fetched and then kept. Only what has the digest is taken.
+    pub fn archive(address: &str, digest: &Digest) -> anyhow::Result<Vec<u8>> {
         let kept = Kept::at_home()?;
         let archive = match kept.get(digest) {
             Some(archive) => archive,
@@ -219,7 +229,7 @@ impl Pipeline {
         };
         let actual = Digest::of(&archive);
         ensure!(actual == *digest, "the library {address} has changed: it is {actual}, and {LOCK_FILE} has {digest}");
-        file_in(&archive, MANIFEST).with_context(|| format!("the library {address} cannot be read"))
+        Ok(archive)
     }
 
     fn changed(&self, args: &ContextArgs, context: &TriggerContext) -> anyhow::Result<Changed> {

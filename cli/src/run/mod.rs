@@ -17,7 +17,7 @@ use model::{
     RunId, RunOutcome, Timestamp,
     context::EventKind,
     event::run::RunEvent,
-    planning::{INLINE_BYTES_MAX, LOCK_FILE, Text},
+    planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address},
     trigger::Trigger,
 };
 use orchestrator::{
@@ -95,6 +95,11 @@ async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::R
         Some(Changed::Paths(paths)) => Some(house.blobs.put(serde_json::to_vec(paths)?.into()).await?),
         Some(Changed::Unknown) | None => None,
     };
+    let (document, _) = planned.plan.as_ref().context("what is delivered has a plan")?;
+    for (address, digest) in document.plan().libraries.iter().filter(|(name, _)| is_address(name)) {
+        // The plan was made with it, so it is kept here.
+        house.blobs.put(Pipeline::archive(address, digest)?.into()).await?;
+    }
     Ok(Trigger {
         id: source.trigger.clone(),
         project: source.project.clone(),

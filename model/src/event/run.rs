@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, diagnostic::Diagnostic, plan::RetryReason,
-    protocol::auction::RankedOffer, trigger::Trigger,
+    AgentName, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp,
+    diagnostic::Diagnostic,
+    plan::{Notify, RetryReason, Stage, Step, Value},
+    protocol::auction::RankedOffer,
+    trigger::Trigger,
 };
 
 /// The version of the record's form that is written; all up to it are read.
@@ -253,6 +256,25 @@ pub enum Planned {
         /// Which facts do not fit.
         reason: String,
     },
+}
+
+impl Planned {
+    /// The archives of the libraries that the stage's steps are taken from, steps in blocks and in its `notify` included.
+    pub fn libraries_of(&self, stage: &Stage) -> BTreeMap<String, Digest> {
+        let Self::Plan { libraries, .. } = self else { return BTreeMap::new() };
+        let Notify { success, failure, complete } = &stage.notify;
+        let mut steps: Vec<&Step> = [&stage.steps, success, failure, complete].into_iter().flatten().collect();
+        let mut used = BTreeMap::new();
+        while let Some(step) = steps.pop() {
+            used.extend(libraries.get_key_value(&step.library).map(|(name, digest)| (name.clone(), *digest)));
+            for value in step.parameters.values() {
+                if let Value::Steps { steps: inner } = value {
+                    steps.extend(inner);
+                }
+            }
+        }
+        used
+    }
 }
 
 /// Why a stage does not run.

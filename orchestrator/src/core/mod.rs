@@ -13,7 +13,7 @@ pub mod decide;
 pub mod effects;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use decide::{Answer, Decision, Input, decide};
 pub use effects::{Effect, effects};

@@ -71,7 +71,8 @@ impl Plans {
     /// Asks the parser, some times if it does not answer. A plan lies in the depot when this returns.
     pub(crate) async fn plan(&self, trigger: &Trigger) -> Result<(Planned, Arc<Shape>), PlanningError> {
         let path = trigger.pipeline_path.as_str();
-        let (digest, text) = match self.answer(trigger).await? {
+        let mut supply = Supply::new(trigger, &self.blobs);
+        let (digest, text) = match self.answer(trigger, &mut supply).await? {
             PlanReply::Planned { not_triggered: Some(reason), .. } => return Ok((Planned::NotTriggered { reason }, empty_shape())),
             PlanReply::Planned { digest, plan, .. } => (digest, plan),
             PlanReply::Refused { diagnostics } => return Ok(refused(diagnostics)),
@@ -93,12 +94,17 @@ impl Plans {
         if !refusals.is_empty() {
             return Ok(refused(refusals));
         }
-        Ok((Planned::Plan { digest, libraries: BTreeMap::new() }, self.keep(digest, document.plan().clone())))
+        let libraries = match supply.libraries(document.plan()).await {
+            Ok(libraries) => libraries,
+            Err(error) if error.is_final() => return Ok(refused(vec![not_supplied(path, &error)])),
+            Err(error) => return Err(error.into()),
+        };
+        Ok((Planned::Plan { digest, libraries }, self.keep(digest, document.plan().clone())))
     }
 
     /// The parser's answer, after it was given every file that it asks for and that the source has. An answer that asks for files is one
     /// for whose files there is no end.
-    async fn answer(&self, trigger: &Trigger) -> Result<PlanReply, PlanningError> {
+    async fn answer(&self, trigger: &Trigger, supply: &mut Supply<'_>) -> Result<PlanReply, PlanningError> {
         let mut request = PlanRequest {
             path: trigger.pipeline_path.clone(),
             source: trigger.pipeline.clone(),
@@ -107,7 +113,6 @@ impl Plans {
             listing: trigger.listing,
             changed: trigger.changed,
         };
-        let mut supply = Supply::new(trigger.source, &self.blobs);
         for _ in 0..PLAN_ROUNDS_MAX {
             let reply = self.ask(&request).await?;
             let PlanReply::Needs { files } = &reply else { return Ok(reply) };
@@ -115,9 +120,7 @@ impl Plans {
             match supply.find(files).await {
                 Ok(supplied) => request.files.extend(supplied),
                 Err(error) if error.is_final() => {
-                    let help = "name files that the source has, and smaller ones";
-                    let refusal = diagnostic(NO_SUPPLY, &request.path, error.to_string(), help);
-                    return Ok(PlanReply::Refused { diagnostics: vec![refusal] });
+                    return Ok(PlanReply::Refused { diagnostics: vec![not_supplied(&request.path, &error)] });
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -198,6 +201,17 @@ fn lock_file(trigger: &Trigger) -> BTreeMap<String, Option<Text>> {
 
 fn refused(diagnostics: Vec<Diagnostic>) -> (Planned, Arc<Shape>) {
     (Planned::Refused { diagnostics }, empty_shape())
+}
+
+fn not_supplied(path: &str, error: &SupplyError) -> Diagnostic {
+    let help = match error {
+        SupplyError::NoLibrary { .. } => "mend what the reason names, and push again; `otto run` fetches a library by itself",
+        SupplyError::Library { .. } => "pack it with `otto step pack`, and look at it with `otto step verify`",
+        SupplyError::Blob(_) | SupplyError::Disk(_) | SupplyError::Damaged(_) | SupplyError::TooLarge(_) => {
+            "name files that the source has, and smaller ones"
+        }
+    };
+    diagnostic(NO_SUPPLY, path, error.to_string(), help)
 }
 
 fn no_supply(path: &str, files: &[String]) -> Diagnostic {

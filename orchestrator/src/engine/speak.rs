@@ -53,11 +53,12 @@ impl Engine {
 
     fn assignment(&self, run: &Run, at: Index, lease: Lease) -> Assignment {
         let stage = run.shape.stage(at).clone();
+        let libraries = run.planned.libraries_of(&stage);
         let depot_token = self.signer.as_ref().map(|signer| {
             let lives = Duration::from_millis(stage.timeout_ms) + STORE_OUTPUT;
             signer.mint(&Claims {
                 holder: lease.attempt.to_string(),
-                read: Read::Only(run.trigger.source.into_iter().collect::<BTreeSet<_>>()),
+                read: Read::Only(run.trigger.source.into_iter().chain(libraries.values().copied()).collect::<BTreeSet<_>>()),
                 write: true,
                 expires_at: Timestamp(clock::unix_ms()) + lives,
             })
@@ -67,6 +68,7 @@ impl Engine {
             commit: run.trigger.context.commit.clone(),
             source: run.trigger.source,
             depot_token: depot_token.unwrap_or_default(),
+            libraries,
             ..Assignment::new(lease, stage, run.trigger.project.to_string())
         }
     }

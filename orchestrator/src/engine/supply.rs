@@ -1,6 +1,9 @@
-//! The files that the parser asks for, out of the archive of the run's source.
+//! The files that the parser asks for, out of the archive of the run's source, and out of those of step libraries.
 //!
-//! Only regular files are given, by their exact path: nothing is unpacked, and no link is followed.
+//! Only regular files are given, by their exact path: nothing is unpacked, and no link is followed. Nothing is fetched: what lies elsewhere
+//! is in the depot under the digest that the lock file has, or it is not run.
+
+mod library;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,11 +12,12 @@ use std::{
     path::{Component, Path},
 };
 
-use blob::{BlobError, Blobs};
+use blob::{BlobError, Blobs, library::LibraryError};
 use bytes::Bytes;
 use model::{
     Digest,
-    planning::{INLINE_BYTES_MAX, Text},
+    planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address, through_archive},
+    trigger::Trigger,
 };
 use tar::EntryType;
 use tempfile::TempDir;
@@ -46,13 +50,29 @@ pub enum SupplyError {
     /// Together they are over the limit.
     #[error("the files that the pipeline names have over {FILES_BYTES_MAX} bytes, up to `{0}`")]
     TooLarge(String),
+    /// A step library does not read.
+    #[error("the step library {library} cannot be read: {}", service::supervisor::chain(source))]
+    Library {
+        /// Its address, or the path of its archive.
+        library: String,
+        /// What is wrong with it.
+        source: LibraryError,
+    },
+    /// A step library is not there.
+    #[error("the step library {library} is not there: {reason}")]
+    NoLibrary {
+        /// Its address or its folder.
+        library: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl SupplyError {
     /// Whether another try would end the same.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Self::Damaged(_) | Self::TooLarge(_) => true,
+            Self::Damaged(_) | Self::TooLarge(_) | Self::Library { .. } | Self::NoLibrary { .. } => true,
             Self::Blob(_) | Self::Disk(_) => false,
         }
     }
@@ -73,25 +93,63 @@ pub(super) struct Supply<'a> {
     archive: Option<TempDir>,
     bytes_left: u64,
     inline_left: usize,
+    /// The lock file, once it is known.
+    lock: Option<Text>,
+    /// Libraries that are not in the depot, and why.
+    missing: &'a BTreeMap<String, String>,
 }
 
 impl<'a> Supply<'a> {
-    /// Files out of the archive `source`; without one, no file is there.
-    pub(super) fn new(source: Option<Digest>, blobs: &'a Blobs) -> Self {
-        Self { source, blobs, archive: None, bytes_left: FILES_BYTES_MAX, inline_left: INLINE_ALL_BYTES_MAX }
+    /// Files out of the archive of the trigger's source; without one, no file is there.
+    pub(super) fn new(trigger: &'a Trigger, blobs: &'a Blobs) -> Self {
+        Self {
+            source: trigger.source,
+            blobs,
+            archive: None,
+            bytes_left: FILES_BYTES_MAX,
+            inline_left: INLINE_ALL_BYTES_MAX,
+            lock: trigger.lock.clone(),
+            missing: &trigger.missing_libraries,
+        }
     }
 
     /// Looks up `paths`.
     pub(super) async fn find(&mut self, paths: &[String]) -> Result<Supplied, SupplyError> {
-        let wanted: BTreeSet<String> = paths.iter().cloned().collect();
-        let mut supplied: Supplied = wanted.iter().map(|path| (path.clone(), None)).collect();
-        let Some(source) = self.source.filter(|_| !wanted.is_empty()) else { return Ok(supplied) };
+        let (addresses, paths): (Vec<_>, Vec<_>) = paths.iter().partition(|path| is_address(path));
+        let (packed, wanted): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| through_archive(path).is_some());
+        let mut supplied = self.plain(wanted.into_iter().cloned().collect()).await?;
+        if let Some(Some(lock)) = supplied.get(LOCK_FILE) {
+            self.lock = Some(lock.clone());
+        }
+        for path in packed {
+            supplied.insert(path.clone(), self.packed(path).await?);
+        }
+        for address in addresses {
+            supplied.insert(address.clone(), self.manifest_of(address).await?);
+        }
+        Ok(supplied)
+    }
+
+    /// The source's archive on this disk; `None` where there is no source.
+    async fn archive(&mut self) -> Result<Option<std::path::PathBuf>, SupplyError> {
+        let Some(source) = self.source else { return Ok(None) };
         let folder = match self.archive.take() {
             Some(folder) => folder,
             None => fetched(&source, self.blobs).await?,
         };
-        let (path, left) = (archive_in(&folder), self.bytes_left);
+        let path = archive_in(&folder);
         self.archive = Some(folder);
+        Ok(Some(path))
+    }
+
+    /// Files of the source itself.
+    async fn plain(&mut self, wanted: BTreeSet<String>) -> Result<Supplied, SupplyError> {
+        let mut supplied: Supplied = wanted.iter().map(|path| (path.clone(), None)).collect();
+        if wanted.is_empty() {
+            return Ok(supplied);
+        }
+        let Some(path) = self.archive().await? else { return Ok(supplied) };
+        let left = self.bytes_left;
         let reading = tokio::task::spawn_blocking(move || find(File::open(&path).map_err(SupplyError::Disk)?, &wanted, left));
         for (path, bytes) in reading.await.expect("reading an archive does not panic")? {
             self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
@@ -258,7 +316,9 @@ mod tests {
         let (small, large) = (vec![b'a'; 10_000], vec![b'a'; 10 * 1024 * 1024]);
         let entries = archive(&[("s", FILE, &small), ("t", FILE, &small), ("l", FILE, &large), ("m", FILE, &large)]);
         let source = blobs.put(entries.into()).await.unwrap();
-        let mut supply = Supply::new(Some(source), &blobs);
+        let trigger = crate::core::tests::trigger();
+        let mut supply = Supply::new(&trigger, &blobs);
+        supply.source = Some(source);
         let mut ask = async |path: &str| supply.find(&[path.to_owned()]).await;
         assert!(matches!(ask("s").await.unwrap()["s"], Some(Text::Inline(_))));
         assert!(matches!(ask("t").await.unwrap()["t"], Some(Text::Depot(_))));

@@ -4,6 +4,7 @@
 mod engine;
 #[cfg(test)]
 mod house;
+mod libraries;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]

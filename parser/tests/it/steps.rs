@@ -181,8 +181,21 @@ fn a_folder_is_told_from_a_file_by_what_is_there() {
         let document = Commit::default().with("x.otto", "step 'a' { steps { echo 'x' } }").plan(&source).unwrap();
         assert_eq!(document.plan().libraries.keys().collect::<Vec<_>>(), ["stdlib"], "{path}");
     }
-    let archive = Commit::default().with("x.tar.gz/manifest.yml", manifest).plan("use './x.tar.gz' pipeline { steps { a } }").unwrap();
-    assert_eq!(archive.plan().libraries.keys().collect::<Vec<_>>(), ["./x.tar.gz"]);
+    let digest = Digest::of(b"the archive");
+    let mut commit = Commit::default().with("x.tar.gz/manifest.yml", manifest).with("x.tar.gz/.sha256", &digest.to_string());
+    let archive = commit.plan("use './x.tar.gz' pipeline { steps { a } }").unwrap();
+    assert_eq!(archive.plan().libraries, BTreeMap::from([("./x.tar.gz".to_owned(), digest)]));
+}
+
+#[test]
+fn a_changed_file_of_a_library_changes_the_plan() {
+    let manifest = "symbol: a\ndescription: x\nentrypoint: { path: run }\n";
+    let digest = |script: &str, other: &str| {
+        let mut commit = Commit::default().with("x/manifest.yml", manifest).with("x/lib/run", script).with("y/other", other);
+        commit.plan("use './x' pipeline { steps { a } }").unwrap().digest()
+    };
+    assert_eq!(digest("echo 1", "1"), digest("echo 1", "2"));
+    assert_ne!(digest("echo 1", "1"), digest("echo 2", "1"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::{
     effects::{effect_of, touched},
 };
 
-pub(super) fn trigger() -> Trigger {
+pub(crate) fn trigger() -> Trigger {
     Trigger {
         id: TriggerId::of("test", "1"),
         project: "demo".parse::<ProjectName>().unwrap(),

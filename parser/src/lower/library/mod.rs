@@ -9,7 +9,12 @@ mod scope;
 
 use std::{borrow::Cow, rc::Rc};
 
-use model::{Digest, diagnostic::Span, lock::Lock};
+use model::{
+    Digest,
+    diagnostic::Span,
+    lock::Lock,
+    planning::{ARCHIVE_DIGEST, ARCHIVE_ENDING},
+};
 
 pub(super) use self::{
     made::entry_in,
@@ -26,8 +31,6 @@ use crate::{
 const MANIFEST_FILE: &str = "manifest.yml";
 /// How a file of steps made of steps ends.
 const FILE_ENDING: &str = ".otto";
-/// How a folder in one file ends.
-const ARCHIVE_ENDING: &str = ".tar.gz";
 
 impl<'a> Lowering<'_, 'a> {
     /// The steps that the file that is being read may call.
@@ -159,7 +162,7 @@ impl<'a> Lowering<'_, 'a> {
         let read = if path.ends_with(FILE_ENDING) {
             self.file_library(&path, span, scope)
         } else if path.ends_with(ARCHIVE_ENDING) {
-            self.folder_library(&path, span, scope)
+            self.archive_library(&path, span, scope)
         } else {
             self.folder_or_file(&path, span, scope)
         };
@@ -201,22 +204,48 @@ impl<'a> Lowering<'_, 'a> {
     /// A folder with a manifest: one step.
     fn folder_library(&mut self, folder: &str, span: Span, scope: &mut InScope<'a>) -> Option<()> {
         let (path, bytes) = self.bytes(&format!("{folder}/{MANIFEST_FILE}"), span)?;
-        let manifest = self.manifest(path, bytes)?;
-        let name = format!("./{folder}");
-        let digest = match self.folder_digest(folder, bytes) {
-            Some(digest) => {
-                self.pinned_library(&name, digest, Some(span));
-                digest
-            }
-            // There is no plan of it yet, but its calls can be looked at.
-            None => Digest::of(bytes),
-        };
-        let origin = Rc::new(Library { name: Rc::from(name), digest });
+        let digest = self.folder_digest(folder, bytes);
+        self.one_step((path, bytes), folder, digest, span, scope)
+    }
+
+    /// Such a folder in one file: it is what its bytes are.
+    fn archive_library(&mut self, archive: &str, span: Span, scope: &mut InScope<'a>) -> Option<()> {
+        let place = format!("{archive}/{ARCHIVE_DIGEST}");
+        let told = self.input.files.get(&place);
+        if told.is_none() {
+            self.needs.files.insert(place);
+        }
+        let read = self.bytes(&format!("{archive}/{MANIFEST_FILE}"), span)?;
+        let digest = told.map(|digest| str::from_utf8(digest.as_deref()?).ok()?.parse().ok());
+        if digest == Some(None) {
+            let finding = Finding::new(Code::NoFile, span, format!("there is no archive {}", quoted(archive)));
+            self.error(finding.help("paths begin at the repository's root, or with `./` at this file's folder"));
+            return None;
+        }
+        self.one_step(read, archive, digest.flatten(), span, scope)
+    }
+
+    /// The step of a manifest that was read from `path`, a folder or an archive. Without a digest, there is no plan of it yet, but its
+    /// calls can be looked at.
+    fn one_step(
+        &mut self,
+        (file, bytes): (&'a str, &'a [u8]),
+        path: &str,
+        digest: Option<Digest>,
+        span: Span,
+        scope: &mut InScope<'a>,
+    ) -> Option<()> {
+        let manifest = self.manifest(file, bytes)?;
+        let name = format!("./{path}");
+        if let Some(digest) = digest {
+            self.pinned_library(&name, digest, Some(span));
+        }
+        let origin = Rc::new(Library { name: Rc::from(name), digest: digest.unwrap_or_else(|| Digest::of(bytes)) });
         self.brought(Callable::of_library(Cow::Owned(manifest), &origin), span, scope);
         Some(())
     }
 
-    /// What names a folder's contents: its manifest, and git's object id of every file in it. A folder in one file is that file.
+    /// What names a folder's contents: its manifest, and git's object id of every file in it.
     fn folder_digest(&mut self, folder: &str, manifest: &[u8]) -> Option<Digest> {
         let Some(listing) = self.input.listing else {
             self.needs.listing = true;
@@ -225,8 +254,7 @@ impl<'a> Lowering<'_, 'a> {
         let prefix = format!("{folder}/");
         let inside = listing.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
         let files = inside.filter_map(|(path, id)| Some((path.strip_prefix(&prefix)?, id.as_str())));
-        let own = listing.get(folder).map(|id| ("", id.as_str()));
-        Some(Lock::of_folder(manifest, own.into_iter().chain(files)))
+        Some(Lock::of_folder(manifest, files))
     }
 
     /// Brings a step into scope, unless another library has one of its name.

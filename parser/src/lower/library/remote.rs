@@ -2,36 +2,13 @@
 
 use std::rc::Rc;
 
-use model::{diagnostic::Span, planning::LOCK_FILE};
+use model::{diagnostic::Span, lock::address_problem, planning::LOCK_FILE};
 
 use super::{Callable, InScope, Library};
 use crate::{
     diagnostic::{Code, Finding, quoted},
     lower::Lowering,
 };
-
-/// Why an address names no library.
-fn problem_of(address: &str) -> Option<&'static str> {
-    let loopback = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"].iter().any(|start| address.starts_with(start));
-    let rest = address.split_once("://").map_or("", |(_, rest)| rest);
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let version = path.rsplit_once('@').map(|(_, version)| version);
-    let is_version = |version: &str| {
-        !version.is_empty()
-            && version.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_' | '+'))
-    };
-    if !address.starts_with("https://") && !loopback {
-        Some("is no address of a library: it begins with `https://`")
-    } else if host.contains('@') {
-        Some("has a user or a password in it")
-    } else if host.is_empty() || address.chars().any(|character| character.is_whitespace() || character.is_control()) {
-        Some("is no address")
-    } else if !version.is_some_and(is_version) {
-        Some("has no version")
-    } else {
-        None
-    }
-}
 
 impl<'a> Lowering<'_, 'a> {
     /// `use 'https://example.org/steps/deploy@1.4.0'`: the lock file has its digest, and its manifest is asked for by the address.
@@ -40,7 +17,7 @@ impl<'a> Lowering<'_, 'a> {
     }
 
     fn read_remote(&mut self, address: &str, span: Span, scope: &mut InScope<'a>) -> Option<()> {
-        if let Some(problem) = problem_of(address) {
+        if let Some(problem) = address_problem(address) {
             // A password is not shown.
             let shown = if problem.contains("password") { "the address".to_owned() } else { quoted(address) };
             let finding = Finding::new(Code::LibraryAddress, span, format!("{shown} {problem}"));
@@ -74,28 +51,4 @@ pub(in crate::lower) enum Locked {
     Missing,
     /// The lock file, or the digest, has to be asked for; or the lock file does not read, which is told.
     Asked,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_https_with_a_version() {
-        for (address, sound) in [
-            ("https://example.org/steps/deploy@1.4.0", true),
-            ("http://127.0.0.1:8080/deploy@1", true),
-            ("http://example.org/deploy@1", false),
-            ("http://127.0.0.1.example.org/deploy@1", false),
-            ("https://user:secret@example.org/deploy@1", false),
-            ("https://example.org/deploy", false),
-            ("https://example.org/deploy@", false),
-            ("https://example.org@1.0", false),
-            ("https:///deploy@1", false),
-            ("git://example.org/deploy@1", false),
-            ("https://example.org/de ploy@1", false),
-        ] {
-            assert_eq!(problem_of(address).is_none(), sound, "{address}");
-        }
-    }
 }
