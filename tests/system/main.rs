@@ -18,4 +18,6 @@ mod makers;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod random_kills;
+#[cfg(test)]
 mod writes;

@@ -38,6 +38,20 @@ impl Witness {
         text
     }
 
+    /// A pipeline of `stages` short stages, one after the other, of which one must not start twice.
+    pub(crate) fn quick_pipeline(&self, stages: usize, once: usize, sleep_ms: u64) -> String {
+        let mut text = String::from("pipeline {\n");
+        for stage in 1..=stages {
+            let witness = self.file.display();
+            let effect = if stage == once { "effect = once " } else { "" };
+            let sleep = format!("sleep {}.{:03}", sleep_ms / 1_000, sleep_ms % 1_000);
+            let script = format!("echo {stage} start >> {witness}; {sleep}; echo {stage} end >> {witness}");
+            writeln!(text, "  stage 'S{stage}' {{ {effect}steps [ sh '{script}' ] }}").unwrap();
+        }
+        text.push_str("}\n");
+        text
+    }
+
     fn gate(&self, stage: usize) -> PathBuf {
         self.folder.join(format!("gate-{stage}"))
     }

@@ -1,0 +1,85 @@
+//! Kill a service at any point: the run ends, and what its stages did agrees with the log.
+//!
+//! Each test makes some runs, one for each seed, and kills its victim once in each. `OTTO_KILL_SEEDS` says how many (CONTRIBUTING.md); the
+//! seed of a run that went wrong is in the message.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Random, wait_for};
+
+use crate::{
+    house::{DEADLINE, House},
+    witness::Witness,
+};
+
+/// Stages of a run; the one in the middle has the effect `once`.
+const STAGES: usize = 8;
+const ONCE: usize = 4;
+/// How long a stage sleeps in its script.
+const STAGE_SLEEP_MS: u64 = 30;
+/// Seeds where the environment says nothing: a few, as each costs the victim's restart.
+const SEEDS_DEFAULT: u64 = 3;
+
+/// The seeds of a test.
+pub(crate) fn seeds() -> std::ops::Range<u64> {
+    let count = std::env::var("OTTO_KILL_SEEDS").ok().map(|count| count.parse().expect("OTTO_KILL_SEEDS is a number of seeds"));
+    0..count.unwrap_or(SEEDS_DEFAULT)
+}
+
+#[tokio::test]
+async fn an_orchestrator_that_is_killed_at_any_point_goes_on_with_the_run() {
+    kill_once_in_each_run("orchestrator").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_at_any_point_starts_nothing_twice_that_must_not() {
+    kill_once_in_each_run("agent-1").await;
+}
+
+async fn kill_once_in_each_run(victim: &str) {
+    let house = House::start(1).await;
+    for seed in seeds() {
+        let mut random = Random::new(seed);
+        let folder = house.scratch().join(format!("seed-{seed}"));
+        std::fs::create_dir(&folder).unwrap();
+        let witness = Witness::new(&folder);
+        let run = house.create(&witness.quick_pipeline(STAGES, ONCE, STAGE_SLEEP_MS)).await;
+        // Somewhere in the run, and there at any instant.
+        let lines = usize::try_from(random.below(2 * STAGES as u64)).unwrap();
+        wait_for(DEADLINE, "the run to come so far", async || (witness.lines().len() >= lines).then_some(())).await;
+        tokio::time::sleep(Duration::from_micros(random.below(STAGE_SLEEP_MS * 1_000))).await;
+        house.kill(victim).await;
+        let ended = house.ended(&run).await;
+        agrees(&witness, &ended, &format!("{victim}, seed {seed}, killed after {lines} lines"));
+    }
+    house.end().await;
+}
+
+/// What the stages wrote and what the log says of them.
+pub(crate) fn agrees(witness: &Witness, run: &Value, what: &str) {
+    let lines = witness.lines();
+    let context = || format!("{what}: {lines:?}\n{run:#}");
+    assert!(witness.starts(ONCE) <= 1, "a `once` stage starts once: {}", context());
+    let mut lost_once = false;
+    for stage in 1..=STAGES {
+        let shown = run["stages"].as_array().unwrap().iter().find(|shown| shown["path"] == format!("S{stage}")).unwrap();
+        let (starts, awards) = (witness.starts(stage), shown["attempts"].as_array().unwrap().len());
+        assert!(starts <= awards, "stage {stage} started {starts} times for {awards} awards: {}", context());
+        let last_start = lines.iter().rposition(|line| *line == format!("{stage} start"));
+        let ends: Vec<usize> = (0..lines.len()).filter(|at| lines[*at] == format!("{stage} end")).collect();
+        match shown["status"]["kind"].as_str().unwrap() {
+            "ended" => {
+                assert_eq!(shown["status"]["outcome"], "success", "stage {stage}: {}", context());
+                assert!(!ends.is_empty() && last_start < ends.last().copied(), "stage {stage} ended last: {}", context());
+            }
+            "lost" => {
+                assert_eq!(stage, ONCE, "only what must not start twice stays lost: {}", context());
+                lost_once = true;
+            }
+            "skipped" => assert!(lost_once && starts == 0, "stage {stage} was skipped: {}", context()),
+            other => panic!("stage {stage} is {other}: {}", context()),
+        }
+    }
+    assert_eq!(run["status"]["outcome"], if lost_once { "unknown" } else { "success" }, "{}", context());
+}
