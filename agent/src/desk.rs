@@ -227,10 +227,10 @@ impl Desk {
                 trace!(target: crate::WATERFALL, point = "assignment heard", lease = ?assignment.lease);
                 self.assign(assignment, now).await;
             }
-            Ok(AgentCommand::Cancel { lease, .. }) => self.cancel(&lease, now).await,
+            Ok(AgentCommand::Cancel { lease, force }) => self.cancel(&lease, force, now).await,
             Ok(AgentCommand::Acknowledge { lease, report: ReportKind::Declined }) => self.declines.acknowledged(&lease),
             Ok(AgentCommand::Renewed { status, leases }) => self.renewals.confirmed(status, &leases),
-            Ok(AgentCommand::RunAnswer { .. }) => {}
+            Ok(AgentCommand::RunAnswer { lease, number, answer }) => self.tell(&lease, Told::Answered { number, answer }),
             Ok(AgentCommand::Acknowledge { lease, report }) => self.tell(&lease, Told::Acknowledged(report)),
             Err(error) => warn!(error = chain(&error), "a command was not understood"),
         }
@@ -259,10 +259,16 @@ impl Desk {
         }
     }
 
-    async fn cancel(&mut self, lease: &Lease, now: u64) {
+    async fn cancel(&mut self, lease: &Lease, force: bool, now: u64) {
         if let Some(kept) = self.keepers.get(lease) {
             // What has ended already says so by itself, at its own pace: this may be the answer to that.
-            kept.stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Stop::Cancelled)).is_some());
+            kept.stop.send_if_modified(|stop| {
+                let is_news = stop.is_none() || (force && *stop == Some(Stop::Cancelled));
+                if is_news {
+                    *stop = Some(if force { Stop::Killed } else { Stop::Cancelled });
+                }
+                is_news
+            });
         } else if let Some(reason) = self.slots.cancel_unknown(lease) {
             self.decline(lease, &reason, now).await;
         }
@@ -291,7 +297,7 @@ impl Desk {
         if let Some(kept) = self.keepers.get(lease)
             && let Err(error) = kept.told.try_send(told)
         {
-            debug!(?lease, ?told, %error, "a keeper was not told");
+            debug!(?lease, %error, "a keeper was not told");
         }
     }
 

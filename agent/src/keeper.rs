@@ -12,7 +12,7 @@ use blob::{BlobError, Blobs};
 use eventbus::{Bus, Subject};
 use model::{
     AgentName, Digest, Timestamp,
-    event::run::{Outputs, StoredLog},
+    event::run::StoredLog,
     protocol::agent::{Assignment, Lease, Report},
 };
 use service::{
@@ -42,6 +42,9 @@ const STORE_TRIES_MAX: u32 = 1_500;
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const STORE_PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// Runs that steps ask for and that were not said yet. A step that asks for more waits.
+const ASKS_MAX: usize = 16;
 
 /// What all keepers share.
 #[derive(Debug)]
@@ -122,7 +125,7 @@ impl Keeper {
             End::ShuttingDown => Report::Lost { reason: "its agent was stopped".to_owned() },
             End::Result(outcome, reason) => {
                 let finished_at = Timestamp(clock::unix_ms());
-                Report::Finished { outcome, reason, started_at: conclusion.started_at, finished_at, outputs: Outputs::default() }
+                Report::Finished { outcome, reason, started_at: conclusion.started_at, finished_at, outputs: conclusion.outputs }
             }
         };
         let note = Line::Ended { report: report.clone() };
@@ -152,10 +155,11 @@ impl Keeper {
         let mut halt = Halt::new(deadline, self.stop.clone());
         // Said now, and not after the source is unpacked: whoever waits for it places the attempt elsewhere after a while.
         let started = Report::Started { at: Timestamp(clock::unix_ms()) };
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
         tokio::select! {
             biased;
-            () = self.reporter.begun(started) => unreachable!("it waits for ever"),
-            conclusion = execute(assignment, &self.shared.tools, entry, &mut output, &mut halt) => conclusion,
+            () = self.reporter.begun(started, asked) => unreachable!("it waits for ever"),
+            conclusion = execute(assignment, &self.shared.tools, entry, &mut output, &mut halt, asks) => conclusion,
         }
     }
 

@@ -34,7 +34,7 @@ pub use spool::SpoolError;
 use self::{
     core::slots::{Slots, Terms},
     desk::Desk,
-    executor::{Tools, sources::Sources},
+    executor::{Tools, library::Libraries, sources::Sources},
     keeper::Shared,
     sandbox::Sandbox,
     spool::Spool,
@@ -42,6 +42,9 @@ use self::{
 
 /// The target of the log lines from which the benchmark draws where the time of a stage goes.
 pub(crate) const WATERFALL: &str = "waterfall";
+
+/// The program that is running: `otto` has the standard steps itself.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub struct AgentOptions {
     pub facts: BTreeMap<String, Value>,
     /// What stages see of the agent's own environment; see [`tool_homes`].
     pub passthrough: Variables,
+    /// The program that runs standard steps: `PROGRAM step-exec SYMBOL INVOCATION`; see [`THIS_PROGRAM`].
+    pub program: PathBuf,
 }
 
 /// Why an agent does not start.
@@ -106,13 +111,24 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         let stock = |source| Error::Stock { path: data.clone(), source };
         let spool = Spool::open(&data)?;
         let recovered = spool.recover().map_err(stock)?;
+        // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
+        let data = data.canonicalize().map_err(stock)?;
         let sources = Sources::create(data.join("sources")).map_err(stock)?;
-        Ok((spool, recovered, sources))
+        let libraries = Libraries::create(data.join("libraries")).map_err(stock)?;
+        Ok((spool, recovered, sources, libraries, data.join("steps")))
     });
-    let (spool, recovered, sources) =
+    let (spool, recovered, sources, libraries, step_caches) =
         opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
     let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
-    let tools = Tools { sources, blobs, passthrough: options.passthrough, sandbox: Sandbox::default() };
+    let tools = Tools {
+        sources,
+        libraries,
+        step_caches,
+        program: options.program,
+        blobs,
+        passthrough: options.passthrough,
+        sandbox: Sandbox::default(),
+    };
     let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
     let now = clock::now_ms();
     let terms = Terms { agent: options.name, slots: options.slots, price_micros_per_s: options.price_micros_per_s, facts: options.facts };

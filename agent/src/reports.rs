@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use eventbus::{Bus, Subject};
 use model::{
     AgentName,
-    protocol::agent::{AgentReport, LEASE_MS, Lease, RENEW_MS, RESEND_MS, Report, ReportKind},
+    protocol::agent::{AgentReport, LEASE_MS, Lease, RENEW_MS, RESEND_MS, Report, ReportKind, StartedRun},
 };
 use serde::Serialize;
 use tokio::{
@@ -14,6 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
+
+use crate::executor::Ask;
 
 /// How long a soft message may wait for the bus before it is given up; it is said again anyway.
 const SOFT_PATIENCE: Duration = Duration::from_secs(1);
@@ -28,12 +30,19 @@ const DECLINE_SPENT_MS: u64 = 10 * 60 * 1000;
 const DECLINES_MAX: usize = 1024;
 
 /// What the keeper of an attempt is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     /// This report was heard.
     Acknowledged(ReportKind),
     /// Somebody asks: say it at once.
     Again,
+    /// What became of a run that the attempt asked for.
+    Answered {
+        /// The number of the request.
+        number: u32,
+        /// The run, or why there is none.
+        answer: Result<StartedRun, String>,
+    },
 }
 
 /// How reporting ended.
@@ -67,11 +76,44 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Says that the attempt has begun until that was heard, and then waits for ever. To be dropped when it ends.
-    pub(crate) async fn begun(&mut self, report: Report) {
-        let _reported = self.report(report).await;
-        while self.told.recv().await.is_some() {}
-        std::future::pending::<()>().await;
+    /// Says that the attempt has begun, and what its steps ask for, each until that was heard. Never returns; to be dropped when the attempt
+    /// ends.
+    pub(crate) async fn begun(&mut self, started: Report, mut asks: mpsc::Receiver<Ask>) {
+        let mut started = Some(started);
+        let mut open: BTreeMap<u32, Ask> = BTreeMap::new();
+        let mut since = Instant::now();
+        loop {
+            open.retain(|_, ask| !ask.answer.is_closed());
+            let asked = open.iter().map(|(number, ask)| Report::RunRequested { number: *number, request: ask.request.clone() });
+            for report in started.iter().cloned().chain(asked) {
+                let subject = Subject::report(&self.agent, report.kind());
+                say(&self.bus, &subject, &AgentReport { lease: self.lease.clone(), report }).await;
+            }
+            let pause = if since.elapsed() < Duration::from_millis(LEASE_MS) { RESEND_MS } else { RENEW_MS };
+            let until = Instant::now() + Duration::from_millis(pause);
+            loop {
+                let is_waiting = started.is_some() || !open.is_empty();
+                tokio::select! {
+                    told = self.told.recv() => match told {
+                        Some(Told::Acknowledged(ReportKind::Started)) => started = None,
+                        Some(Told::Acknowledged(_)) => {}
+                        Some(Told::Answered { number, answer }) => if let Some(ask) = open.remove(&number) {
+                            // Whoever asked may have ended meanwhile.
+                            let _gone = ask.answer.send(answer);
+                        },
+                        Some(Told::Again) => break,
+                        None => std::future::pending().await,
+                    },
+                    Some(ask) = asks.recv() => {
+                        since = Instant::now();
+                        open.insert(ask.number, ask);
+                        break;
+                    }
+                    () = self.token.cancelled() => std::future::pending().await,
+                    () = sleep_until(until), if is_waiting => break,
+                }
+            }
+        }
     }
 
     /// Says it until it was heard. Cancel safe.
@@ -97,7 +139,7 @@ impl Reporter {
             tokio::select! {
                 told = self.told.recv() => match told {
                     Some(Told::Acknowledged(heard)) if heard == kind => return Some(Reported::Acknowledged),
-                    Some(Told::Acknowledged(_)) => {}
+                    Some(Told::Acknowledged(_) | Told::Answered { .. }) => {}
                     Some(Told::Again) => return None,
                     None => return Some(Reported::ShuttingDown),
                 },

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use model::protocol::agent::Assignment;
+use model::{plan::Value, protocol::agent::Assignment};
 
 use crate::spool::Entry;
 
@@ -33,11 +33,22 @@ pub fn tool_homes(environment: &Variables) -> Variables {
 
 /// The variable by which the agent finds the processes of a lease again; see [`crate::spool::leftovers`].
 pub(crate) const LEASE_MARK: &str = "OTTO_LEASE";
+/// The first address at which the webhooks wait that steps may hand out; the others have a number behind it.
+const CALLBACK: &str = "OTTO_CALLBACK_URL";
 
-/// The whole environment of an attempt's processes.
+/// What every process of an attempt finds; later ones go before earlier ones of the same name.
+///
+/// | from | variables |
+/// |---|---|
+/// | the agent | `PATH`, homes of tools |
+/// | the trigger | `OTTO_TAG`, `OTTO_EVENT`, … |
+/// | Otto | `CI`, `OTTO`, `OTTO_RUN`, `OTTO_STAGE`, `OTTO_ATTEMPT`, `OTTO_PROJECT`, `OTTO_BRANCH`, `OTTO_COMMIT`, `OTTO_ENVIRONMENT`, `OTTO_CALLBACK_URL`…, `LANG`, `HOME`, `TMPDIR` |
+/// | the environment that is delivered to | its settings |
+/// | the stage | its `env` |
 pub(crate) fn variables(assignment: &Assignment, passthrough: &Variables, entry: &Entry) -> Variables {
     let (attempt, workspace) = (&assignment.lease.attempt, entry.workspace());
     let mut variables = passthrough.clone();
+    variables.extend(assignment.facts.clone());
     let mut set = |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
     set("CI", "true");
     set("OTTO", "true");
@@ -50,13 +61,45 @@ pub(crate) fn variables(assignment: &Assignment, passthrough: &Variables, entry:
     set("LANG", "C.UTF-8");
     set("HOME", &workspace.home().to_string_lossy());
     set("TMPDIR", &workspace.temporary().to_string_lossy());
-    for (name, value) in &assignment.stage.environment {
-        // What is known in the run only has been put in before the stage is assigned.
-        variables.extend(value.as_text().map(|text| (name.clone(), text.to_owned())));
+    for (number, callback) in (1..).zip(&assignment.callbacks) {
+        let name = if number == 1 { CALLBACK.to_owned() } else { format!("{CALLBACK}_{number}") };
+        set(&name, &callback.url);
     }
-    // Last, so that no stage can make its processes impossible to find.
-    variables.insert(LEASE_MARK.to_owned(), entry.mark(&assignment.lease));
+    let deployment = assignment.stage.deployment.as_ref();
+    if let Some(deployment) = deployment {
+        set("OTTO_ENVIRONMENT", &deployment.environment);
+    }
+    let settings = deployment.into_iter().flat_map(|deployment| &deployment.settings);
+    for (name, value) in settings.chain(&assignment.stage.environment) {
+        variables.extend(shown(value).map(|text| (name.clone(), text)));
+    }
     variables
+}
+
+/// What the process of one step finds besides: its number from 1, and `VAR_<NAME>` for each variable of the run.
+/// The mark comes last, so that no stage can make its processes impossible to find.
+pub(crate) fn of_step(base: &Variables, number: u32, captured: &Variables, mark: &str) -> Variables {
+    let mut variables = base.clone();
+    variables.insert("OTTO_STEP".to_owned(), (number + 1).to_string());
+    variables.extend(captured.iter().map(|(name, text)| (variable_name(name), text.clone())));
+    variables.insert(LEASE_MARK.to_owned(), mark.to_owned());
+    variables
+}
+
+/// What a variable of the run is called in the environment: `VAR_MY_COLOUR` for `my-colour`.
+fn variable_name(name: &str) -> String {
+    format!("VAR_{}", name.replace('-', "_").to_ascii_uppercase())
+}
+
+/// A value as a text. What is known in the run only has been put in before the stage is assigned; a list and a block are no texts.
+fn shown(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Boolean(truth) => Some(truth.to_string()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Decimal { decimal } => Some(decimal.clone()),
+        Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -73,5 +116,14 @@ mod tests {
         assert_eq!(kept, Variables::from([("PATH".into(), DEFAULT_PATH.into()), ("CARGO_HOME".into(), format!("{text}/.cargo"))]));
         let set = Variables::from([("RUSTUP_HOME".to_owned(), "/r".to_owned()), ("PATH".to_owned(), "/bin".to_owned())]);
         assert_eq!(tool_homes(&set), set);
+    }
+
+    #[test]
+    fn a_variable_of_the_run_has_a_name_that_a_shell_takes() {
+        let captured = Variables::from([("my-colour".to_owned(), "green".to_owned())]);
+        let base = Variables::from([("A".to_owned(), "1".to_owned()), (LEASE_MARK.to_owned(), "forged".to_owned())]);
+        let expected = [("A", "1"), (LEASE_MARK, "m"), ("OTTO_STEP", "3"), ("VAR_MY_COLOUR", "green")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(of_step(&base, 2, &captured, "m"), expected.into());
     }
 }

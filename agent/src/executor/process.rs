@@ -17,7 +17,8 @@ use tokio::{
 
 use super::{
     halt::{Halt, Stop},
-    output::{Output, OutputError},
+    output::OutputError,
+    sink::StepSink,
 };
 use crate::sandbox::{Confined, Launch, Outlets, Running};
 
@@ -28,6 +29,7 @@ const KILL_GRACE_SHUTDOWN: Duration = Duration::from_secs(1);
 /// The most that is read after a process's end, for each stream: the largest pipe that an ordinary user can have (`man 7 pipe`).
 /// Whoever still writes has left the group, and is not waited for.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+
 /// How a process ended.
 #[derive(Debug)]
 pub(crate) enum ProcessEnd {
@@ -70,7 +72,7 @@ impl Process {
     }
 
     /// Takes its output until it ends or is to be ended; then ends every process that it left.
-    pub(crate) async fn finish(mut self, step: u32, output: &mut Output, halt: &mut Halt) -> ProcessEnd {
+    pub(crate) async fn finish(mut self, sink: &mut StepSink<'_>, halt: &mut Halt) -> ProcessEnd {
         let mut buffer = vec![0; CHUNK_BYTES_MAX];
         let [out, err] = &mut self.pipes;
         let mut stop = None;
@@ -81,8 +83,13 @@ impl Process {
                 status = self.running.wait() => break status,
                 () = out.readable() => &mut *out,
                 () = err.readable() => &mut *err,
-                why = halt.stopped(), if stop.is_none() => {
+                why = halt.news(stop) => {
                     stop = Some(why);
+                    if why.is_at_once() {
+                        kill_at = None;
+                        self.running.signal(Signal::SIGKILL);
+                        continue;
+                    }
                     self.running.signal(Signal::SIGTERM);
                     let grace = if why == Stop::ShuttingDown { KILL_GRACE_SHUTDOWN } else { KILL_GRACE };
                     kill_at = Some(Instant::now() + grace);
@@ -93,8 +100,16 @@ impl Process {
                     self.running.signal(Signal::SIGKILL);
                     continue;
                 }
+                note = sink.note() => {
+                    if let Err(error) = sink.say(&note).await {
+                        muted = Some(error);
+                        self.running.signal(Signal::SIGKILL);
+                        break self.running.wait().await;
+                    }
+                    continue;
+                }
             };
-            if let Err(error) = pipe.read(&mut buffer, step, output).await {
+            if let Err(error) = pipe.read(&mut buffer, sink).await {
                 muted = Some(error);
                 self.running.signal(Signal::SIGKILL);
                 break self.running.wait().await;
@@ -102,7 +117,7 @@ impl Process {
         };
         self.running.clear().await;
         for pipe in &mut self.pipes {
-            if let (None, Err(error)) = (&muted, pipe.drain(&mut buffer, step, output).await) {
+            if let (None, Err(error)) = (&muted, pipe.drain(&mut buffer, sink).await) {
                 muted = Some(error);
             }
         }
@@ -127,11 +142,11 @@ impl Pipe {
     }
 
     /// Reads once, if it can, and passes it on.
-    async fn read(&mut self, buffer: &mut [u8], step: u32, output: &mut Output) -> Result<(), OutputError> {
+    async fn read(&mut self, buffer: &mut [u8], sink: &mut StepSink<'_>) -> Result<(), OutputError> {
         let Some(receiver) = &self.receiver else { return Ok(()) };
         match receiver.try_read(buffer) {
             Ok(0) => self.receiver = None,
-            Ok(count) => output.write(step, self.stream, buffer.get(..count).unwrap_or_default()).await?,
+            Ok(count) => sink.write(self.stream, buffer.get(..count).unwrap_or_default()).await?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }
@@ -139,7 +154,7 @@ impl Pipe {
     }
 
     /// Passes on what is there already. The pipe itself is asked: what tokio knows of its readiness may be older than the end of the process.
-    async fn drain(&mut self, buffer: &mut [u8], step: u32, output: &mut Output) -> Result<(), OutputError> {
+    async fn drain(&mut self, buffer: &mut [u8], sink: &mut StepSink<'_>) -> Result<(), OutputError> {
         let Some(receiver) = self.receiver.take() else { return Ok(()) };
         let mut pipe = File::from(receiver.into_nonblocking_fd()?);
         let mut drained = 0;
@@ -147,7 +162,7 @@ impl Pipe {
             match pipe.read(buffer) {
                 Ok(0) => break,
                 Ok(count) => {
-                    output.write(step, self.stream, buffer.get(..count).unwrap_or_default()).await?;
+                    sink.write(self.stream, buffer.get(..count).unwrap_or_default()).await?;
                     drained += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

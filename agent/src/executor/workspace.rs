@@ -52,6 +52,11 @@ impl Workspace {
         self.root.join(format!("step-{step}"))
     }
 
+    /// Where a call of a step's program lies: what it is given, and its socket.
+    pub(crate) fn call(&self, step: u32, number: u32) -> PathBuf {
+        self.root.join(format!("call-{step}-{number}"))
+    }
+
     /// Removes everything. It is no error if nothing is there.
     pub(crate) fn remove(&self) -> io::Result<()> {
         remove_tree(&self.root)

@@ -253,6 +253,11 @@ impl Entry {
         self.folder.join("index")
     }
 
+    /// Where what a step sends or is sent lies meanwhile: out of the reach of its processes.
+    pub(crate) fn transfer(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("transfer-{number}"))
+    }
+
     /// Makes output and index agree where a full disk or a kill came between the two. Nobody may be writing them.
     pub(crate) fn repair(&self) -> io::Result<()> {
         repair::repair(&self.output(), &self.index())

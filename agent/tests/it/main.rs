@@ -7,4 +7,6 @@ mod office;
 mod life;
 mod output;
 mod promises;
+
 mod stages;
+mod steps;

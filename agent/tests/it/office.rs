@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use eventbus::{Bus, Pattern, Subject, Subscription};
 use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, StageOutcome, TriggerId,
+    event::run::Outputs,
     plan::{Stage, Step, Value},
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
@@ -36,6 +37,22 @@ pub(crate) struct Office {
     bids: Subscription,
     pub(crate) logs: Subscription,
     pub(crate) statuses: Subscription,
+}
+
+/// What became of an assignment.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) outcome: StageOutcome,
+    pub(crate) reason: Option<String>,
+    pub(crate) outputs: Outputs,
+    pub(crate) out: String,
+    pub(crate) otto: String,
+}
+
+impl Ran {
+    pub(crate) fn end(&self) -> (StageOutcome, Option<&str>) {
+        (self.outcome, self.reason.as_deref())
+    }
 }
 
 pub(crate) fn name() -> AgentName {
@@ -83,13 +100,13 @@ impl Office {
     /// Without an agent, on the connections of orchestrator, auctioneer and agent.
     pub(crate) async fn on(bus: Bus, auctioneer: Bus, agent: Bus) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [a, b, c, d, e] = Pattern::reports();
+        let [declined, started, ended, stored, asked] = Pattern::reports();
         let reports = [
-            bus.subscribe(a).await.unwrap(),
-            bus.subscribe(b).await.unwrap(),
-            bus.subscribe(c).await.unwrap(),
-            bus.subscribe(d).await.unwrap(),
-            bus.subscribe(e).await.unwrap(),
+            bus.subscribe(declined).await.unwrap(),
+            bus.subscribe(started).await.unwrap(),
+            bus.subscribe(ended).await.unwrap(),
+            bus.subscribe(stored).await.unwrap(),
+            bus.subscribe(asked).await.unwrap(),
         ];
         Self {
             blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
@@ -118,6 +135,7 @@ impl Office {
             class: "any".to_owned(),
             facts: agent::machine_facts(),
             passthrough: tool_homes(&BTreeMap::new()),
+            program: agent::THIS_PROGRAM.into(),
         }
     }
 
@@ -186,14 +204,29 @@ impl Office {
 
     /// The result, acknowledged.
     pub(crate) async fn result(&mut self, lease: &Lease) -> (StageOutcome, Option<String>) {
+        let (outcome, reason, _) = self.finished(lease).await;
+        (outcome, reason)
+    }
+
+    /// The result and what is left to others, acknowledged.
+    pub(crate) async fn finished(&mut self, lease: &Lease) -> (StageOutcome, Option<String>, Outputs) {
         loop {
             let report = self.report(ReportKind::Finished).await;
-            let Report::Finished { outcome, reason, .. } = report.report else { unreachable!() };
+            let Report::Finished { outcome, reason, outputs, .. } = report.report else { unreachable!() };
             if report.lease == *lease {
                 self.acknowledge(lease, ReportKind::Finished).await;
-                return (outcome, reason);
+                return (outcome, reason, outputs);
             }
         }
+    }
+
+    /// Runs an assignment; its outcome, the reason, what is left to others, and its whole output.
+    pub(crate) async fn run_assignment(&mut self, assignment: &Assignment) -> Ran {
+        self.award(assignment).await;
+        let (outcome, reason, outputs) = self.finished(&assignment.lease).await;
+        let (bytes, index) = self.stored(&assignment.lease).await;
+        let stream = |stream| String::from_utf8_lossy(&said(&bytes, &index, stream)).into_owned();
+        Ran { outcome, reason, outputs, out: stream(Stream::Out), otto: stream(Stream::Otto) }
     }
 
     /// The stored output and its index, acknowledged.

@@ -58,6 +58,7 @@ async fn the_environment_is_built_from_nothing() {
         "OTTO_PROJECT",
         "OTTO_RUN",
         "OTTO_STAGE",
+        "OTTO_STEP",
         "PATH",
         "PWD",
         "TMPDIR",

@@ -57,6 +57,7 @@ impl House {
             class: "default".to_owned(),
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
+            program: agent::THIS_PROGRAM.into(),
         };
         agent::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
     }

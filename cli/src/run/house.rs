@@ -64,5 +64,6 @@ fn agent_options(slots: NonZeroU32, folder: &Path) -> anyhow::Result<AgentOption
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
+        program: agent::THIS_PROGRAM.into(),
     })
 }

@@ -1,0 +1,108 @@
+//! Folders of the work directory that steps name. What lies there was made by anybody: no path leads out of it, not by a symbolic link either.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    sys::stat::{Mode, mkdirat},
+};
+
+/// Why there is no such folder.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    /// It is elsewhere.
+    #[error("`{}` leads out of the work directory", .0.display())]
+    Outside(PathBuf),
+    /// The disk says no.
+    #[error("cannot make the folder `{}`", path.display())]
+    Disk {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The folder `path`, seen from the folder `within` of the work directory `root`; it is made if it is not there. Gives its whole path.
+pub(super) fn make(root: &Path, within: &Path, path: &Path) -> Result<PathBuf, FolderError> {
+    let failed = |errno: Errno| {
+        if [Errno::EXDEV, Errno::ELOOP].contains(&errno) {
+            return FolderError::Outside(path.to_owned());
+        }
+        FolderError::Disk { path: path.to_owned(), source: errno.into() }
+    };
+    let mut wanted = PathBuf::new();
+    for component in within.components().chain(path.components()) {
+        match component {
+            Component::Normal(name) => wanted.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if wanted.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(FolderError::Outside(path.to_owned())),
+        }
+    }
+    let root_folder = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    let mut known = PathBuf::new();
+    let mut parent = open_beneath(&root_folder, Path::new(".")).map_err(failed)?;
+    for name in &wanted {
+        known.push(name);
+        parent = match open_beneath(&root_folder, &known) {
+            Err(Errno::ENOENT) => {
+                match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(failed(errno)),
+                }
+                open_beneath(&root_folder, &known)
+            }
+            opened => opened,
+        }
+        .map_err(failed)?;
+    }
+    Ok(root.join(wanted))
+}
+
+fn open_beneath(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
+    openat2(root, path, how)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_where_it_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let made = make(root.path(), Path::new(""), Path::new("a/./b")).unwrap();
+        assert_eq!(made, root.path().join("a/b"));
+        assert_eq!(make(root.path(), Path::new("a/b"), Path::new("../c")).unwrap(), root.path().join("a/c"));
+        assert_eq!(make(root.path(), Path::new("a"), Path::new(".")).unwrap(), root.path().join("a"));
+        assert!(root.path().join("a/c").is_dir());
+        symlink("a", root.path().join("inside")).unwrap();
+        make(root.path(), Path::new(""), Path::new("inside/d")).unwrap();
+        assert!(root.path().join("a/d").is_dir());
+    }
+
+    #[test]
+    fn nothing_is_made_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        symlink("..", root.join("out")).unwrap();
+        symlink(folder.path(), root.join("absolute")).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        for path in ["..", "a/../../b", "/tmp/evil", "out/evil", "absolute/evil"] {
+            let refused = make(&root, Path::new(""), Path::new(path));
+            assert!(matches!(refused, Err(FolderError::Outside(_))), "{path}: {refused:?}");
+        }
+        assert!(make(&root, Path::new(""), Path::new("dangling")).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

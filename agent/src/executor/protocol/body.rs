@@ -1,0 +1,116 @@
+//! Bodies of requests and answers: small ones in memory, large ones through a file of the agent's that no step can reach.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::Stream as _;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::{fs::File, io::AsyncWriteExt as _};
+use tokio_util::io::ReaderStream;
+
+use super::problem::Problem;
+
+/// An answer's body.
+#[derive(Debug)]
+pub(super) enum Body {
+    Whole(Full<Bytes>),
+    File { stream: Box<ReaderStream<File>>, left: u64 },
+}
+
+impl Body {
+    /// These bytes.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Full::new(bytes))
+    }
+
+    /// A file's, from its beginning.
+    pub(super) async fn file(file: std::fs::File) -> io::Result<Self> {
+        let file = File::from_std(file);
+        let left = file.metadata().await?.len();
+        Ok(Self::File { stream: Box::new(ReaderStream::new(file)), left })
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Pin::new(bytes).poll_frame(context).map_err(|never| match never {}),
+            Self::File { stream, left } => Pin::new(stream).poll_next(context).map_ok(|bytes| {
+                *left = left.saturating_sub(bytes.len() as u64);
+                Frame::data(bytes)
+            }),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => bytes.size_hint(),
+            Self::File { left, .. } => SizeHint::with_exact(*left),
+        }
+    }
+}
+
+/// A request's body, if it is not too long.
+pub(super) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Problem> {
+    let too_long = || Problem::TooLong { limit: limit as u64 };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_long());
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
+        Err(error) => Err(Problem::Body(error.to_string())),
+    }
+}
+
+/// A file that is gone when this is.
+#[derive(Debug)]
+pub(super) struct Transfer(PathBuf);
+
+impl Transfer {
+    /// At `path`, where nothing is yet.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a request's body to it.
+    pub(super) async fn take(&self, mut body: Incoming, limit: u64) -> Result<(), Problem> {
+        if body.size_hint().lower() > limit {
+            return Err(Problem::TooLong { limit });
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0)?;
+        let mut file = File::from_std(file);
+        let mut taken = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Problem::Body(error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            taken += data.len() as u64;
+            if taken > limit {
+                return Err(Problem::TooLong { limit });
+            }
+            file.write_all(&data).await?;
+        }
+        Ok(file.flush().await?)
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let _never_made = std::fs::remove_file(&self.0);
+    }
+}
