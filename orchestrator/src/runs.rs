@@ -219,7 +219,7 @@ mod tests {
 
     fn begin(runs: &Runs, number: usize) -> Run {
         let run = run(number);
-        let accepted = RunEvent::RunAccepted { trigger: run.trigger.clone(), planned: run.planned.clone() };
+        let accepted = RunEvent::RunAccepted { trigger: Trigger::clone(&run.trigger), planned: run.planned.clone() };
         runs.publish(&run, appended(&run, number as u64, None, accepted));
         run
     }

@@ -3,11 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use model::{AgentName, AttemptId, event::run::RunEvent, protocol::agent::Lease};
+use model::{
+    AgentName, AttemptId,
+    event::run::{Question, RunEvent, WaitKey},
+    plan::Value,
+    protocol::agent::Lease,
+};
 
 use super::{
-    shape::Index,
-    state::{Run, Status},
+    shape::{Index, Phase},
+    stage::Status,
+    state::Run,
 };
 
 /// Stages of one run for which offers are taken before they are ready. More would flood the agents with questions
@@ -45,6 +51,21 @@ pub enum Effect {
         agent: AgentName,
         /// Which attempt.
         lease: Lease,
+        /// Whether at once.
+        force: bool,
+    },
+    /// Ask an address until it answers as expected.
+    Poll {
+        /// The stage.
+        at: Index,
+        /// Which of its waits.
+        wait: WaitKey,
+        /// The address.
+        url: String,
+        /// The expected status code.
+        status: u16,
+        /// Between two questions, in milliseconds.
+        every_ms: u64,
     },
 }
 
@@ -52,7 +73,15 @@ impl Effect {
     /// The stage that it is about.
     pub fn at(&self) -> Index {
         match self {
-            Self::Auction { at, .. } | Self::Assign { at, .. } | Self::Cancel { at, .. } => *at,
+            Self::Auction { at, .. } | Self::Assign { at, .. } | Self::Cancel { at, .. } | Self::Poll { at, .. } => *at,
+        }
+    }
+
+    /// What there is one of at a time: the stage's placement, or one of its waits.
+    pub fn key(&self) -> (Index, Option<WaitKey>) {
+        match self {
+            Self::Auction { at, .. } | Self::Assign { at, .. } | Self::Cancel { at, .. } => (*at, None),
+            Self::Poll { at, wait, .. } => (*at, Some(*wait)),
         }
     }
 
@@ -62,17 +91,22 @@ impl Effect {
     }
 }
 
-/// Everything that must be said now, at most one thing for a stage.
+/// Everything that must be said now, at most one thing for each [`Effect::key`].
 pub fn effects(run: &Run) -> Vec<Effect> {
-    let mut effects: Vec<Effect> = run.active.iter().filter_map(|at| effect_of(run, *at)).collect();
+    let mut effects: Vec<Effect> = run.active.iter().filter_map(|at| placement_of(run, *at)).collect();
     let held = run.active.iter().filter(|at| run.stages[**at].holder().is_some());
     let next: BTreeSet<Index> = held.flat_map(|at| run.shape.dependents(*at)).collect();
-    effects.extend(next.into_iter().filter(|at| !run.active.contains(at)).filter_map(|at| effect_of(run, at)).take(AHEAD_MAX));
+    effects.extend(next.into_iter().filter(|at| !run.active.contains(at)).filter_map(|at| placement_of(run, at)).take(AHEAD_MAX));
+    effects.extend(run.held_up.iter().flat_map(|at| polls_of(run, *at)));
     effects
 }
 
 /// What must be said about one stage. Of those that are not ready, only [`AHEAD_MAX`] are to be spoken of at once.
-pub fn effect_of(run: &Run, at: Index) -> Option<Effect> {
+pub fn effects_of(run: &Run, at: Index) -> Vec<Effect> {
+    placement_of(run, at).into_iter().chain(polls_of(run, at)).collect()
+}
+
+fn placement_of(run: &Run, at: Index) -> Option<Effect> {
     if run.ended.is_some() {
         return None;
     }
@@ -83,19 +117,39 @@ pub fn effect_of(run: &Run, at: Index) -> Option<Effect> {
     }
     if stage.status == Status::Waiting {
         // It becomes ready when what runs now succeeds.
-        if run.cancelled.is_some() || stage.unmet == 0 || stage.unmet > run.active.len() {
+        let unmet = run.unmet(at);
+        if unmet == 0 || unmet > run.active.len() || !is_sure(run, at) {
             return None;
         }
         let holders = run.shape.needs(at).filter_map(|need| Some((need, run.stages[need].holder()?)));
         let after: Vec<AttemptId> = holders.map(|(need, holder)| run.lease(need, holder).attempt).collect();
-        return (after.len() == stage.unmet).then(|| Effect::Auction { at, attempt: attempt(1), after, except: Vec::new() });
+        return (after.len() == unmet).then(|| Effect::Auction { at, attempt: attempt(1), after, except: Vec::new() });
     }
     let holder = stage.holder()?;
     let (agent, lease) = (holder.agent.clone(), run.lease(at, holder));
-    if run.cancelled.is_some() {
-        return Some(Effect::Cancel { at, agent, lease });
+    if let Some(ending) = run.ending(at) {
+        return Some(Effect::Cancel { at, agent, lease, force: ending.force });
     }
     (stage.status == Status::Awarded).then_some(Effect::Assign { at, agent, lease })
+}
+
+/// Whether nothing but its needs stands between a waiting stage and its agent.
+fn is_sure(run: &Run, at: Index) -> bool {
+    let planned = run.shape.stage(at);
+    let free = planned.skipped.is_none() && planned.conditions.is_empty() && planned.enter.is_empty() && planned.lock.is_none();
+    free && run.cancelled.is_none()
+        && run.shape.phase(at) == Phase::Work
+        && !planned.steps.is_empty()
+        // What is asked of an agent must be known.
+        && planned.requires.values().all(Value::is_known)
+}
+
+fn polls_of(run: &Run, at: Index) -> impl Iterator<Item = Effect> {
+    let open = run.ended.is_none().then(|| run.stages[at].open_waits());
+    open.into_iter().flatten().filter_map(move |(wait, opened)| match &opened.question {
+        Question::Poll { url, status, every_ms } => Some(Effect::Poll { at, wait, url: url.clone(), status: *status, every_ms: *every_ms }),
+        Question::Confirm { .. } | Question::Prompt { .. } | Question::Webhook { .. } | Question::Time | Question::Pause => None,
+    })
 }
 
 /// The stages of whose effects these events, which `run` has seen, may have changed something; `None` if it may be any.

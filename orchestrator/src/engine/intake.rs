@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use eventbus::{AppendError, TriggerDelivery};
-use model::{Digest, Timestamp, event::run::RunRecord};
+use model::{
+    Digest, RunId, StageId, Timestamp,
+    event::run::{RunRecord, WaitKey},
+};
 use service::clock;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     core::{
-        Position, Run,
+        Beginning, Context, Position, Run,
         decide::{Proposals, accept, before},
     },
     runs::Appended,
@@ -66,7 +69,8 @@ impl Engine {
                 let (planned, shape) = plans.plan(&trigger).await?;
                 let at = Timestamp(clock::unix_ms());
                 let first = before(&trigger, planned, shape, Position { sequence: 0, at });
-                let events = accept(&first, &Proposals::new(), at);
+                let proposals = Proposals::new();
+                let events = accept(&first, &Context { proposals: &proposals, callback_secrets: &no_secrets }, &Beginning::default(), at);
                 let (record, bytes) = log::encode(Tail::default(), &name, at, events);
                 let digest = Digest::of(&bytes);
                 let sequence = bus.append(&first.id, 0, bytes).await?;
@@ -124,6 +128,11 @@ impl Engine {
             Done::Dismissed
         }));
     }
+}
+
+/// Plans with a webhook are refused so far.
+pub(super) fn no_secrets(_: &RunId, stage: &StageId, _: WaitKey) -> Digest {
+    Digest::of(stage.as_str().as_bytes())
 }
 
 /// Keeps the record's type in one place for the readers of a log.

@@ -33,7 +33,7 @@ use eventbus::{AppendError, Bus, BusError, Message, Pattern, Subject, Subscripti
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use model::{
     AgentName, Digest, RunId, Timestamp,
-    event::run::{RunEvent, RunRecord},
+    event::run::{CancelReason, RunEvent, RunRecord},
     protocol::{
         agent::{AgentReport, AgentStatus},
         auction::Proposal,
@@ -61,7 +61,7 @@ use self::{
     starving::Starving,
 };
 use crate::{
-    core::{Answer, Input, decide, effects::touched},
+    core::{Answer, Context, Input, decide, effects::touched},
     handle::{COMMANDS_MAX, Command, CommandError, Orchestrator},
     logs::LogHub,
     runs::{Appended, Runs},
@@ -272,7 +272,7 @@ impl Engine {
                     None => Err(CommandError::UnknownRun(run)),
                     Some(true) => Err(CommandError::Ended(run)),
                     Some(false) => {
-                        self.input(&run, Input::Cancel { by });
+                        self.input(&run, Input::Cancel { by, reason: CancelReason::Person, force: false });
                         Ok(())
                     }
                 };
@@ -313,7 +313,8 @@ impl Engine {
         let Some(open) = self.open.get_mut(run) else { return };
         let Some(inputs) = open.due(Instant::now()) else { return };
         let now = Timestamp(clock::unix_ms());
-        let decision = decide(&open.run, &open.proposals, &inputs, now);
+        let context = Context { proposals: &open.proposals, callback_secrets: &intake::no_secrets };
+        let decision = decide(&open.run, &context, &inputs, now);
         if decision.events.is_empty() {
             self.answer(decision.answers);
             return;
@@ -353,6 +354,9 @@ impl Engine {
         }
         open.stored(Tail { sequence, digest: Some(pending.digest) });
         let now = Instant::now();
+        if open.run.next_due().is_some_and(|due| due <= Timestamp(clock::unix_ms())) {
+            open.push(Input::TimePassed, now);
+        }
         let touched = touched(&open.run, &appended.record.events);
         let unsaid = if let Some(stages) = touched {
             for at in &stages {
@@ -416,6 +420,9 @@ impl Engine {
                 }
             } else {
                 open.excuse(now);
+            }
+            if open.run.next_due().is_some_and(|due| due <= Timestamp(clock::unix_ms())) {
+                open.push(Input::TimePassed, now);
             }
             if open.is_done(now) {
                 self.leases.forget(&run);

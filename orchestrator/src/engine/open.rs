@@ -7,6 +7,7 @@ use std::{
 
 use model::{
     StageOutcome,
+    event::run::WaitKey,
     protocol::{
         agent::{RESEND_MS, Report},
         auction::{OFFER_VALID_MS, Proposal, Reservation},
@@ -18,7 +19,7 @@ use super::log::Tail;
 use crate::core::{
     AttemptEnd, Effect, Input, Run,
     decide::Proposals,
-    effects::{AHEAD_MAX, effect_of, effects},
+    effects::{AHEAD_MAX, effects, effects_of},
     shape::Index,
 };
 
@@ -61,8 +62,8 @@ pub(crate) struct OpenRun {
     urgent: bool,
     retry_at: Option<Instant>,
     stale_at: BTreeMap<Index, Instant>,
-    /// By the stage: of each, one thing is to be said at a time.
-    said: BTreeMap<Index, Said>,
+    /// By what there is one of at a time: the placement of a stage, or one of its waits.
+    said: BTreeMap<(Index, Option<WaitKey>), Said>,
     rounds: BTreeMap<Index, u32>,
     ended_since: Option<Instant>,
     /// Inputs that the next record takes together, at most.
@@ -175,8 +176,8 @@ impl OpenRun {
 
     /// What is to be said now: what is new, and what was not answered in time. What has no cause any more is forgotten.
     pub(crate) fn unsaid(&mut self, now: Instant) -> Vec<(Effect, u32)> {
-        let standing: BTreeMap<Index, Effect> = effects(&self.run).into_iter().map(|effect| (effect.at(), effect)).collect();
-        self.said.retain(|at, _| standing.contains_key(at));
+        let standing: BTreeMap<_, Effect> = effects(&self.run).into_iter().map(|effect| (effect.key(), effect)).collect();
+        self.said.retain(|key, _| standing.contains_key(key));
         standing.into_values().filter_map(|effect| self.due_now(effect, now)).collect()
     }
 
@@ -184,12 +185,18 @@ impl OpenRun {
     pub(crate) fn unsaid_of(&mut self, stages: &BTreeSet<Index>, now: Instant) -> Vec<(Effect, u32)> {
         let mut unsaid = Vec::new();
         for &at in stages {
-            let known = self.said.contains_key(&at);
-            match effect_of(&self.run, at) {
-                None => drop(self.said.remove(&at)),
-                // Its turn comes when all are looked at.
-                Some(effect) if effect.is_ahead() && !known && self.ahead() >= AHEAD_MAX => {}
-                Some(effect) => unsaid.extend(self.due_now(effect, now)),
+            let effects = effects_of(&self.run, at);
+            let stale = self.said.range((at, None)..(at + 1, None)).map(|(key, _)| *key);
+            let stale: Vec<_> = stale.filter(|key| effects.iter().all(|effect| effect.key() != *key)).collect();
+            for key in stale {
+                self.said.remove(&key);
+            }
+            for effect in effects {
+                let known = self.said.contains_key(&effect.key());
+                // Otherwise its turn comes when all are looked at.
+                if !effect.is_ahead() || known || self.ahead() < AHEAD_MAX {
+                    unsaid.extend(self.due_now(effect, now));
+                }
             }
         }
         unsaid
@@ -200,23 +207,24 @@ impl OpenRun {
     }
 
     fn due_now(&mut self, effect: Effect, now: Instant) -> Option<(Effect, u32)> {
-        let at = effect.at();
-        let said = self.said.get(&at).filter(|said| said.effect == effect);
+        let key = effect.key();
+        let said = self.said.get(&key).filter(|said| said.effect == effect);
         if said.is_some_and(|said| now < said.last + pause_of(&effect)) {
             return None;
         }
         let first = said.map_or(now, |said| said.first);
-        self.said.insert(at, Said { effect: effect.clone(), first, last: now });
+        self.said.insert(key, Said { effect: effect.clone(), first, last: now });
         let round = match effect {
             Effect::Auction { at, .. } => self.next_round(at),
-            Effect::Assign { .. } | Effect::Cancel { .. } => 0,
+            Effect::Assign { .. } | Effect::Cancel { .. } | Effect::Poll { .. } => 0,
         };
         Some((asked(effect, now - first), round))
     }
 
     /// The auction of the stage at `at`, to be held again at once; `None` if the stage waits for none.
     pub(crate) fn auction_again(&mut self, at: Index, now: Instant) -> Option<(Effect, u32)> {
-        let said = self.said.get_mut(&at).filter(|said| matches!(said.effect, Effect::Auction { .. }) && !said.effect.is_ahead())?;
+        let said =
+            self.said.get_mut(&(at, None)).filter(|said| matches!(said.effect, Effect::Auction { .. }) && !said.effect.is_ahead())?;
         said.last = now;
         let effect = asked(said.effect.clone(), now - said.first);
         let round = self.next_round(at);
@@ -228,7 +236,7 @@ impl OpenRun {
         let late = self.said.values().filter(|said| now >= said.first + TAKE_UP);
         late.filter_map(|said| match &said.effect {
             Effect::Assign { lease, .. } if !self.speaks_of(lease) => Some(Input::NotTakenUp(lease.clone())),
-            Effect::Assign { .. } | Effect::Auction { .. } | Effect::Cancel { .. } => None,
+            Effect::Assign { .. } | Effect::Auction { .. } | Effect::Cancel { .. } | Effect::Poll { .. } => None,
         })
         .collect()
     }
@@ -245,7 +253,12 @@ impl OpenRun {
         self.inputs.iter().any(|input| match input {
             Input::Report { report, .. } => report.lease == *lease,
             Input::LeaseLapsed(other) | Input::NotTakenUp(other) => other == lease,
-            Input::Proposed(_) | Input::Cancel { .. } => false,
+            Input::Proposed(_)
+            | Input::Cancel { .. }
+            | Input::Answered { .. }
+            | Input::LockGranted(_)
+            | Input::Released
+            | Input::TimePassed => false,
         })
     }
 
@@ -273,7 +286,14 @@ impl OpenRun {
                 Report::LogStored { .. } => self.run.ended.is_none(),
                 Report::Declined { .. } | Report::Finished { .. } | Report::Lost { .. } | Report::RunRequested { .. } => false,
             },
-            Input::Proposed(_) | Input::Cancel { .. } | Input::LeaseLapsed(_) | Input::NotTakenUp(_) => false,
+            Input::Proposed(_)
+            | Input::Cancel { .. }
+            | Input::LeaseLapsed(_)
+            | Input::NotTakenUp(_)
+            | Input::Answered { .. }
+            | Input::LockGranted(_)
+            | Input::Released
+            | Input::TimePassed => false,
         }
     }
 
@@ -301,6 +321,7 @@ fn pause_of(effect: &Effect) -> Duration {
         Effect::Auction { after, .. } if after.is_empty() => AUCTION_PAUSE,
         Effect::Auction { .. } => AHEAD_PAUSE,
         Effect::Assign { .. } | Effect::Cancel { .. } => Duration::from_millis(RESEND_MS),
+        Effect::Poll { every_ms, .. } => Duration::from_millis(*every_ms),
     }
 }
 
@@ -308,7 +329,14 @@ fn pause_of(effect: &Effect) -> Duration {
 mod tests {
     use std::sync::Arc;
 
-    use model::{Digest, Timestamp, TriggerId, context::TriggerContext, event::run::Planned, plan::Plan, planning::Text, trigger::Trigger};
+    use model::{
+        Digest, Timestamp, TriggerId,
+        context::TriggerContext,
+        event::run::{CancelReason, Planned},
+        plan::Plan,
+        planning::Text,
+        trigger::Trigger,
+    };
 
     use super::*;
     use crate::core::{Position, Shape};
@@ -361,7 +389,7 @@ mod tests {
     fn what_is_said_again_while_the_log_cannot_be_written_waits_once() {
         let (mut open, now) = (open(), Instant::now());
         for _ in 0..100 {
-            open.push(Input::Cancel { by: "ann".to_owned() }, now);
+            open.push(Input::Cancel { by: "ann".to_owned(), reason: CancelReason::Person, force: false }, now);
         }
         assert_eq!(open.due(now).unwrap().len(), 1);
     }

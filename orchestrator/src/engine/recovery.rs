@@ -17,14 +17,14 @@ use tracing::{error, info, warn};
 
 use super::{
     APPEND_PAUSE, Done, Engine,
-    intake::appended,
+    intake::{appended, no_secrets},
     log::{self, LogError, Tail},
     open::OpenRun,
     plans::{PlanningError, Plans},
 };
 use crate::{
     core::{
-        Input, Run,
+        Context, Input, Run,
         decide::{Proposals, decide},
     },
     runs::{Appended, ENDED_RUNS_MAX},
@@ -169,7 +169,9 @@ impl Engine {
                 self.put_in(run, *loaded);
                 if let (false, Some(Asker { agent, report })) = (self.open.contains_key(run), asker) {
                     // Nothing is left to do for the run, so nothing can follow from the report but an answer.
-                    let decision = decide(&state, &Proposals::new(), &[Input::Report { agent, report }], state.accepted_at);
+                    let proposals = Proposals::new();
+                    let context = Context { proposals: &proposals, callback_secrets: &no_secrets };
+                    let decision = decide(&state, &context, &[Input::Report { agent, report }], state.accepted_at);
                     self.answer(decision.answers);
                 }
             }
@@ -215,7 +217,9 @@ impl Engine {
             return;
         };
         let input = Input::Report { agent: asker.agent.clone(), report: asker.report.clone() };
-        let decision = decide(&snapshot.run, &Proposals::new(), &[input], snapshot.run.accepted_at);
+        let proposals = Proposals::new();
+        let context = Context { proposals: &proposals, callback_secrets: &no_secrets };
+        let decision = decide(&snapshot.run, &context, &[input], snapshot.run.accepted_at);
         if decision.events.is_empty() {
             self.answer(decision.answers);
         } else {

@@ -47,7 +47,9 @@ impl Engine {
                 let assignment = self.assignment(run, at, lease);
                 self.command(&agent, AgentCommand::Assign(Box::new(assignment)));
             }
-            Effect::Cancel { agent, lease, .. } => self.command(&agent, AgentCommand::Cancel { lease, force: false }),
+            Effect::Cancel { agent, lease, force, .. } => self.command(&agent, AgentCommand::Cancel { lease, force }),
+            // Plans with a poll are refused so far.
+            Effect::Poll { .. } => {}
         }
     }
 

@@ -5,7 +5,7 @@ use apispec::{
     RunView, SkipView, StageRef, StageStatus, StageView,
 };
 use model::{
-    Digest, StageId, StageOutcome,
+    Digest, StageId,
     event::run::{Planned, SkipReason},
     protocol::auction::{Declined, RankedOffer, Reservation},
 };
@@ -33,9 +33,9 @@ pub(super) fn run(run: &Run) -> RunView {
         },
         status: match (&run.ended, &run.cancelled) {
             (Some((outcome, at)), cancelled) => {
-                RunStatus::Ended { outcome: *outcome, at: *at, cancelled_by: cancelled.as_ref().map(|(by, _)| by.clone()) }
+                RunStatus::Ended { outcome: *outcome, at: *at, cancelled_by: cancelled.as_ref().map(|cancelled| cancelled.by.clone()) }
             }
-            (None, Some((by, since))) => RunStatus::Cancelling { by: by.clone(), since: *since },
+            (None, Some(cancelled)) => RunStatus::Cancelling { by: cancelled.by.clone(), since: cancelled.since },
             (None, None) => RunStatus::Running,
         },
     }
@@ -78,8 +78,8 @@ fn status(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declin
     let stage = &run.stages[at];
     let last = || stage.attempts.last().expect("a stage that was placed has an attempt");
     match &stage.status {
-        Status::Waiting => {
-            let unmet = run.shape.needs(at).filter(|need| run.stages[*need].status != SUCCEEDED);
+        Status::Waiting | Status::Gated { .. } | Status::Queued { .. } | Status::Pausing { .. } => {
+            let unmet = run.shape.needs(at).filter(|need| !run.ended_well(*need));
             StageStatus::Waiting { on: unmet.map(|need| reference(run, need)).collect() }
         }
         Status::Ready { attempt, since, .. } => {
@@ -91,14 +91,17 @@ fn status(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declin
         }
         Status::Awarded => StageStatus::Awarded { agent: last().agent.clone(), since: last().awarded_at },
         Status::Running => StageStatus::Running { agent: last().agent.clone(), since: last().started_at.unwrap_or(last().awarded_at) },
+        Status::Exiting { since, .. } => match stage.attempts.last() {
+            Some(last) => StageStatus::Running { agent: last.agent.clone(), since: last.started_at.unwrap_or(*since) },
+            None => StageStatus::Waiting { on: Vec::new() },
+        },
         Status::Ended(outcome) => {
-            let (reason, at) = match &last().end {
-                Some(AttemptEnd::Finished { reason, at, .. }) => (reason.clone(), *at),
-                Some(AttemptEnd::Declined { .. } | AttemptEnd::Lost { .. }) | None => {
-                    unreachable!("the last attempt of an ended stage has its result")
-                }
+            let last = stage.attempts.last();
+            let at = match last.and_then(|last| last.end.as_ref()) {
+                Some(AttemptEnd::Finished { at, .. }) if stage.waits.is_empty() => *at,
+                _ => stage.over_at.expect("it is over"),
             };
-            StageStatus::Ended { outcome: *outcome, reason, started_at: last().started_at, at }
+            StageStatus::Ended { outcome: *outcome, reason: stage.reason.clone(), started_at: last.and_then(|last| last.started_at), at }
         }
         Status::Lost => match &last().end {
             Some(AttemptEnd::Lost { reason }) => StageStatus::Lost { reason: reason.clone() },
@@ -117,8 +120,6 @@ fn status(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declin
         }
     }
 }
-
-const SUCCEEDED: Status = Status::Ended(StageOutcome::Success);
 
 fn decline(attempt: &Attempt) -> Option<DeclineView> {
     match &attempt.end {

@@ -7,7 +7,7 @@ use eventbus::{Bus, Subject, Subscription};
 use model::{
     AgentName, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    plan::{Need, NeedReason, Plan, PlanDocument, Stage},
+    plan::{Need, NeedReason, Plan, PlanDocument, Stage, Step, Value},
     planning::{PlanReply, PlanRequest, Text},
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
@@ -34,6 +34,7 @@ pub(crate) fn chain(names: &[&str]) -> Plan {
     let stages = names.iter().enumerate().map(|(at, name)| Stage {
         needs: at.checked_sub(1).map(|at| Need { stage: StageId::of(names[at]), reason: NeedReason::Order }).into_iter().collect(),
         timeout_ms: 60_000,
+        steps: vec![Step::new("stdlib", "sh", BTreeMap::from([("script".to_owned(), Value::from("make"))]))],
         ..Stage::new(name)
     });
     Plan::new(stages.collect())

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use model::{
     AgentName, AttemptId, AuctionId, Digest, ProjectName, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    event::run::{Outputs, Planned, RunEvent},
-    plan::{Need, NeedReason, Plan, Stage},
+    event::run::{CancelReason, Outputs, Planned, RunEvent},
+    plan::{Need, NeedReason, Plan, Stage, Step, Value},
     planning::Text,
     protocol::{
         agent::{AgentReport, Lease, Report},
@@ -20,9 +20,9 @@ use model::{
 };
 
 use super::{
-    Decision, Input, Position, Run, Shape,
+    Beginning, Context, Decision, Input, Position, Run, Shape,
     decide::{Proposals, accept, before, decide},
-    effects::{effect_of, touched},
+    effects::{effects_of, touched},
 };
 
 pub(crate) fn trigger() -> Trigger {
@@ -44,6 +44,11 @@ pub(crate) fn trigger() -> Trigger {
     }
 }
 
+/// What a decision may know: these proposals, and for each wait a secret of its own.
+fn context(proposals: &Proposals) -> Context<'_> {
+    Context { proposals, callback_secrets: &|run, stage, wait| Digest::of(format!("{run} {stage} {wait:?}").as_bytes()) }
+}
+
 pub(super) fn agent(name: &str) -> AgentName {
     name.parse().unwrap()
 }
@@ -53,6 +58,7 @@ pub(super) fn stage(path: &str, needs: &[&str]) -> Stage {
     Stage {
         needs: needs.iter().map(|path| Need { stage: StageId::of(path), reason: NeedReason::Order }).collect(),
         timeout_ms: 1_000,
+        steps: vec![Step::new("stdlib", "sh", BTreeMap::from([("script".to_owned(), Value::from("make"))]))],
         ..Stage::new(path)
     }
 }
@@ -73,7 +79,7 @@ impl Driven {
         let planned = Planned::Plan { digest: Digest::of(b"plan"), libraries: BTreeMap::new() };
         let position = Position { sequence: 1, at: Timestamp(0) };
         let mut run = before(&trigger(), planned, shape.clone(), position);
-        let events = accept(&run, &Proposals::new(), Timestamp(0));
+        let events = accept(&run, &context(&Proposals::new()), &Beginning::default(), Timestamp(0));
         for event in events.iter().skip(1) {
             run.apply(position, event).unwrap();
         }
@@ -83,9 +89,9 @@ impl Driven {
     /// Decides one input, stores what follows, and gives the decision.
     pub(super) fn input(&mut self, input: Input) -> Decision {
         self.now += 1;
-        let decision = decide(&self.run, &self.proposals, &[input], Timestamp(self.now));
+        let decision = decide(&self.run, &context(&self.proposals), &[input], Timestamp(self.now));
         if !decision.events.is_empty() {
-            let before: Vec<_> = (0..self.shape.len()).map(|at| effect_of(&self.run, at)).collect();
+            let before: Vec<_> = (0..self.shape.len()).map(|at| effects_of(&self.run, at)).collect();
             let sequence = self.log.last().map_or(0, |(last, _)| last.sequence) + 1;
             let position = Position { sequence, at: Timestamp(self.now) };
             for event in &decision.events {
@@ -93,7 +99,7 @@ impl Driven {
             }
             self.log.push((position, decision.events.clone()));
             let touched = touched(&self.run, &decision.events);
-            let same = |at| effect_of(&self.run, at) == before[at] || touched.as_ref().is_none_or(|touched| touched.contains(&at));
+            let same = |at| effects_of(&self.run, at) == before[at] || touched.as_ref().is_none_or(|touched| touched.contains(&at));
             assert!((0..self.shape.len()).all(same), "no effect changes unnoticed: {:?}", decision.events);
         }
         decision
@@ -145,4 +151,8 @@ impl Driven {
 
 pub(super) fn finished(outcome: StageOutcome) -> Report {
     Report::Finished { outcome, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2), outputs: Outputs::default() }
+}
+
+pub(super) fn cancel(by: &str) -> Input {
+    Input::Cancel { by: by.to_owned(), reason: CancelReason::Person, force: false }
 }

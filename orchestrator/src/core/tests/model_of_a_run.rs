@@ -20,7 +20,6 @@ pub(super) fn table<'a>(events: impl Iterator<Item = &'a RunEvent>) -> Table {
     let mut table = Table::default();
     for event in events {
         let (stage, word) = match event {
-            RunEvent::RunAccepted { .. } | RunEvent::StageLogStored { .. } => continue,
             RunEvent::RunFinished { outcome } => {
                 table.outcome = Some(outcome.to_string());
                 continue;
@@ -48,7 +47,7 @@ pub(super) fn table_of(run: &Run) -> Table {
     for (at, stage) in run.stages.iter().enumerate() {
         let last = stage.attempts.last();
         let word = match &stage.status {
-            Status::Waiting => continue,
+            Status::Waiting | Status::Gated { .. } | Status::Queued { .. } | Status::Pausing { .. } | Status::Exiting { .. } => continue,
             Status::Ready { attempt, .. } => format!("ready {attempt}"),
             Status::Awarded => last.map(|last| format!("awarded {} {}", last.number, last.agent)).unwrap(),
             Status::Running => last.map(|last| format!("running {}", last.number)).unwrap(),

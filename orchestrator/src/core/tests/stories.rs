@@ -7,7 +7,7 @@ use model::{
     protocol::{agent::Report, auction::Reservation},
 };
 
-use super::{Driven, Input, finished, stage};
+use super::{Driven, Input, cancel, finished, stage};
 use crate::core::{Answer, Effect, Status, effects};
 
 fn kinds(events: &[RunEvent]) -> Vec<&'static str> {
@@ -110,14 +110,14 @@ fn a_cancelled_run_ends_when_its_last_attempt_is_dead_or_fenced() {
     let mut run = Driven::new(vec![stage("a", &[]), stage("b", &[]), stage("c", &["a", "b"])]);
     run.propose("a", 1, &["one"], &Reservation::Slot);
     run.propose("b", 1, &["two"], &Reservation::Slot);
-    run.input(Input::Cancel { by: "ann".to_owned() });
+    run.input(cancel("ann"));
     assert_eq!(run.run.ended, None);
     assert!(effects(&run.run).iter().all(|effect| matches!(effect, Effect::Cancel { .. })));
     run.finish("one", "a", StageOutcome::Aborted);
     let unreachable = run.lease("b");
     run.input(Input::LeaseLapsed(unreachable));
     assert_eq!(run.run.ended.map(|(outcome, _)| outcome), Some(RunOutcome::Aborted));
-    assert!(run.input(Input::Cancel { by: "bob".to_owned() }).events.is_empty());
+    assert!(run.input(cancel("bob")).events.is_empty());
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn offers_for_the_next_stage_are_taken_while_this_one_runs() {
     run.propose("b", 1, &["two"], &Reservation::Slot);
     let ahead = effects(&run.run).into_iter().find_map(|effect| match effect {
         Effect::Auction { attempt, after, .. } => Some((attempt, after)),
-        Effect::Assign { .. } | Effect::Cancel { .. } => None,
+        Effect::Assign { .. } | Effect::Cancel { .. } | Effect::Poll { .. } => None,
     });
     assert_eq!(ahead, Some((run.attempt("c", 1), vec![run.attempt("a", 1), run.attempt("b", 1)])));
 }
