@@ -1,13 +1,15 @@
 //! The bus within one process, for `otto run` and for tests of roles.
 //!
 //! One lock guards it all and is never held across an await. Nothing polls, no task runs, and no timer is set but for requests and for
-//! triggers that were dropped undone. What is stored ends with the process.
+//! triggers that were dropped undone. What is stored ends with the process, unless a [`Journal`] keeps it.
 
+mod journal;
 mod listeners;
 mod stream;
 mod triggers;
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -20,7 +22,9 @@ use tokio::{
     time::timeout,
 };
 
-use self::{listeners::Listeners, stream::Stream, triggers::TriggerQueue};
+pub use self::journal::{Journal, JournalError};
+
+use self::{journal::Kept, listeners::Listeners, stream::Stream, triggers::TriggerQueue};
 use crate::{
     Bus, BusError, Pattern, StoredRecord, Subject, Subscription, Triggers,
     bus::{Backend, Stored},
@@ -29,6 +33,36 @@ use crate::{
 /// A bus that only this process sees.
 pub fn bus() -> Bus {
     Bus::new(Memory::default())
+}
+
+/// A bus that has what the journal has, and writes there what it stores. Triggers of the journal are delivered again.
+pub fn bus_with(mut journal: Journal) -> Result<Bus, BusError> {
+    let mut state = State::default();
+    state.fill(journal.take_kept())?;
+    state.journal = Some(journal);
+    Ok(Bus::new(Memory { shared: Arc::new(Shared { state: Mutex::new(state), trigger_ready: Arc::default() }) }))
+}
+
+/// A bus for reading that has what these journals have, one behind the other. Somebody may be writing them, and what is stored on this bus is
+/// not kept. A run that stands in several of them is taken from the first; a journal that cannot be read is told, and left out.
+pub fn bus_of<'a>(journals: impl IntoIterator<Item = &'a Path>) -> (Bus, Vec<JournalError>) {
+    let mut state = State::default();
+    let mut unread = Vec::new();
+    for path in journals {
+        match Journal::read(path) {
+            Ok(kept) => {
+                let new = kept.into_iter().filter(|(subject, _)| subject.run_id().is_some());
+                let known: Vec<_> = state.runs.subjects().cloned().collect();
+                let new = new.filter(|(subject, _)| !known.contains(subject)).collect();
+                if let Err(error) = state.fill(new) {
+                    let full = std::io::Error::other(error);
+                    unread.push(JournalError::Disk { path: path.to_owned(), source: full });
+                }
+            }
+            Err(error) => unread.push(error),
+        }
+    }
+    (Bus::new(Memory { shared: Arc::new(Shared { state: Mutex::new(state), trigger_ready: Arc::default() }) }), unread)
 }
 
 /// The backend of [`bus`].
@@ -57,6 +91,8 @@ struct State {
     triggers: Stream,
     runs: Stream,
     queue: TriggerQueue,
+    /// Where what is stored is written first.
+    journal: Option<Journal>,
 }
 
 impl Shared {
@@ -74,6 +110,27 @@ fn unavailable(subject: &Subject, why: &'static str) -> BusError {
 }
 
 impl State {
+    /// Stores what a journal has kept.
+    fn fill(&mut self, kept: Vec<Kept>) -> Result<(), BusError> {
+        for (subject, payload) in kept {
+            let stream = self.stream_of(&subject)?;
+            let last = stream.last(&subject).map_or(0, |(sequence, _)| sequence);
+            if let Stored::At(sequence) = stream.store(&subject, payload, last)? {
+                self.was_stored(&subject, sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody waits for it.
+    fn was_stored(&mut self, subject: &Subject, sequence: u64) -> bool {
+        let is_trigger = subject.as_str().starts_with("triggers.");
+        if is_trigger {
+            self.queue.push(sequence);
+        }
+        is_trigger
+    }
+
     fn stream_of(&mut self, subject: &Subject) -> Result<&mut Stream, BusError> {
         match subject.as_str().split_once('.') {
             Some(("triggers", _)) => Ok(&mut self.triggers),
@@ -117,11 +174,18 @@ impl Backend for Memory {
 
     async fn store(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
         let mut state = self.shared.lock();
+        if !state.stream_of(subject)?.takes(subject, &payload, last)? {
+            return Ok(Stored::WrongLastSequence);
+        }
+        if let Some(journal) = &mut state.journal {
+            let unavailable =
+                |source| BusError::Unavailable { doing: format!("keep what is stored to {subject}"), source: Box::new(source) };
+            journal.append(subject, &payload).map_err(unavailable)?;
+        }
         let stored = state.stream_of(subject)?.store(subject, payload, last)?;
         if let Stored::At(sequence) = stored
-            && subject.as_str().starts_with("triggers.")
+            && state.was_stored(subject, sequence)
         {
-            state.queue.push(sequence);
             drop(state);
             self.shared.trigger_ready.notify_one();
         }

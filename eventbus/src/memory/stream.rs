@@ -20,19 +20,31 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn store(&mut self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+    /// Whether [`Stream::store`] will store this.
+    pub(super) fn takes(&self, subject: &Subject, payload: &Bytes, last: u64) -> Result<bool, BusError> {
         if self.subjects.get(subject).and_then(|sequences| sequences.last()).copied().unwrap_or(0) != last {
-            return Ok(Stored::WrongLastSequence);
+            return Ok(false);
         }
-        let bytes = self.bytes.saturating_add(payload.len());
-        if bytes > STREAM_BYTES_MAX {
+        if self.bytes.saturating_add(payload.len()) > STREAM_BYTES_MAX {
             return Err(refused(format!("store to {subject}"), "the stream is full"));
         }
-        self.bytes = bytes;
+        Ok(true)
+    }
+
+    pub(super) fn store(&mut self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+        if !self.takes(subject, &payload, last)? {
+            return Ok(Stored::WrongLastSequence);
+        }
+        self.bytes += payload.len();
         self.messages.push((subject.clone(), payload));
         let sequence = self.messages.len() as u64;
         self.subjects.entry(subject.clone()).or_default().push(sequence);
         Ok(Stored::At(sequence))
+    }
+
+    /// Every subject of which there is a message.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.subjects.keys()
     }
 
     pub(super) fn last(&self, subject: &Subject) -> Option<(u64, Bytes)> {
