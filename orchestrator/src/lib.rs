@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it executes nothing and holds no secret.
 
+pub mod archive;
 pub mod core;
 pub mod engine;
 pub mod handle;

@@ -31,14 +31,21 @@ use crate::{
 };
 
 /// A run as it was read from its log.
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     run: Run,
     records: Vec<Arc<Appended>>,
     tail: Tail,
 }
 
+impl Loaded {
+    /// The state, and the records that make it.
+    pub(crate) fn into_parts(self) -> (Run, Vec<Arc<Appended>>) {
+        (self.run, self.records)
+    }
+}
+
 /// What reading one run's log came to.
-pub(super) enum Reloaded {
+pub(crate) enum Reloaded {
     /// Here it is.
     Run(Box<Loaded>),
     /// There is no such run.
@@ -51,7 +58,7 @@ pub(super) enum Reloaded {
 
 /// Why a log could not be read now.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LaterReason {
+pub(crate) enum LaterReason {
     #[error("the log cannot be read now")]
     Bus(#[from] BusError),
     #[error("the plan cannot be read now")]
@@ -60,14 +67,14 @@ pub(super) enum LaterReason {
 
 /// The records of one run as they come.
 #[derive(Default)]
-struct Reading {
+pub(crate) struct Reading {
     records: Vec<Arc<Appended>>,
     tail: Tail,
     has_ended: bool,
 }
 
 impl Reading {
-    fn take(&mut self, stored: &StoredRecord) -> Result<(), LogError> {
+    pub(crate) fn take(&mut self, stored: &StoredRecord) -> Result<(), LogError> {
         let (record, tail) = log::decode(self.tail, stored)?;
         self.has_ended |= record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. }));
         self.records.push(appended(&stored.run, stored.sequence, record));
@@ -75,7 +82,7 @@ impl Reading {
         Ok(())
     }
 
-    async fn finish(self, run: &RunId, plans: &Plans) -> Reloaded {
+    pub(crate) async fn finish(self, run: &RunId, plans: &Plans) -> Reloaded {
         let Some(first) = self.records.first() else { return Reloaded::Missing };
         let planned = match log::planned_by(run, &first.record) {
             Ok(planned) => planned,

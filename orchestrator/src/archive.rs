@@ -1,0 +1,101 @@
+//! Logs that another process writes, or that nobody writes any more, read for showing: nothing here decides, and nothing is appended.
+
+use std::collections::BTreeMap;
+
+use blob::Blobs;
+use eventbus::{Bus, BusError, StoredRecord};
+use model::{RunId, protocol::log::LogChunk};
+use tokio::sync::mpsc;
+
+use crate::{
+    Orchestrator,
+    engine::{
+        LogError, PlanningError,
+        plans::Plans,
+        recovery::{LaterReason, Reading, Reloaded},
+    },
+    logs::LogHub,
+    runs::Runs,
+};
+
+/// Why a run is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Its log is damaged.
+    #[error(transparent)]
+    Damaged(#[from] LogError),
+    /// Its plan cannot be had.
+    #[error("its plan cannot be read")]
+    Plan(#[from] PlanningError),
+}
+
+/// Runs that are read. Their orchestrator answers questions, and does nothing that it is told to.
+#[derive(Debug)]
+pub struct Archive {
+    /// The read side.
+    pub orchestrator: Orchestrator,
+    /// Runs that are not shown, and why.
+    pub unreadable: BTreeMap<RunId, Unreadable>,
+    plans: Plans,
+    /// The records of each run that is shown.
+    known: BTreeMap<RunId, Vec<StoredRecord>>,
+}
+
+impl Archive {
+    /// Reads every log of the bus.
+    pub async fn read(bus: Bus, blobs: Blobs) -> Result<Self, BusError> {
+        let (commands, _nobody_listens) = mpsc::channel(1);
+        let plans = Plans::new(bus.clone(), blobs.clone());
+        let orchestrator = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs, bus: bus.clone(), commands };
+        let mut archive = Self { orchestrator, unreadable: BTreeMap::new(), plans, known: BTreeMap::new() };
+        let mut stored = bus.run_logs().await?;
+        let mut logs: BTreeMap<RunId, Vec<StoredRecord>> = BTreeMap::new();
+        while let Some(record) = stored.recv().await {
+            let record = record?;
+            logs.entry(record.run.clone()).or_default().push(record);
+        }
+        for (run, records) in logs {
+            archive.take(&run, records).await;
+        }
+        Ok(archive)
+    }
+
+    /// Takes in a run's log as it is now; who follows the run learns what is new.
+    pub async fn take(&mut self, run: &RunId, records: Vec<StoredRecord>) {
+        if self.known.get(run).is_some_and(|known| known.len() >= records.len()) {
+            return;
+        }
+        match self.load(run, &records).await {
+            Ok(()) => {
+                self.unreadable.remove(run);
+                self.known.insert(run.clone(), records);
+            }
+            Err(why) => {
+                self.unreadable.insert(run.clone(), why);
+            }
+        }
+    }
+
+    /// Takes in output of an attempt whose output is not stored yet.
+    pub fn output(&self, chunk: LogChunk) {
+        self.orchestrator.logs.take(chunk);
+    }
+
+    async fn load(&self, run: &RunId, records: &[StoredRecord]) -> Result<(), Unreadable> {
+        let mut reading = Reading::default();
+        for record in records {
+            reading.take(record)?;
+        }
+        match reading.finish(run, &self.plans).await {
+            Reloaded::Run(loaded) => {
+                let (state, records) = loaded.into_parts();
+                self.orchestrator.runs.load(state, records);
+                Ok(())
+            }
+            Reloaded::Missing => Ok(()),
+            Reloaded::Damaged(error) => Err(error.into()),
+            Reloaded::Later(LaterReason::Plan(error)) => Err(error.into()),
+            Reloaded::Later(LaterReason::Bus(_)) => unreachable!("only a plan is waited for"),
+        }
+    }
+}
