@@ -22,9 +22,11 @@ use crate::{BlobError, GET_BYTES_MAX};
 /// Bytes that are read from a file at once: large enough that the system calls do not count, small enough for many at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// The folder of blobs that are being written.
-const INCOMING: &str = "incoming";
+pub(crate) const INCOMING: &str = "incoming";
 /// The file in [`INCOMING`] whose lock says that the store is open.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
+/// The folder of blobs.
+pub(crate) const BLOBS: &str = "sha256";
 /// What the names of blobs that are being written begin with.
 const TEMPORARY: &str = "blob-";
 
@@ -75,7 +77,7 @@ impl DiskStore {
     /// Opens the store in this folder, which is created if it is missing, and removes what a crash left half written.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, BlobError> {
         let incoming = folder.join(INCOMING);
-        let blobs = folder.join("sha256");
+        let blobs = folder.join(BLOBS);
         for path in [&incoming, &blobs] {
             fs::create_dir_all(path).map_err(failed("create", path))?;
         }

@@ -5,6 +5,7 @@
 pub mod disk;
 pub mod http;
 pub mod library;
+mod sweep;
 pub mod token;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use model::Digest;
 
 pub use disk::{DiskStore, Durability};
 pub use http::DepotClient;
+pub use sweep::Sweep;
 
 /// The most bytes that [`Blobs::get`] gives at once; what may be larger is read with [`Blobs::get_file`].
 pub const GET_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -13,4 +13,5 @@ pub mod pipeline;
 pub mod provision;
 pub mod run;
 pub mod serve;
+pub mod store;
 pub mod up;

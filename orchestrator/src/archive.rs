@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blob::Blobs;
-use eventbus::{Bus, BusError, StoredRecord};
+use eventbus::StoredRecord;
 use model::{RunId, protocol::log::LogChunk};
 use tokio::sync::mpsc;
 
@@ -37,38 +37,30 @@ pub struct Archive {
     /// Runs that are not shown, and why.
     pub unreadable: BTreeMap<RunId, Unreadable>,
     plans: Plans,
-    /// The records of each run that is shown.
-    known: BTreeMap<RunId, Vec<StoredRecord>>,
+    /// How many records of each run are shown.
+    known: BTreeMap<RunId, usize>,
 }
 
 impl Archive {
-    /// Reads every log of the bus.
-    pub async fn read(bus: Bus, blobs: Blobs) -> Result<Self, BusError> {
+    /// Without a run yet; `blobs` has what their logs refer to.
+    pub fn new(blobs: Blobs) -> Self {
         let (commands, _nobody_listens) = mpsc::channel(1);
+        let bus = eventbus::memory::bus();
         let plans = Plans::new(bus.clone(), blobs.clone());
-        let orchestrator = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs, bus: bus.clone(), commands };
-        let mut archive = Self { orchestrator, unreadable: BTreeMap::new(), plans, known: BTreeMap::new() };
-        let mut stored = bus.run_logs().await?;
-        let mut logs: BTreeMap<RunId, Vec<StoredRecord>> = BTreeMap::new();
-        while let Some(record) = stored.recv().await {
-            let record = record?;
-            logs.entry(record.run.clone()).or_default().push(record);
-        }
-        for (run, records) in logs {
-            archive.take(&run, records).await;
-        }
-        Ok(archive)
+        let orchestrator = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs, bus, commands };
+        Self { orchestrator, unreadable: BTreeMap::new(), plans, known: BTreeMap::new() }
     }
 
-    /// Takes in a run's log as it is now; who follows the run learns what is new.
-    pub async fn take(&mut self, run: &RunId, records: Vec<StoredRecord>) {
-        if self.known.get(run).is_some_and(|known| known.len() >= records.len()) {
+    /// Takes in a run's log as it is now; who follows the run learns what is new. Sequences are unique among all runs, and those of a run
+    /// stay.
+    pub async fn take(&mut self, run: &RunId, records: &[StoredRecord]) {
+        if self.known.get(run).is_some_and(|known| *known >= records.len()) {
             return;
         }
-        match self.load(run, &records).await {
+        match self.load(run, records).await {
             Ok(()) => {
                 self.unreadable.remove(run);
-                self.known.insert(run.clone(), records);
+                self.known.insert(run.clone(), records.len());
             }
             Err(why) => {
                 self.unreadable.insert(run.clone(), why);

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub use connection::Connection;
 pub use follow::{EventFollower, EventMessage, LogFollower, LogMessage};
-pub use pick::PickError;
+pub use pick::{LATEST, PickError};
 
 /// How long the API has to accept a connection: it is near, or it is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use model::RunId;
 use super::{Client, ClientError};
 
 /// What names the newest run.
-const LATEST: &str = "latest";
+pub const LATEST: &str = "latest";
 /// Runs in one answer while the list is searched.
 const PAGE: usize = 500;
 /// Answers that are searched for the beginning of an id; older runs are named by their whole id.

@@ -15,7 +15,10 @@ use super::{
     follow::Follow,
     terminal::{Terminal, or_closed},
 };
-use crate::client::{Client, ClientError, EventMessage, LogFollower, LogMessage};
+use crate::{
+    client::{Client, ClientError, EventMessage, LogFollower, LogMessage},
+    store::{Source, reach},
+};
 
 /// Print the output of a run
 #[derive(Debug, Args)]
@@ -28,19 +31,23 @@ pub struct LogArgs {
     /// Only this stage: its path, the last part of it, or its id
     #[arg(long)]
     stage: Option<String>,
+    #[command(flatten)]
+    source: Source,
 }
 
 /// Prints the output.
 pub async fn run(args: LogArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::from_environment()?;
+    let reader = reach(args.source, Some(&args.run)).await?;
+    let client = &reader.client;
     let run = client.pick(&args.run).await?;
     let mut terminal = Terminal::stdout();
     let stage = args.stage.as_deref();
     let printed = if args.follow {
-        follow(&client, &run, stage, &mut terminal.out, terminal.colour).await.map(|_| ())
+        follow(client, &run, stage, &mut terminal.out, terminal.colour).await.map(|_| ())
     } else {
-        whole(&client, &run, stage, &mut terminal.out).await
+        whole(client, &run, stage, &mut terminal.out).await
     };
+    reader.end().await;
     match printed {
         // Whoever read our output has read enough.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {}

@@ -8,7 +8,7 @@ use model::Timestamp;
 use service::clock;
 
 use super::{Terminal, text};
-use crate::client::Client;
+use crate::store::{Source, reach};
 
 /// List runs, the newest first
 #[derive(Debug, Args)]
@@ -19,11 +19,15 @@ pub struct RunsArgs {
     /// Print what the API answers
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    source: Source,
 }
 
 /// Lists runs.
 pub async fn run(args: RunsArgs) -> anyhow::Result<ExitCode> {
-    let list = Client::from_environment()?.list(args.limit.into(), None).await?;
+    let reader = reach(args.source, None).await?;
+    let list = reader.client.list(args.limit.into(), None).await?;
+    reader.end().await;
     let text =
         if args.json { format!("{}\n", serde_json::to_string_pretty(&list)?) } else { table(&list.runs, Timestamp(clock::unix_ms())) };
     Terminal::stdout().print(&text)?;

@@ -11,7 +11,7 @@ use super::{
     Terminal,
     text::{self, printable},
 };
-use crate::client::Client;
+use crate::store::{Source, reach};
 
 /// Show a run, stage by stage
 #[derive(Debug, Args)]
@@ -21,12 +21,15 @@ pub struct ShowArgs {
     /// Print what the API answers
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    source: Source,
 }
 
 /// Shows the run.
 pub async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::from_environment()?;
-    let detail = client.show(&client.pick(&args.run).await?).await?;
+    let reader = reach(args.source, Some(&args.run)).await?;
+    let detail = reader.client.show(&reader.client.pick(&args.run).await?).await?;
+    reader.end().await;
     let text =
         if args.json { format!("{}\n", serde_json::to_string_pretty(&detail)?) } else { shown(&detail, Timestamp(clock::unix_ms())) };
     Terminal::stdout().print(&text)?;

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use model::{RunId, TriggerId};
 
-use crate::Subject;
+use crate::{StoredRecord, Subject};
 
 /// A journal that is written.
 #[derive(Debug)]
@@ -67,8 +67,13 @@ impl Journal {
         Ok(Self { kept: parse(path, whole)?, file, length })
     }
 
-    /// The messages of a journal that somebody may be writing.
-    pub(super) fn read(path: &Path) -> Result<Vec<Kept>, JournalError> {
+    /// The records of a journal that somebody may be writing, with their sequences on the bus that writes it.
+    pub fn records(path: &Path) -> Result<Vec<StoredRecord>, JournalError> {
+        let records = Self::read(path)?.into_iter().filter_map(|(subject, bytes)| Some((subject.run_id()?, bytes)));
+        Ok((1..).zip(records).map(|(sequence, (run, bytes))| StoredRecord { run, sequence, bytes }).collect())
+    }
+
+    fn read(path: &Path) -> Result<Vec<Kept>, JournalError> {
         let bytes = std::fs::read(path).map_err(|source| JournalError::Disk { path: path.to_owned(), source })?;
         parse(path, whole_lines(&bytes))
     }
@@ -151,6 +156,8 @@ mod tests {
         std::fs::write(&path, [std::fs::read(&path).unwrap(), b"runs.run_cut {\"a".to_vec()].concat()).unwrap();
         let expected = vec![(trigger, Bytes::from_static(b"{}")), (run.clone(), Bytes::from_static(b"{\"a\":\"b c\"}"))];
         assert_eq!(Journal::read(&path).unwrap(), expected);
+        let records = Journal::records(&path).unwrap();
+        assert_eq!((records.len(), records[0].sequence, Some(&records[0].run)), (1, 1, run.run_id().as_ref()));
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(journal.take_kept(), expected);
         journal.append(&run, b"1").unwrap();

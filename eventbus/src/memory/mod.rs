@@ -9,7 +9,6 @@ mod stream;
 mod triggers;
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -41,28 +40,6 @@ pub fn bus_with(mut journal: Journal) -> Result<Bus, BusError> {
     state.fill(journal.take_kept())?;
     state.journal = Some(journal);
     Ok(Bus::new(Memory { shared: Arc::new(Shared { state: Mutex::new(state), trigger_ready: Arc::default() }) }))
-}
-
-/// A bus for reading that has what these journals have, one behind the other. Somebody may be writing them, and what is stored on this bus is
-/// not kept. A run that stands in several of them is taken from the first; a journal that cannot be read is told, and left out.
-pub fn bus_of<'a>(journals: impl IntoIterator<Item = &'a Path>) -> (Bus, Vec<JournalError>) {
-    let mut state = State::default();
-    let mut unread = Vec::new();
-    for path in journals {
-        match Journal::read(path) {
-            Ok(kept) => {
-                let new = kept.into_iter().filter(|(subject, _)| subject.run_id().is_some());
-                let known: Vec<_> = state.runs.subjects().cloned().collect();
-                let new = new.filter(|(subject, _)| !known.contains(subject)).collect();
-                if let Err(error) = state.fill(new) {
-                    let full = std::io::Error::other(error);
-                    unread.push(JournalError::Disk { path: path.to_owned(), source: full });
-                }
-            }
-            Err(error) => unread.push(error),
-        }
-    }
-    (Bus::new(Memory { shared: Arc::new(Shared { state: Mutex::new(state), trigger_ready: Arc::default() }) }), unread)
 }
 
 /// The backend of [`bus`].

@@ -42,11 +42,6 @@ impl Stream {
         Ok(Stored::At(sequence))
     }
 
-    /// Every subject of which there is a message.
-    pub(super) fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.subjects.keys()
-    }
-
     pub(super) fn last(&self, subject: &Subject) -> Option<(u64, Bytes)> {
         let sequence = *self.subjects.get(subject)?.last()?;
         Some((sequence, self.at(sequence).1.clone()))

@@ -1,0 +1,257 @@
+//! The runs of a folder: `.otto/runs/`, which `otto run` writes and which every command of the same folder reads.
+//!
+//! ```text
+//! .otto/runs/.gitignore                     *
+//! .otto/runs/depot/                         the bytes of all: plans, sources, output, artifacts, caches
+//! .otto/runs/<began>-<run>/journal          what the bus has stored: triggers and run logs
+//! .otto/runs/<began>-<run>/lock             held by the process that runs it
+//! .otto/runs/<began>-<run>/workplace        the path of the folder in which its stages work, while there is one
+//! .otto/runs/<began>-<run>/outcome          how it ended, once it has
+//! ```
+//!
+//! **Invariants:** a run is written by the one process that holds its lock; what it refers to in the depot stays as long as its folder; no
+//! folder of a run goes while its lock is held.
+
+mod reader;
+mod sweep;
+
+use std::{
+    env::current_dir,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use blob::{DiskStore, disk::Durability};
+use model::{RunId, RunOutcome};
+use service::clock;
+
+pub use reader::{Reader, Source, reach};
+pub use sweep::sweep;
+
+/// The store, from the root of a repository.
+pub const FOLDER: &str = ".otto/runs";
+/// Nothing of the store is ever part of a commit, or of the source of a run.
+const GITIGNORE: &str = "# What `otto run` keeps of its runs. It may be removed at any time.\n*\n";
+const DEPOT: &str = "depot";
+const JOURNAL: &str = "journal";
+const LOCK: &str = "lock";
+const WORKPLACE: &str = "workplace";
+const OUTCOME: &str = "outcome";
+/// Digits of a time in milliseconds until the year 2286, so that names sort by it.
+const TIME_DIGITS: usize = 13;
+
+/// How often a run's lock is tried: whoever looks whether a run is live holds it for some microseconds.
+const HOLD_TRIES: u32 = 4;
+/// Between two tries.
+const HOLD_PAUSE: Duration = Duration::from_millis(2);
+
+/// The store of a folder.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// A run of the store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    folder: PathBuf,
+    /// The run.
+    pub run: RunId,
+}
+
+/// A run that this process writes.
+#[derive(Debug)]
+pub struct Held {
+    /// The run.
+    pub kept: Kept,
+    _lock: File,
+}
+
+impl Store {
+    /// The store of the repository, or of the folder, at `root`.
+    pub fn of(root: &Path) -> Self {
+        Self { folder: root.join(FOLDER) }
+    }
+
+    /// The store of the current folder, or of the nearest one above it that has one; a repository's is not looked for outside of it.
+    pub fn here() -> Option<Self> {
+        let folder = current_dir().ok()?;
+        for folder in folder.ancestors() {
+            let store = Self::of(folder);
+            if store.folder.is_dir() {
+                return Some(store);
+            }
+            if folder.join(".git").exists() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn depot_folder(&self) -> PathBuf {
+        self.folder.join(DEPOT)
+    }
+
+    /// The bytes of all runs.
+    pub fn depot(&self) -> anyhow::Result<DiskStore> {
+        Ok(DiskStore::open(&self.depot_folder(), Durability::None)?)
+    }
+
+    /// Makes room for a run, which is this process's then.
+    pub fn begin(&self, run: &RunId) -> anyhow::Result<Held> {
+        let doing = || format!("the run cannot be kept in {}", self.folder.display());
+        fs::create_dir_all(&self.folder).with_context(doing)?;
+        let ignore = self.folder.join(".gitignore");
+        if !ignore.exists() {
+            fs::write(&ignore, GITIGNORE).with_context(doing)?;
+        }
+        let name = format!("{:0TIME_DIGITS$}-{run}", clock::unix_ms());
+        let kept = Kept { folder: self.folder.join(name), run: run.clone() };
+        fs::create_dir(&kept.folder).with_context(doing)?;
+        kept.hold()?.with_context(doing)
+    }
+
+    /// The runs that are kept, the oldest first.
+    pub fn kept(&self) -> Vec<Kept> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let mut kept: Vec<Kept> = entries.filter_map(|entry| Kept::at(entry.ok()?.path())).collect();
+        kept.sort_unstable();
+        kept
+    }
+
+    /// The run that is meant to go on: the one of this name, else the newest that has not ended.
+    pub fn interrupted(&self, name: Option<&str>) -> anyhow::Result<Kept> {
+        let mut kept = self.kept();
+        kept.retain(|kept| name.is_none_or(|name| kept.is_named(name)));
+        if name.is_none() {
+            kept.retain(|kept| kept.outcome().is_none());
+        }
+        match (kept.pop(), name) {
+            (Some(_), Some(name)) if !kept.is_empty() => bail!("several runs begin with `{name}`: type more of it"),
+            (Some(kept), _) => match kept.outcome() {
+                Some(outcome) => bail!("{} has ended already: {outcome}", kept.run),
+                None => Ok(kept),
+            },
+            (None, Some(name)) => bail!("no run of {} begins with `{name}`: `otto runs` lists them", self.folder.display()),
+            (None, None) => bail!("every run of {} has ended: there is nothing to go on with", self.folder.display()),
+        }
+    }
+}
+
+impl Kept {
+    fn at(folder: PathBuf) -> Option<Self> {
+        let run = folder.file_name()?.to_str()?.split_once('-')?.1.parse().ok()?;
+        Some(Self { folder, run })
+    }
+
+    /// Where its log lies.
+    pub fn journal(&self) -> PathBuf {
+        self.folder.join(JOURNAL)
+    }
+
+    /// How it ended, if it did.
+    pub fn outcome(&self) -> Option<RunOutcome> {
+        let text = fs::read(self.folder.join(OUTCOME)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Whether `text` is its id, or the beginning of it.
+    pub fn is_named(&self, text: &str) -> bool {
+        let wanted = text.strip_prefix(RunId::PREFIX).unwrap_or(text);
+        !wanted.is_empty() && self.run.as_str().strip_prefix(RunId::PREFIX).is_some_and(|rest| rest.starts_with(wanted))
+    }
+
+    fn lock(&self) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).mode(0o600).open(self.folder.join(LOCK))
+    }
+
+    /// Takes the run for this process; `None` while another one has it.
+    pub fn hold(&self) -> io::Result<Option<Held>> {
+        let lock = self.lock()?;
+        for _ in 0..HOLD_TRIES {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Some(Held { kept: self.clone(), _lock: lock })),
+                Err(TryLockError::WouldBlock) => sleep(HOLD_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a process runs it now.
+    pub fn is_live(&self) -> bool {
+        self.lock().is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The folder in which its stages work, if it is there, and its owner's. It lies where everybody may make folders.
+    pub fn workplace(&self) -> Option<PathBuf> {
+        let path = PathBuf::from(fs::read_to_string(self.folder.join(WORKPLACE)).ok()?);
+        let (found, own) = (fs::symlink_metadata(&path).ok()?, fs::metadata(&self.folder).ok()?);
+        (found.is_dir() && found.uid() == own.uid()).then_some(path)
+    }
+}
+
+impl Held {
+    /// Notes in which folder the stages work, so that a later process finds what they left.
+    pub fn set_workplace(&self, path: &Path) -> anyhow::Result<()> {
+        let text = path.to_str().context("the folder for temporary files is not UTF-8: set TMPDIR to another one")?;
+        Ok(fs::write(self.kept.folder.join(WORKPLACE), text)?)
+    }
+
+    /// Notes how the run ended.
+    pub fn set_outcome(&self, outcome: RunOutcome) -> anyhow::Result<()> {
+        Ok(fs::write(self.kept.folder.join(OUTCOME), serde_json::to_vec(&outcome)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::TriggerId;
+
+    use super::*;
+
+    fn run(number: u32) -> RunId {
+        RunId::of(&TriggerId::of("test", &number.to_string()))
+    }
+
+    #[test]
+    fn a_run_is_one_processs_and_the_newest_that_has_not_ended_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::of(folder.path());
+        assert!(store.kept().is_empty() && store.interrupted(None).is_err());
+        let held = store.begin(&run(1)).unwrap();
+        assert!(held.kept.is_live() && held.kept.hold().unwrap().is_none());
+        let kept = held.kept.clone();
+        drop(held);
+        assert!(!kept.is_live());
+        assert_eq!(store.interrupted(None).unwrap(), kept);
+        assert_eq!(store.interrupted(Some(&run(1).as_str()[..9])).unwrap(), kept);
+        kept.hold().unwrap().unwrap().set_outcome(RunOutcome::Unknown).unwrap();
+        let error = store.interrupted(Some(run(1).as_str())).unwrap_err().to_string();
+        assert!(error.contains("has ended already: unknown"), "{error}");
+        assert!(store.interrupted(None).is_err());
+        assert_eq!(fs::read_to_string(folder.path().join(FOLDER).join(".gitignore")).unwrap(), GITIGNORE);
+    }
+
+    #[test]
+    fn a_workplace_that_is_a_link_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Store::of(folder.path()).begin(&run(1)).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        held.set_workplace(&link).unwrap();
+        assert_eq!(held.kept.workplace(), None);
+        held.set_workplace(folder.path()).unwrap();
+        assert_eq!(held.kept.workplace().as_deref(), Some(folder.path()));
+    }
+}

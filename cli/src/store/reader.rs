@@ -1,0 +1,144 @@
+//! The runs of a folder, read through the same API as those of the services: it is served by this very process, to itself, on loopback.
+//!
+//! Which runs are meant: those of the services where `--server` or `OTTO_API_URL` says so; else those of the folder, if `otto run` has kept
+//! any there, and the one that is asked for is among them; else those of the services.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use blob::Blobs;
+use clap::Args;
+use data_encoding::HEXLOWER;
+use eventbus::{
+    StoredRecord,
+    memory::{Journal, JournalError},
+};
+use model::RunId;
+use orchestrator::{
+    archive::Archive,
+    http::{ApiToken, HttpOptions, serve},
+};
+use service::{OnError, Supervisor, env, settings::Settings, supervisor::chain};
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::{Kept, Store};
+use crate::client::{Client, Connection, LATEST};
+
+/// How often it is looked for news of runs that another process goes on with. Nobody is told when a file grows.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// More records than a journal has: each begins to count at 1, and what is shown together has one order.
+const RECORDS_MAX: u64 = 1 << 32;
+
+/// Where runs are read.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Source {
+    /// Ask the services, also where `otto run` has kept runs of this folder
+    #[arg(long)]
+    server: bool,
+}
+
+/// A client, and what answers it.
+#[derive(Debug)]
+pub struct Reader {
+    /// Asks for runs.
+    pub client: Client,
+    /// The tasks of this process that answer; none where the services do.
+    local: Option<Supervisor>,
+}
+
+/// Finds out who knows the run, or the runs where none is named.
+pub async fn reach(source: Source, run: Option<&str>) -> anyhow::Result<Reader> {
+    let named = source.server || Settings::from_environment().optional::<String>(env::API_URL).is_some();
+    if let (false, Some(store)) = (named, Store::here()) {
+        let kept = store.kept();
+        let is_known = |run: &str| run == LATEST || kept.iter().any(|kept| kept.is_named(run));
+        if !kept.is_empty() && run.is_none_or(is_known) {
+            return Reader::open(&store, run).await;
+        }
+        if let Some(run) = run {
+            writeln!(io::stderr(), "{} has no run `{}`; asking the services", store.folder().display(), run.escape_debug())?;
+        }
+    }
+    Ok(Reader { client: Client::from_environment()?, local: None })
+}
+
+impl Reader {
+    /// Reads the runs of the store, and goes on reading those that are live.
+    async fn open(store: &Store, run: Option<&str>) -> anyhow::Result<Self> {
+        let kept = store.kept();
+        let mut archive = Archive::new(Blobs::Disk(store.depot()?));
+        for (place, kept) in (1..).zip(&kept) {
+            if let Err(error) = take_in(&mut archive, place, kept).await {
+                writeln!(io::stderr(), "otto: {}", chain(&error))?;
+            }
+        }
+        for (run, why) in &archive.unreadable {
+            writeln!(io::stderr(), "otto: {run} is not shown: {}", chain(why))?;
+        }
+        if let Some(kept) = kept.last().filter(|last| run.is_some() && last.outcome().is_none() && !last.is_live()) {
+            writeln!(io::stderr(), "{0} was interrupted: `otto run --resume {0}` goes on with it", kept.run)?;
+        }
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).context("the system gives no random bytes")?;
+        let token = HEXLOWER.encode(&random);
+        let options =
+            HttpOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), token: ApiToken::new(&token), hosts: Vec::new(), origins: Vec::new() };
+        let supervisor = Supervisor::new();
+        let address = serve(options, archive.orchestrator.clone(), &supervisor)?;
+        let live: Vec<(u64, Kept)> = (1..).zip(kept).filter(|(_, kept)| kept.is_live()).collect();
+        if !live.is_empty() {
+            let token = supervisor.token().clone();
+            supervisor.spawn("watch", OnError::Log, async move {
+                tokio::select! {
+                    () = token.cancelled() => {}
+                    () = watch(archive, live) => {}
+                }
+                Ok(())
+            });
+        }
+        let client = Client::new(Connection::new(&format!("http://{address}"), &token))?;
+        Ok(Self { client, local: Some(supervisor) })
+    }
+
+    /// Ends what this process does to answer.
+    pub async fn end(self) {
+        if let Some(supervisor) = self.local {
+            supervisor.shut_down().await;
+        }
+    }
+}
+
+/// Takes in the logs of a journal. One that is copied from another journal is taken from that one.
+async fn take_in(archive: &mut Archive, place: u64, kept: &Kept) -> Result<(), JournalError> {
+    let mut logs: BTreeMap<RunId, Vec<StoredRecord>> = BTreeMap::new();
+    for mut record in Journal::records(&kept.journal())? {
+        record.sequence += place * RECORDS_MAX;
+        logs.entry(record.run.clone()).or_default().push(record);
+    }
+    for (run, records) in &logs {
+        archive.take(run, records).await;
+    }
+    Ok(())
+}
+
+/// Takes in what other processes append.
+async fn watch(mut archive: Archive, live: Vec<(u64, Kept)>) {
+    let mut lengths: BTreeMap<RunId, u64> = BTreeMap::new();
+    loop {
+        for (place, kept) in &live {
+            let Ok(length) = std::fs::metadata(kept.journal()).map(|metadata| metadata.len()) else { continue };
+            if lengths.insert(kept.run.clone(), length) != Some(length)
+                && let Err(error) = take_in(&mut archive, *place, kept).await
+            {
+                warn!(run = %kept.run, error = chain(&error), "the run cannot be followed");
+            }
+        }
+        sleep(LOOK_PAUSE).await;
+    }
+}
