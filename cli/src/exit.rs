@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use model::RunOutcome;
 
+/// What they mean, for the help of a command.
+pub const HELP: &str = "Exit codes: 0 success, also where there was nothing to do · 1 failed · 2 bad input: nothing was run · 3 unstable · \
+                        4 aborted · 5 unknown: a person must say how it ended · 6 waits for somebody who is not here: `--resume` goes on";
+
 /// The pipeline file is refused, and nothing was run. clap ends a process with the same code when its arguments are wrong.
 pub fn bad_input() -> ExitCode {
     ExitCode::from(2)
@@ -18,4 +22,9 @@ pub fn of_run(outcome: RunOutcome) -> ExitCode {
         RunOutcome::Aborted => ExitCode::from(4),
         RunOutcome::Unknown => ExitCode::from(5),
     }
+}
+
+/// The run has not ended: it waits for somebody, and nobody can be asked.
+pub fn waits() -> ExitCode {
+    ExitCode::from(6)
 }

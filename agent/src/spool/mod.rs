@@ -222,6 +222,27 @@ impl Spool {
     }
 }
 
+/// Ends every process of every attempt in this data folder, at once. The agent that works in it may still be alive; it will notice.
+pub(crate) fn end_attempts(data: &Path) -> io::Result<()> {
+    let (attempts, work) = (data.join("spool"), data.join("work"));
+    for folder in fs::read_dir(&attempts)? {
+        let folder = folder?.path();
+        let mut lines = read_journal(&folder.join("journal"))?.into_iter();
+        let Some(Line::Begun { lease, .. }) = lines.next() else { continue };
+        let workspace = Workspace::at(work.join(folder.file_name().unwrap_or_default()));
+        let entry = Entry { folder: folder.clone(), journal: Arc::new(append_to(&folder.join("journal"))?), workspace };
+        let mut groups = Vec::new();
+        for line in lines {
+            match line {
+                Line::Begun { .. } | Line::Ended { .. } => {}
+                Line::Spawned { group, start_ticks } => groups.push((group, start_ticks)),
+            }
+        }
+        leftovers::end(&lease, &entry.mark(&lease), &groups);
+    }
+    Ok(())
+}
+
 impl Entry {
     /// Appends a line, by one `write`.
     pub(crate) fn write(&self, line: &Line) -> io::Result<()> {

@@ -391,7 +391,7 @@ impl<W: Write> Follow<W> {
     }
 }
 
-fn colour_of_run(outcome: RunOutcome) -> AnsiColor {
+pub fn colour_of_run(outcome: RunOutcome) -> AnsiColor {
     match outcome {
         RunOutcome::Skipped => AnsiColor::BrightBlack,
         RunOutcome::Success => AnsiColor::Green,

@@ -14,6 +14,6 @@ pub mod runs;
 pub mod show;
 
 mod terminal;
-mod text;
+pub(crate) mod text;
 
 pub use terminal::{Terminal, Unheard, complain};

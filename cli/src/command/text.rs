@@ -6,7 +6,7 @@ use apispec::RunStatus;
 use model::Timestamp;
 
 /// A duration as people say it.
-pub(super) fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let (s, ms) = (duration.as_secs(), duration.subsec_millis());
     match s {
         0..10 => format!("{s}.{:02} s", ms / 10),
@@ -17,7 +17,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// How long ago something was, in its largest unit.
-pub(super) fn ago(since: Timestamp, now: Timestamp) -> String {
+pub(crate) fn ago(since: Timestamp, now: Timestamp) -> String {
     let s = now.since(since).as_secs();
     match s {
         0..60 => format!("{s} s ago"),
@@ -28,7 +28,7 @@ pub(super) fn ago(since: Timestamp, now: Timestamp) -> String {
 }
 
 /// Where a run stands, in a word.
-pub(super) fn status(status: &RunStatus) -> String {
+pub(crate) fn status(status: &RunStatus) -> String {
     match status {
         RunStatus::Running => "running".to_owned(),
         RunStatus::Cancelling { .. } => "cancelling".to_owned(),
@@ -37,17 +37,17 @@ pub(super) fn status(status: &RunStatus) -> String {
 }
 
 /// The beginning of a commit's id.
-pub(super) fn commit(id: &str) -> &str {
+pub(crate) fn commit(id: &str) -> &str {
     id.get(..10).unwrap_or(id)
 }
 
 /// What stands in a column for nothing.
-pub(super) fn or_dash(text: &str) -> String {
+pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { printable(text, false) }
 }
 
 /// Columns, each as wide as its widest cell, without blanks at a line's end.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -60,13 +60,13 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// What a line shows in the end: a progress bar writes it again and again after a carriage return.
-pub(super) fn last_state(line: &str) -> &str {
+pub(crate) fn last_state(line: &str) -> &str {
     line.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default()
 }
 
 /// The text without what would move the cursor, ring, or change the terminal: output is not to be trusted with it. Colours stay where they
 /// are wanted, and end with the line.
-pub(super) fn printable(text: &str, colours: bool) -> String {
+pub(crate) fn printable(text: &str, colours: bool) -> String {
     let mut printed = String::with_capacity(text.len());
     let mut coloured = false;
     let mut rest = text.chars();

@@ -1,65 +1,107 @@
-//! All roles in this process: on the bus within it, with the store on disk, without a server.
+//! All roles in this process: on the bus within it, with the store of the folder, without a server.
 
-use std::{num::NonZeroU32, path::Path};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use agent::AgentOptions;
 use anyhow::Context as _;
 use auctioneer::AuctioneerOptions;
-use blob::{Blobs, DiskStore, disk::Durability};
+use blob::Blobs;
+use eventbus::memory::Journal;
 use orchestrator::{
     Orchestrator,
     engine::{self, EngineOptions},
 };
 use parser_service::{Isolation, ParserOptions};
 use service::Supervisor;
-use tempfile::TempDir;
+use tokio::{task::spawn_blocking, time::timeout};
+use tracing::warn;
 
-/// The name of the only agent.
+use crate::store::Held;
+
+/// The name of the only agent. It stays: what an earlier process left is found by it.
 const AGENT: &str = "local";
 /// What the roles of this process are called in the log.
 const NAME: &str = "otto-run";
 /// The class of agents that everything is announced to.
 const CLASS: &str = "default";
+/// How long tasks have when all ends at once.
+const FORCED_GRACE: Duration = Duration::from_millis(100);
 
 /// The roles, and the folder in which they work.
 pub(super) struct House {
     pub(super) orchestrator: Orchestrator,
-    pub(super) blobs: Blobs,
     supervisor: Supervisor,
-    folder: TempDir,
+    workplace: Workplace,
+}
+
+/// The folder in which stages work. It does not lie in the project: tools that look for their root upwards must not find the project's.
+struct Workplace(PathBuf);
+
+impl Workplace {
+    /// The one that an earlier process of the run has left, else a new one.
+    fn of(held: &Held) -> anyhow::Result<Self> {
+        if let Some(left) = held.kept.workplace() {
+            return Ok(Self(left));
+        }
+        let folder = tempfile::Builder::new().prefix("otto-run-").tempdir().context("there is no folder for the run's work")?;
+        let path = folder.path().canonicalize()?;
+        held.set_workplace(&path)?;
+        let _no_longer_removed_by_itself = folder.keep();
+        Ok(Self(path))
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.0.join("agent")
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            warn!(folder = %self.0.display(), %error, "the run's work is left behind");
+        }
+    }
 }
 
 impl House {
-    /// Starts the roles; when this returns they listen to each other. `slots` stages run at once.
-    pub(super) async fn start(slots: NonZeroU32) -> anyhow::Result<Self> {
-        // Not under the project: tools that look for their root upwards must not find the project's.
-        let folder = tempfile::Builder::new().prefix("otto-run-").tempdir().context("there is no folder for the run's work")?;
-        let store = DiskStore::open(&folder.path().join("depot"), Durability::None)?;
-        let (bus, blobs, supervisor) = (eventbus::memory::bus(), Blobs::Disk(store), Supervisor::new());
+    /// Starts the roles on what the run's journal has; when this returns they listen to each other. `slots` stages run at once.
+    pub(super) async fn start(blobs: Blobs, held: &Held, journal: Journal, slots: NonZeroU32) -> anyhow::Result<Self> {
+        let workplace = Workplace::of(held)?;
+        let (bus, supervisor) = (eventbus::memory::bus_with(journal)?, Supervisor::new());
         // The file is the user's own: a mistake of it costs nobody else anything.
         let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen: None };
         parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
         let options = EngineOptions { name: NAME.to_owned(), signer: None };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
-        agent::run(agent_options(slots, folder.path())?, bus, blobs.clone(), &supervisor).await?;
-        Ok(Self { orchestrator, blobs, supervisor, folder })
+        agent::run(agent_options(slots, workplace.agent())?, bus, blobs, &supervisor).await?;
+        Ok(Self { orchestrator, supervisor, workplace })
     }
 
     /// Ends the roles and every process of a stage, and removes the folder.
-    pub(super) async fn end(self) -> anyhow::Result<()> {
+    pub(super) async fn end(self) {
         self.supervisor.shut_down().await;
-        let folder = self.folder.path().to_owned();
-        self.folder.close().with_context(|| format!("{} is left behind", folder.display()))
+    }
+
+    /// The same, at once.
+    pub(super) async fn end_now(self) -> anyhow::Result<()> {
+        self.supervisor.token().cancel();
+        let data = self.workplace.agent();
+        spawn_blocking(move || agent::end_attempts(&data)).await??;
+        let _stuck = timeout(FORCED_GRACE, self.supervisor.wait()).await;
+        // What was started while the others were ended.
+        let data = self.workplace.agent();
+        spawn_blocking(move || agent::end_attempts(&data)).await??;
+        Ok(())
     }
 }
 
-fn agent_options(slots: NonZeroU32, folder: &Path) -> anyhow::Result<AgentOptions> {
+fn agent_options(slots: NonZeroU32, data: PathBuf) -> anyhow::Result<AgentOptions> {
     let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     Ok(AgentOptions {
         name: AGENT.parse()?,
         slots: slots.get(),
-        data: folder.join("agent"),
+        data,
         price_micros_per_s: 0,
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),

@@ -1,39 +1,55 @@
 //! `otto run`: the pipeline of this folder, by the same code as the services, in one process and without any server.
 //!
 //! The working tree is the source, uncommitted changes included and without what git ignores. The plan is the one that a push of the same
-//! file gives, with the same digest.
+//! file gives, with the same digest. The run is kept in the folder's [store](crate::store): it can be looked at, and goes on where it was
+//! when its process was killed.
 
+mod again;
+mod ask;
+mod follow;
 mod house;
+mod keys;
 mod source;
+mod tree;
+mod view;
 
 use std::{
-    collections::BTreeMap, io, num::NonZeroU32, path::PathBuf, pin::pin, process::ExitCode, thread::available_parallelism, time::Duration,
+    collections::BTreeMap,
+    io::{self, IsTerminal as _, Write as _},
+    num::NonZeroU32,
+    path::PathBuf,
+    process::ExitCode,
+    thread::available_parallelism,
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use blob::Blobs;
 use clap::Args;
-use futures_util::{StreamExt as _, stream};
+use eventbus::memory::Journal;
 use model::{
-    RunId, RunOutcome, Timestamp,
+    Digest, RunOutcome, StageId, Timestamp,
     context::EventKind,
-    event::run::RunEvent,
+    plan::Plan,
     planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address},
     trigger::Trigger,
 };
-use orchestrator::{
-    Orchestrator,
-    output::{Output, Piece},
-    runs::Appended,
-};
 use parser::Changed;
-use service::signals::Signals;
-use tokio::sync::broadcast::error::RecvError;
+use service::{clock, settings::Settings, signals::Signals};
 
-use self::{house::House, source::Source};
+use self::{
+    again::{Earlier, Unfit},
+    ask::{Ask, Given},
+    follow::{Followed, Follower},
+    house::House,
+    source::Source,
+    view::{Form, View},
+};
 use crate::{
-    command::{Terminal, follow::Follow},
+    command::{Terminal, complain},
     exit,
     pipeline::{ContextArgs, Pipeline, Planned},
+    store::{Held, Store, sweep},
     up::colours_on_stderr,
 };
 
@@ -41,38 +57,216 @@ use crate::{
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Run the pipeline of this folder here, without any server
+///
+/// On a terminal, the stages are shown as a tree, and what the run asks is asked there; in a pipe, output comes as plain lines. Runs are kept
+/// in `.otto/runs`: `otto runs`, `otto show` and `otto log` read them. Ctrl-C ends the run in order, a second one at once.
 #[derive(Debug, Args)]
+#[command(after_help = exit::HELP)]
 pub struct RunArgs {
     /// The pipeline file
     #[arg(default_value = "Ottofile")]
     file: PathBuf,
+    /// Run only this stage, and what it needs: its path, or the last part of it
+    #[arg(long, value_name = "PATH")]
+    stage: Option<String>,
     /// How many stages run at once [default: the number of cores]
     #[arg(long, short)]
     jobs: Option<NonZeroU32>,
+    /// Go on after a failure with all that does not need what failed, as the services do; else nothing new starts
+    #[arg(long, short)]
+    keep_going: bool,
+    /// Run again what did not succeed in the last run of this file; plan and files must be the same
+    #[arg(long, conflicts_with = "stage")]
+    from_failed: bool,
+    /// Go on with a run that was interrupted: the last one, or the one of this id
+    #[arg(long, value_name = "RUN", num_args = 0..=1, conflicts_with_all = ["stage", "from_failed", "keep_going", "timeout"])]
+    resume: Option<Option<String>>,
+    /// Approve what asks for a confirmation, and resume what is paused
+    #[arg(long, short)]
+    yes: bool,
+    /// Answer a prompt, named by its variable or its stage; can be given several times
+    #[arg(long = "answer", value_name = "NAME=TEXT", value_parser = answer)]
+    answers: Vec<(String, String)>,
+    /// How long the whole run may take, such as `90s`, `30m` or `2h`
+    #[arg(long, value_parser = time)]
+    timeout: Option<Duration>,
+    /// Print the run's events and output as JSON, one object a line
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     context: ContextArgs,
 }
 
+impl RunArgs {
+    fn slots(&self) -> NonZeroU32 {
+        let cores = || NonZeroU32::new(u32::try_from(available_parallelism().ok()?.get()).ok()?);
+        self.jobs.or_else(cores).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// How the run is shown.
+    fn form(&self) -> Form {
+        let is_dumb = Settings::from_environment().optional::<String>("TERM").is_none_or(|term| term == "dumb");
+        match self.json {
+            true => Form::Json,
+            false if io::stdout().is_terminal() && !is_dumb => Form::Tree,
+            false => Form::Plain,
+        }
+    }
+}
+
 /// Runs the pipeline, and says with the exit code how it ended.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::find(&args.file)?;
-    let mut terminal = Terminal::stdout();
-    let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
-    let slots = args.jobs.or_else(|| NonZeroU32::new(u32::try_from(available_parallelism().ok()?.get()).ok()?)).unwrap_or(NonZeroU32::MIN);
+    match &args.resume {
+        Some(run) => resume(&args, run.as_deref()).await,
+        None => begin(&args).await,
+    }
+}
+
+async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let house = House::start(slots).await?;
-    let outcome = tokio::select! {
-        outcome = deliver(&house, &source, &planned, &mut terminal) => outcome,
-        // The first signal is dealt with in there; what comes a second time ends all at once.
-        () = second_signal(&mut signals, &house.orchestrator, &source) => Ok(RunOutcome::Aborted),
+    let source = Source::find(&args.file)?;
+    let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
+    let only = match &args.stage {
+        None => None,
+        Some(path) => match stage_at(&planned, path) {
+            Ok(stage) => Some(stage),
+            Err(error) => return Ok(refuse(&error)),
+        },
     };
-    house.end().await?;
-    match outcome {
+    let place = Place::open(&source)?;
+    let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
+        Ok(earlier) => earlier,
+        Err(unfit) => return Ok(refuse(&unfit.into())),
+    };
+    let blobs = Blobs::Disk(place.store.depot()?);
+    let held = place.store.begin(&model::RunId::of(&source.trigger))?;
+    let mut journal = Journal::open(&held.kept.journal())?;
+    let prepared = async {
+        let (house, trigger) = if let Some(earlier) = &earlier {
+            let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&blobs).await?;
+            let trigger = earlier.again(source.trigger.clone(), digest(&planned)?, tree)?;
+            journal.import(&earlier.kept.journal())?;
+            (House::start(blobs.clone(), &held, journal, args.slots()).await?, trigger)
+        } else {
+            tokio::try_join!(House::start(blobs.clone(), &held, journal, args.slots()), trigger(&blobs, &source, &planned))?
+        };
+        let timeout_ms = args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let trigger = Trigger { only, stop_at_failure: !args.keep_going, timeout_ms, ..trigger };
+        house.orchestrator.create(&trigger).await?;
+        anyhow::Ok(house)
+    };
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
+        // Nothing has begun that would have to be ended in order.
+        _ = signals.next() => return Ok(exit::of_run(RunOutcome::Aborted)),
+    };
+    let house = match prepared {
+        Ok(house) => house,
+        Err(error) => {
+            held.forget()?;
+            return if error.is::<Unfit>() { Ok(refuse(&error)) } else { Err(error) };
+        }
+    };
+    go(args, house, &place.store, held, &mut signals, false).await
+}
+
+/// Goes on with a run that was interrupted.
+async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let found = || {
+        let store = Store::here().context("no run is kept here: `otto run` begins one")?;
+        let kept = store.interrupted(run)?;
+        let held = kept.hold()?.with_context(|| format!("another process goes on with {}: `otto log -f {0}` shows it", kept.run))?;
+        anyhow::Ok((store, held))
+    };
+    let (store, held) = match found() {
+        Ok(found) => found,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let blobs = Blobs::Disk(store.depot()?);
+    if let Err(damage) = again::check(&held.kept, blobs.clone()).await {
+        return Ok(refuse(&damage.into()));
+    }
+    let journal = Journal::open(&held.kept.journal())?;
+    let house = House::start(blobs, &held, journal, args.slots()).await?;
+    go(args, house, &store, held, &mut signals, true).await
+}
+
+/// Goes along with the run until it ends, or until this process does.
+async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &mut Signals, goes_on: bool) -> anyhow::Result<ExitCode> {
+    let run = held.kept.run.clone();
+    let given = Given { yes: args.yes, answers: args.answers.clone() };
+    let followed = async {
+        let snapshot =
+            house.orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;
+        let view = View::new(args.form(), Terminal::stdout(), &run, snapshot.run.shape.plan())?;
+        let mut follower = Follower::new(&house.orchestrator, &run, view, &given);
+        if goes_on {
+            follower.skip_old_output(&snapshot);
+        }
+        follower.follow(snapshot, signals).await
+    };
+    let followed = followed.await;
+    if let Ok(Followed::Forced) = &followed {
+        house.end_now().await?;
+    } else {
+        house.end().await;
+    }
+    let code = match followed {
+        Ok(Followed::Ended(end)) => {
+            held.set_outcome(end.outcome)?;
+            exit::of_run(end.outcome)
+        }
+        Ok(Followed::Waits(asks)) => {
+            waits(&run, &asks)?;
+            exit::waits()
+        }
+        Ok(Followed::Forced) => {
+            writeln!(io::stderr(), "ended at once; `otto run --resume {run}` would go on with its end")?;
+            exit::of_run(RunOutcome::Aborted)
+        }
         // Whoever read what is printed is gone (`otto run | head`): as with any program, that is the end of it.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
-            Ok(exit::of_run(RunOutcome::Aborted))
+            exit::of_run(RunOutcome::Aborted)
         }
-        outcome => Ok(exit::of_run(outcome?)),
+        Err(error) => return Err(error),
+    };
+    drop(held);
+    sweep(store)?;
+    Ok(code)
+}
+
+/// Says what the run waits for, and how it goes on.
+fn waits(run: &model::RunId, asks: &[Ask]) -> io::Result<()> {
+    let mut out = io::stderr();
+    let now = Timestamp(clock::unix_ms());
+    for ask in asks {
+        writeln!(out, "waits for {}: {}", ask.words(now), ask.how())?;
+    }
+    writeln!(out, "{run} is left as it is; `otto run --resume {run}` goes on with it, and asks on a terminal")
+}
+
+/// Tells why nothing is run.
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    complain(error);
+    exit::bad_input()
+}
+
+/// Where runs are kept.
+struct Place {
+    store: Store,
+    /// Where the folder itself cannot be written.
+    _instead: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn open(source: &Source) -> anyhow::Result<Self> {
+        let root = source.pipeline.root();
+        let store = Store::of(root);
+        let Err(error) = store.make() else { return Ok(Self { store, _instead: None }) };
+        writeln!(io::stderr(), "the run is not kept: {error:#}")?;
+        let instead = tempfile::Builder::new().prefix("otto-run-").tempdir().context("there is no folder for the run")?;
+        Ok(Self { store: Store::of(instead.path()), _instead: Some(instead) })
     }
 }
 
@@ -83,34 +277,51 @@ fn plan(source: &Source, context: &ContextArgs) -> anyhow::Result<Option<Planned
     Ok(planned.plan.is_some().then_some(planned))
 }
 
+fn plan_of(planned: &Planned) -> anyhow::Result<&Plan> {
+    Ok(planned.plan.as_ref().context("what is run has a plan")?.0.plan())
+}
+
+fn digest(planned: &Planned) -> anyhow::Result<Digest> {
+    Ok(planned.plan.as_ref().context("what is run has a plan")?.0.digest())
+}
+
+/// The stage of this path, or the only one whose path ends so.
+fn stage_at(planned: &Planned, path: &str) -> anyhow::Result<StageId> {
+    let stages = &plan_of(planned)?.stages;
+    let mut ends_so = stages.iter().filter(|stage| stage.path.rsplit('/').next() == Some(path));
+    let unique = ends_so.next().filter(|_| ends_so.next().is_none());
+    let found = stages.iter().find(|stage| stage.path == path).or(unique);
+    let all = || stages.iter().map(|stage| stage.path.as_str()).collect::<Vec<_>>().join(", ");
+    Ok(found.with_context(|| format!("there is no stage `{path}`, or several: the plan has {}", all()))?.id.clone())
+}
+
 /// The trigger of the run. What the parser asked for here lies in the store, where it will ask for it again.
-async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::Result<Trigger> {
+async fn trigger(blobs: &Blobs, source: &Source, planned: &Planned) -> anyhow::Result<Trigger> {
     let Pipeline { path, source: bytes, .. } = &source.pipeline;
-    let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&house.blobs).await?;
+    let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(blobs).await?;
     let listing = match &planned.listing {
-        Some(listing) => Some(house.blobs.put(serde_json::to_vec(listing)?.into()).await?),
+        Some(listing) => Some(blobs.put(serde_json::to_vec(listing)?.into()).await?),
         None => None,
     };
     let changed = match &planned.changed {
-        Some(Changed::Paths(paths)) => Some(house.blobs.put(serde_json::to_vec(paths)?.into()).await?),
+        Some(Changed::Paths(paths)) => Some(blobs.put(serde_json::to_vec(paths)?.into()).await?),
         Some(Changed::Unknown) | None => None,
     };
-    let (document, _) = planned.plan.as_ref().context("what is delivered has a plan")?;
-    for (address, digest) in document.plan().libraries.iter().filter(|(name, _)| is_address(name)) {
+    for (address, digest) in plan_of(planned)?.libraries.iter().filter(|(name, _)| is_address(name)) {
         // The plan was made with it, so it is kept here.
-        house.blobs.put(Pipeline::archive(address, digest)?.into()).await?;
+        blobs.put(Pipeline::archive(address, digest)?.into()).await?;
     }
     Ok(Trigger {
         id: source.trigger.clone(),
         project: source.project.clone(),
         context: planned.context.clone(),
         pipeline_path: path.clone(),
-        pipeline: text(bytes.clone(), house).await?,
+        pipeline: text(bytes.clone(), blobs).await?,
         source: Some(tree),
         listing,
         changed,
         lock: match source.pipeline.file(LOCK_FILE)? {
-            Some(lock) => Some(text(lock, house).await?),
+            Some(lock) => Some(text(lock, blobs).await?),
             None => None,
         },
         missing_libraries: BTreeMap::new(),
@@ -122,94 +333,43 @@ async fn trigger(house: &House, source: &Source, planned: &Planned) -> anyhow::R
 }
 
 /// A text as it travels.
-async fn text(bytes: Vec<u8>, house: &House) -> anyhow::Result<Text> {
+async fn text(bytes: Vec<u8>, blobs: &Blobs) -> anyhow::Result<Text> {
     if bytes.len() <= INLINE_BYTES_MAX && str::from_utf8(&bytes).is_ok() {
         return Ok(Text::Inline(String::from_utf8(bytes)?));
     }
-    Ok(Text::Depot(house.blobs.put(bytes.into()).await?))
+    Ok(Text::Depot(blobs.put(bytes.into()).await?))
 }
 
-async fn deliver(house: &House, source: &Source, planned: &Planned, terminal: &mut Terminal) -> anyhow::Result<RunOutcome> {
-    let trigger = trigger(house, source, planned).await?;
-    let (document, _) = planned.plan.as_ref().context("what is delivered has a plan")?;
-    let stages = document.plan().stages.iter().map(|stage| (stage.id.clone(), stage.path.clone()));
-    let mut follow = Follow::new(&mut terminal.out, terminal.colour);
-    follow.know(stages);
-    show(&house.orchestrator, &trigger, &mut follow).await
-}
-
-/// Starts the run and prints it as it happens, until it has ended and everything that its stages said was printed.
-async fn show(orchestrator: &Orchestrator, trigger: &Trigger, follow: &mut Follow<impl io::Write>) -> anyhow::Result<RunOutcome> {
-    let mut appended = orchestrator.runs.follow();
-    let run = orchestrator.create(trigger).await?;
-    let snapshot = orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;
-    follow.say(run.as_str())?;
-    let mut shown = Shown { sequence: 0, held: None };
-    for record in snapshot.records.iter() {
-        shown.record(record, follow)?;
+fn answer(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, answer)) if !name.is_empty() => Ok((name.to_owned(), answer.to_owned())),
+        Some(_) => Err("the name is missing before `=`".to_owned()),
+        None => Err("expected NAME=TEXT".to_owned()),
     }
-    let output = Output::follow(orchestrator.clone(), snapshot.run, None);
-    let mut pieces = pin!(stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (piece, output)) }));
-    loop {
-        tokio::select! {
-            biased;
-            piece = pieces.next() => match piece {
-                Some(Piece::Chunk(chunk)) => follow.output(&chunk)?,
-                Some(Piece::Gap(gap)) => follow.gap(&gap)?,
-                Some(Piece::End(_)) | None => break,
-            },
-            record = appended.recv() => match record {
-                Ok(record) if record.run == run => shown.record(&record, follow)?,
-                Ok(_) => {}
-                // Output and events are in the log as well; what was missed is read there.
-                Err(RecvError::Lagged(_)) => catch_up(orchestrator, &run, &mut shown, follow)?,
-                Err(RecvError::Closed) => bail!("the orchestrator is gone"),
-            },
+}
+
+/// A time with its unit.
+fn time(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let expected = || "expected a number and a unit, such as `90s`, `30m` or `2h`".to_owned();
+    let (_, ms) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(expected)?;
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let time = number.checked_mul(*ms).filter(|ms| *ms > 0).ok_or_else(expected)?;
+    Ok(Duration::from_millis(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        let ms = |text: &str| time(text).map(|time| time.as_millis());
+        assert_eq!((ms("90s"), ms("30m"), ms("2h"), ms("5ms")), (Ok(90_000), Ok(1_800_000), Ok(7_200_000), Ok(5)));
+        for wrong in ["", "30", "m", "0s", "1d", "99999999999999999999h", "-1s", "1.5h"] {
+            assert!(time(wrong).is_err(), "{wrong}");
         }
     }
-    catch_up(orchestrator, &run, &mut shown, follow)?;
-    shown.release(follow)?;
-    follow.finish()?;
-    follow.outcome().context("the run ended without an outcome")
-}
-
-fn catch_up(orchestrator: &Orchestrator, run: &RunId, shown: &mut Shown, follow: &mut Follow<impl io::Write>) -> anyhow::Result<()> {
-    let snapshot = orchestrator.runs.get(run).context("the run is gone")?;
-    snapshot.records.iter().try_for_each(|record| shown.record(record, follow))
-}
-
-/// How much of the run's log was printed.
-struct Shown {
-    sequence: u64,
-    /// The run's end, which is printed after the last of its output.
-    held: Option<(RunEvent, Timestamp)>,
-}
-
-impl Shown {
-    fn record(&mut self, appended: &Appended, follow: &mut Follow<impl io::Write>) -> anyhow::Result<()> {
-        if appended.sequence <= self.sequence {
-            return Ok(());
-        }
-        self.sequence = appended.sequence;
-        for event in &appended.record.events {
-            if matches!(event, RunEvent::RunFinished { .. }) {
-                self.held = Some((event.clone(), appended.record.at));
-            } else {
-                follow.event(event, appended.record.at)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, follow: &mut Follow<impl io::Write>) -> anyhow::Result<()> {
-        self.held.take().map_or(Ok(()), |(event, at)| Ok(follow.event(&event, at)?))
-    }
-}
-
-/// Returns at the second signal; the first one cancels the run.
-async fn second_signal(signals: &mut Signals, orchestrator: &Orchestrator, source: &Source) {
-    signals.next().await;
-    // A run that has not begun, or has ended already, needs no cancel.
-    let _no_matter = orchestrator.cancel(&RunId::of(&source.trigger), "a signal").await;
-    signals.next().await;
 }

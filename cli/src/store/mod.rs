@@ -107,14 +107,21 @@ impl Store {
         Ok(DiskStore::open(&self.depot_folder(), Durability::None)?)
     }
 
+    /// Makes the store, if it is not there.
+    pub fn make(&self) -> anyhow::Result<()> {
+        let doing = || format!("cannot write in {}", self.folder.display());
+        let ignore = self.folder.join(".gitignore");
+        if !ignore.exists() {
+            fs::create_dir_all(&self.folder).with_context(doing)?;
+            fs::write(&ignore, GITIGNORE).with_context(doing)?;
+        }
+        Ok(())
+    }
+
     /// Makes room for a run, which is this process's then.
     pub fn begin(&self, run: &RunId) -> anyhow::Result<Held> {
         let doing = || format!("the run cannot be kept in {}", self.folder.display());
-        fs::create_dir_all(&self.folder).with_context(doing)?;
-        let ignore = self.folder.join(".gitignore");
-        if !ignore.exists() {
-            fs::write(&ignore, GITIGNORE).with_context(doing)?;
-        }
+        self.make()?;
         let name = format!("{:0TIME_DIGITS$}-{run}", clock::unix_ms());
         let kept = Kept { folder: self.folder.join(name), run: run.clone() };
         fs::create_dir(&kept.folder).with_context(doing)?;
@@ -206,6 +213,11 @@ impl Held {
     pub fn set_workplace(&self, path: &Path) -> anyhow::Result<()> {
         let text = path.to_str().context("the folder for temporary files is not UTF-8: set TMPDIR to another one")?;
         Ok(fs::write(self.kept.folder.join(WORKPLACE), text)?)
+    }
+
+    /// Removes the run, which has not begun.
+    pub fn forget(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.kept.folder)
     }
 
     /// Notes how the run ended.

@@ -1,0 +1,311 @@
+//! Goes along with a run until it ends, or until nothing can go on without a person: shows it, asks, and takes signals.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal as _},
+    pin::pin,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use apispec::{EndView, EventView};
+use futures_util::{
+    StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
+use model::{
+    RunId, StageId, Timestamp,
+    event::run::{Answer, RunEvent, WaitKey},
+};
+use orchestrator::{
+    CommandError, Orchestrator,
+    output::{Output, Piece},
+    runs::{Appended, Snapshot},
+};
+use service::{clock, signals::Signals};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    ask::{Ask, Asks, Given},
+    keys::Keyboard,
+    tree::{DRAW_PAUSE, Prompt},
+    view::View,
+};
+
+/// Who answers and cancels here.
+const BY: &str = "otto run";
+/// Between two looks whether a run that is not drawn waits for somebody; what else can go on has begun by the second look.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// How it came to an end here.
+#[derive(Debug)]
+pub(super) enum Followed {
+    /// The run has ended.
+    Ended(EndView),
+    /// Nothing goes on before somebody answers, and there is nobody here to ask.
+    Waits(Vec<Ask>),
+    /// A second signal: at once.
+    Forced,
+}
+
+/// Something that the orchestrator was told.
+enum Told {
+    Cancel,
+    Answer(StageId, WaitKey),
+}
+
+/// A run that is gone along with.
+pub(super) struct Follower<'a> {
+    orchestrator: &'a Orchestrator,
+    run: RunId,
+    view: View,
+    given: &'a Given,
+    /// Where a person can be asked.
+    keyboard: Option<Keyboard>,
+    asks: Asks,
+    /// Questions whose answer was sent; the log says so soon.
+    answered: BTreeSet<(StageId, WaitKey)>,
+    /// Questions to which the command line has no answer, or a wrong one.
+    left_open: BTreeSet<(StageId, WaitKey)>,
+    problem: Option<String>,
+    told: FuturesUnordered<BoxFuture<'a, (Told, Result<(), CommandError>)>>,
+    /// How much of the run's log was shown.
+    sequence: u64,
+    /// The run's end, which is shown after the last of its output.
+    held: Option<EventView>,
+    /// Attempts whose output was shown by an earlier process.
+    old: BTreeSet<(StageId, u64)>,
+}
+
+impl<'a> Follower<'a> {
+    /// `given` answers what the command line can; who sits at the terminal is asked the rest.
+    pub(super) fn new(orchestrator: &'a Orchestrator, run: &RunId, view: View, given: &'a Given) -> Self {
+        let keyboard = (io::stdin().is_terminal() && view.is_drawn()).then(Keyboard::new);
+        Self {
+            orchestrator,
+            run: run.clone(),
+            view,
+            given,
+            keyboard,
+            asks: Asks::default(),
+            answered: BTreeSet::new(),
+            left_open: BTreeSet::new(),
+            problem: None,
+            told: FuturesUnordered::new(),
+            sequence: 0,
+            held: None,
+            old: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the output of attempts that have ended for known.
+    pub(super) fn skip_old_output(&mut self, snapshot: &Snapshot) {
+        for (at, stage) in snapshot.run.stages.iter().enumerate() {
+            let ended = stage.attempts.iter().filter(|attempt| attempt.end.is_some());
+            self.old.extend(ended.map(|attempt| (snapshot.run.shape.stage(at).id.clone(), attempt.fence)));
+        }
+    }
+
+    /// Goes along with the run.
+    pub(super) async fn follow(mut self, snapshot: Snapshot, signals: &mut Signals) -> anyhow::Result<Followed> {
+        let followed = self.go_along(snapshot, signals).await;
+        if let Some(keyboard) = &mut self.keyboard {
+            keyboard.rest();
+        }
+        let end = if let Ok(Followed::Ended(end)) = &followed { Some(*end) } else { None };
+        self.view.finish(end)?;
+        followed
+    }
+
+    async fn go_along(&mut self, snapshot: Snapshot, signals: &mut Signals) -> anyhow::Result<Followed> {
+        let orchestrator = self.orchestrator;
+        let mut appended = orchestrator.runs.follow();
+        let output = Output::follow(orchestrator.clone(), snapshot.run, None);
+        let mut pieces = pin!(stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (piece, output)) }));
+        self.catch_up()?;
+        let mut ticker = interval(if self.view.is_drawn() { DRAW_PAUSE } else { LOOK_PAUSE });
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut signalled, mut waited) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.next() => {
+                    if signalled {
+                        return Ok(Followed::Forced);
+                    }
+                    signalled = true;
+                    self.view.say("cancelling: what runs has some seconds to end; a second time ends all at once")?;
+                    self.cancel();
+                }
+                _ = ticker.tick() => {
+                    self.draw()?;
+                    let waits = !signalled && self.waits_for_nobody_here();
+                    if waits && std::mem::replace(&mut waited, waits) {
+                        return Ok(Followed::Waits(self.asks.open().to_vec()));
+                    }
+                    waited = waits;
+                }
+                Some((what, outcome)) = self.told.next() => self.was_told(what, outcome)?,
+                line = typed(&mut self.keyboard), if self.asked().is_some() => self.take_line(line)?,
+                // Output first: what a stage wrote was sent before its end was reported.
+                piece = pieces.next() => match piece {
+                    Some(Piece::Chunk(chunk)) if self.old.contains(&(chunk.stage.clone(), chunk.fence)) => {}
+                    Some(Piece::Chunk(chunk)) => self.view.output(&chunk)?,
+                    Some(Piece::Gap(gap)) => self.view.gap(&gap)?,
+                    Some(Piece::End(end)) => {
+                        self.catch_up()?;
+                        self.held.take().map_or(Ok(()), |event| self.view.event(&event))?;
+                        return Ok(Followed::Ended(end));
+                    }
+                    None => bail!("the run {} was followed to no end", self.run),
+                },
+                record = appended.recv() => match record {
+                    Ok(record) if record.run == self.run => {
+                        self.record(&record)?;
+                        self.answer_given()?;
+                    }
+                    Ok(_) => {}
+                    // Output and events are in the log as well; what was missed is read there.
+                    Err(RecvError::Lagged(_)) => self.catch_up()?,
+                    Err(RecvError::Closed) => bail!("the orchestrator is gone"),
+                },
+            }
+        }
+    }
+
+    fn catch_up(&mut self) -> anyhow::Result<()> {
+        let snapshot = self.orchestrator.runs.get(&self.run).context("the run is gone")?;
+        snapshot.records.iter().try_for_each(|record| self.record(record))?;
+        self.answer_given()
+    }
+
+    fn record(&mut self, appended: &Appended) -> anyhow::Result<()> {
+        if appended.sequence <= self.sequence {
+            return Ok(());
+        }
+        self.sequence = appended.sequence;
+        let snapshot = self.orchestrator.runs.get(&self.run).context("the run is gone")?;
+        let path = |stage: &StageId| {
+            snapshot.run.shape.find(stage).map_or_else(|| stage.to_string(), |at| snapshot.run.shape.stage(at).path.clone())
+        };
+        for (index, event) in (0..).zip(&appended.record.events) {
+            self.asks.event(event, path);
+            let view = EventView { sequence: appended.sequence, index, at: appended.record.at, event: event.clone() };
+            if matches!(event, RunEvent::RunFinished { .. }) {
+                self.held = Some(view);
+            } else {
+                self.view.event(&view)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self) {
+        let (orchestrator, run) = (self.orchestrator, self.run.clone());
+        self.told.push(Box::pin(async move { (Told::Cancel, orchestrator.cancel(&run, BY).await.map(|_snapshot| ())) }));
+    }
+
+    fn send(&mut self, ask: &Ask, answer: Answer) {
+        self.answered.insert(ask.key());
+        let (orchestrator, run, (stage, wait)) = (self.orchestrator, self.run.clone(), ask.key());
+        self.told.push(Box::pin(async move {
+            let outcome = deliver(orchestrator, &run, &stage, wait, answer).await;
+            (Told::Answer(stage, wait), outcome)
+        }));
+    }
+
+    fn was_told(&mut self, what: Told, outcome: Result<(), CommandError>) -> io::Result<()> {
+        match (what, outcome) {
+            (_, Ok(()) | Err(CommandError::Ended(_))) => Ok(()),
+            (Told::Cancel, Err(error)) => self.view.say(&format!("the run is not cancelled: {error}")),
+            (Told::Answer(stage, wait), Err(error)) => {
+                self.answered.remove(&(stage.clone(), wait));
+                self.left_open.insert((stage, wait));
+                self.view.say(&format!("the answer was not taken: {error}"))
+            }
+        }
+    }
+
+    /// Answers what the command line answers.
+    fn answer_given(&mut self) -> anyhow::Result<()> {
+        let open: Vec<Ask> = self
+            .asks
+            .open()
+            .iter()
+            .filter(|ask| !self.answered.contains(&ask.key()) && !self.left_open.contains(&ask.key()))
+            .cloned()
+            .collect();
+        for ask in open {
+            match self.given.to(&ask) {
+                Some(Ok(answer)) => self.send(&ask, answer),
+                Some(Err(why)) => {
+                    self.left_open.insert(ask.key());
+                    self.view.say(&why)?;
+                }
+                None => {
+                    self.left_open.insert(ask.key());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The question that a person here is asked now.
+    fn asked(&self) -> Option<&Ask> {
+        self.keyboard.as_ref()?;
+        self.asks.for_people().find(|ask| self.left_open.contains(&ask.key()) && !self.answered.contains(&ask.key()))
+    }
+
+    fn prompt(&mut self) -> Option<Prompt> {
+        let ask = self.asked().cloned();
+        let keyboard = self.keyboard.as_mut()?;
+        let Some(ask) = ask else {
+            keyboard.rest();
+            return None;
+        };
+        // A terminal that cannot be set still shows the question.
+        let _not_set = keyboard.listen();
+        let now = Timestamp(clock::unix_ms());
+        Some(Prompt { question: ask.words(now), choices: ask.choices(), typed: keyboard.line(), problem: self.problem.clone() })
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        let prompt = self.prompt();
+        self.view.draw(prompt.as_ref())
+    }
+
+    fn take_line(&mut self, line: Option<String>) -> io::Result<()> {
+        if let (Some(line), Some(ask)) = (line, self.asked().cloned()) {
+            self.problem = match ask.read(&line) {
+                Ok(answer) => {
+                    self.send(&ask, answer);
+                    None
+                }
+                Err(problem) => Some(problem),
+            };
+        }
+        self.draw()
+    }
+
+    /// Whether nothing goes on before somebody answers, and nobody is asked here.
+    fn waits_for_nobody_here(&self) -> bool {
+        let open = self.asks.open();
+        let is_stuck = !open.is_empty() && !self.asks.is_busy() && self.told.is_empty();
+        is_stuck && self.asked().is_none() && open.iter().all(|ask| !self.answered.contains(&ask.key()))
+    }
+}
+
+async fn typed(keyboard: &mut Option<Keyboard>) -> Option<String> {
+    match keyboard {
+        Some(keyboard) => keyboard.typed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn deliver(_orchestrator: &Orchestrator, run: &RunId, _stage: &StageId, _wait: WaitKey, _answer: Answer) -> Result<(), CommandError> {
+    Err(CommandError::Late(run.clone()))
+}
