@@ -1,6 +1,6 @@
 //! Choices of a test that are different each time it is told to be, and the same for the same seed.
 
-/// A sequence of numbers from a seed: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+/// A sequence of numbers from a seed: `SplitMix64` (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 

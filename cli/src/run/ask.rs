@@ -103,11 +103,10 @@ impl Ask {
             Question::Poll { .. } | Question::Time | Question::Pause => "the run is paused".to_owned(),
         };
         let by = match &self.question {
-            Question::Confirm { by, .. } | Question::Prompt { by, .. } if !by.is_empty() => {
-                format!(", for {}", printable(&by.join(", "), false))
-            }
-            _ => String::new(),
+            Question::Confirm { by, .. } | Question::Prompt { by, .. } => by.join(", "),
+            Question::Webhook { .. } | Question::Poll { .. } | Question::Time | Question::Pause => String::new(),
         };
+        let by = if by.is_empty() { by } else { format!(", for {}", printable(&by, false)) };
         let until = self.due_at.map(|due| format!(", {} left", duration(left(due, now)))).unwrap_or_default();
         format!("{}: {message}{by}{until}", printable(&self.path, false))
     }
@@ -179,9 +178,9 @@ impl Given {
             return Some(ask.read(text).map_err(|why| format!("`--answer {name}={text}` is no answer: {why} ({})", ask.choices())));
         }
         match &ask.question {
-            Question::Confirm { delivery, .. } if self.yes => Some(Ok(Answer::Approved { delivery: *delivery })),
-            Question::Pause if self.yes => Some(Ok(Answer::Resumed)),
-            _ => None,
+            Question::Confirm { delivery, .. } => self.yes.then_some(Ok(Answer::Approved { delivery: *delivery })),
+            Question::Pause => self.yes.then_some(Ok(Answer::Resumed)),
+            Question::Prompt { .. } | Question::Webhook { .. } | Question::Poll { .. } | Question::Time => None,
         }
     }
 }

@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 /// Keys that wait to be looked at.
 const KEYS_MAX: usize = 1_024;
+/// Bytes that are read at once: what somebody types, or pastes.
+const READ_BYTES: usize = 256;
 /// Bytes of a typed line.
 const LINE_BYTES_MAX: usize = 4_096;
 
@@ -47,8 +49,9 @@ impl Keyboard {
             let (sender, typed) = mpsc::channel(KEYS_MAX);
             // It reads until the process ends: nothing can wake it.
             thread::Builder::new().name("keys".to_owned()).spawn(move || {
-                for byte in io::stdin().bytes().map_while(Result::ok) {
-                    if sender.blocking_send(byte).is_err() {
+                let mut bytes = [0; READ_BYTES];
+                while let Ok(count @ 1..) = io::stdin().read(&mut bytes) {
+                    if !bytes.iter().take(count).all(|byte| sender.blocking_send(*byte).is_ok()) {
                         return;
                     }
                 }

@@ -46,6 +46,7 @@ use self::{
     view::{Form, View},
 };
 use crate::{
+    client::LATEST,
     command::{Terminal, complain},
     exit,
     pipeline::{ContextArgs, Pipeline, Planned},
@@ -79,14 +80,8 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "stage")]
     from_failed: bool,
     /// Go on with a run that was interrupted: the last one, or the one of this id
-    #[arg(long, value_name = "RUN", num_args = 0..=1, conflicts_with_all = ["stage", "from_failed", "keep_going", "timeout"])]
-    resume: Option<Option<String>>,
-    /// Approve what asks for a confirmation, and resume what is paused
-    #[arg(long, short)]
-    yes: bool,
-    /// Answer a prompt, named by its variable or its stage; can be given several times
-    #[arg(long = "answer", value_name = "NAME=TEXT", value_parser = answer)]
-    answers: Vec<(String, String)>,
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = LATEST, conflicts_with_all = ["stage", "from_failed", "keep_going", "timeout"])]
+    resume: Option<String>,
     /// How long the whole run may take, such as `90s`, `30m` or `2h`
     #[arg(long, value_parser = time)]
     timeout: Option<Duration>,
@@ -94,7 +89,20 @@ pub struct RunArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
     context: ContextArgs,
+}
+
+/// What is answered without being asked on the terminal.
+#[derive(Debug, Args)]
+struct AnswerArgs {
+    /// Approve what asks for a confirmation, and resume what is paused
+    #[arg(long, short)]
+    yes: bool,
+    /// Answer a prompt, named by its variable or its stage; can be given several times
+    #[arg(long = "answer", value_name = "NAME=TEXT", value_parser = answer)]
+    answers: Vec<(String, String)>,
 }
 
 impl RunArgs {
@@ -117,7 +125,7 @@ impl RunArgs {
 /// Runs the pipeline, and says with the exit code how it ended.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     match &args.resume {
-        Some(run) => resume(&args, run.as_deref()).await,
+        Some(run) => resume(&args, Some(run.as_str()).filter(|run| *run != LATEST)).await,
         None => begin(&args).await,
     }
 }
@@ -195,7 +203,7 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
 /// Goes along with the run until it ends, or until this process does.
 async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &mut Signals, goes_on: bool) -> anyhow::Result<ExitCode> {
     let run = held.kept.run.clone();
-    let given = Given { yes: args.yes, answers: args.answers.clone() };
+    let given = Given { yes: args.answers.yes, answers: args.answers.answers.clone() };
     let followed = async {
         let snapshot =
             house.orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;

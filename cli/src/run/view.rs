@@ -37,7 +37,6 @@ enum Message<'a> {
 }
 
 /// Shows a run.
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum View {
     Tree(TreeView<io::BufWriter<io::StdoutLock<'static>>>),
     Plain(Follow<io::BufWriter<io::StdoutLock<'static>>>),

@@ -106,7 +106,7 @@ mod tests {
         for bytes in named {
             let digest = blobs.put((*bytes).to_owned().into()).await.unwrap();
             let document = blobs.put(format!("{{\"a\":\"{digest}\"}}").into()).await.unwrap();
-            journal.push_str(&format!("runs.x {{\"plan\":\"{document}\"}}\n"));
+            journal += &format!("runs.x {{\"plan\":\"{document}\"}}\n");
         }
         fs::write(held.kept.journal(), journal).unwrap();
         // Names sort by milliseconds.

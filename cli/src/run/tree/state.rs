@@ -90,11 +90,15 @@ impl State {
 impl Leaf {
     fn new(stage: &Stage) -> Self {
         let title = |step: &model::plan::Step| {
-            let argument = step.parameters.values().find_map(|value| match value {
-                Value::Text(text) => text.lines().map(str::trim).find(|line| !line.is_empty()).map(ToOwned::to_owned),
-                _ => None,
-            });
-            let text: String = argument.unwrap_or_default().chars().take(TITLE_CHARACTERS_MAX).collect();
+            let texts = step.parameters.values().filter_map(|value| if let Value::Text(text) = value { Some(text) } else { None });
+            let text: String = texts
+                .flat_map(|text| text.lines())
+                .map(str::trim)
+                .find(|line| !line.is_empty())
+                .unwrap_or_default()
+                .chars()
+                .take(TITLE_CHARACTERS_MAX)
+                .collect();
             printable(format!("{} {text}", step.symbol).trim_end(), false)
         };
         Self {
@@ -163,7 +167,7 @@ impl Tree {
             let name = stage.as_str().to_owned();
             self.places.insert(stage.clone(), self.nodes.len());
             let mut leaf = Leaf::new(&Stage::new(&name));
-            leaf.path = name.clone();
+            leaf.path.clone_from(&name);
             self.nodes.push(Node { name, depth: 0, stage: Some(Box::new(leaf)) });
         }
         let place = *self.places.get(stage)?;
@@ -205,10 +209,23 @@ impl Tree {
                 let why = self.why_skipped(reason);
                 self.set(stage, State::Skipped { why });
             }
-            event => {
-                let Some(stage) = event.stage().cloned() else { return };
-                if let Some(leaf) = self.leaf(&stage) {
-                    leaf.event(event, at);
+            RunEvent::StageReady { stage, .. }
+            | RunEvent::StageAwarded { stage, .. }
+            | RunEvent::StageDeclined { stage, .. }
+            | RunEvent::StageStarted { stage, .. }
+            | RunEvent::StageFinished { stage, .. }
+            | RunEvent::StageRetried { stage, .. }
+            | RunEvent::StageEnded { stage, .. }
+            | RunEvent::StageReused { stage, .. }
+            | RunEvent::WaitOpened { stage, .. }
+            | RunEvent::WaitAnswered { stage, .. }
+            | RunEvent::LockQueued { stage, .. }
+            | RunEvent::LockAcquired { stage, .. }
+            | RunEvent::StageLost { stage, .. }
+            | RunEvent::StageLogStored { stage, .. }
+            | RunEvent::StageCancelRequested { stage, .. } => {
+                if let Some(leaf) = self.leaf(stage) {
+                    leaf.event(&view.event, at);
                 }
             }
         }
@@ -240,8 +257,7 @@ impl Leaf {
                 self.state = State::Ready;
             }
             RunEvent::StageStarted { at: started, .. } => self.state = State::Running { since: *started },
-            RunEvent::StageAwarded { .. } | RunEvent::StageLogStored { .. } | RunEvent::StageCancelRequested { .. } => {}
-            RunEvent::StageDeclined { .. } => self.state = State::Ready,
+            RunEvent::StageDeclined { .. } | RunEvent::LockAcquired { .. } => self.state = State::Ready,
             RunEvent::StageFinished { outcome, reason, started_at, finished_at, .. } => {
                 let took_ms = started_at.map(|started| milliseconds(finished_at.since(started)));
                 self.state = State::Ended { outcome: *outcome, took_ms, why: reason.as_deref().map(|why| printable(why, false)) };
@@ -254,7 +270,12 @@ impl Leaf {
                 let took_ms = match &self.state {
                     State::Ended { took_ms, .. } => *took_ms,
                     State::Held { since, .. } => Some(milliseconds(at.since(*since))),
-                    _ => None,
+                    State::Waiting
+                    | State::Ready
+                    | State::Running { .. }
+                    | State::Reused { .. }
+                    | State::Lost { .. }
+                    | State::Skipped { .. } => None,
                 };
                 self.state = State::Ended { outcome: *outcome, took_ms, why: reason.as_deref().map(|why| printable(why, false)) };
             }
@@ -263,7 +284,6 @@ impl Leaf {
             RunEvent::LockQueued { lock, .. } => {
                 self.state = State::Held { what: format!("waits for the lock {}", printable(lock, false)), since: at };
             }
-            RunEvent::LockAcquired { .. } => self.state = State::Ready,
             RunEvent::WaitOpened { wait, question, due_at, .. } => {
                 self.waits.insert(*wait, waits_for(question, *due_at, at));
                 self.held(at);
@@ -275,6 +295,9 @@ impl Leaf {
                 }
             }
             RunEvent::RunAccepted { .. }
+            | RunEvent::StageAwarded { .. }
+            | RunEvent::StageLogStored { .. }
+            | RunEvent::StageCancelRequested { .. }
             | RunEvent::StageSkipped { .. }
             | RunEvent::RunHeld { .. }
             | RunEvent::RunReleased
