@@ -306,7 +306,7 @@ async fn typed(keyboard: &mut Option<Keyboard>) -> Option<String> {
     }
 }
 
-#[expect(clippy::unused_async, reason = "x")]
+#[expect(clippy::unused_async, reason = "answers come from the orchestrator, which waits for its log")]
 async fn deliver(_orchestrator: &Orchestrator, run: &RunId, _stage: &StageId, _wait: WaitKey, _answer: Answer) -> Result<(), CommandError> {
     Err(CommandError::Late(run.clone()))
 }
