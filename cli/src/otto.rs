@@ -1,6 +1,6 @@
 //! The root of the command line.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use parser_service::worker::{self, Misbehaviour};
@@ -68,21 +68,33 @@ enum Command {
         #[arg(long, hide = true, value_enum)]
         misbehave: Option<Misbehave>,
     },
+    /// Run the program of a standard step, for the agent that started this process
+    #[command(hide = true)]
+    StepExec {
+        /// The step
+        symbol: String,
+        /// The file that says what it is to do
+        invocation: PathBuf,
+    },
 }
 
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
     let otto = Otto::parse();
-    // Before there is any other thread: its limits allow none.
-    if let Command::PlanWorker { misbehave } = otto.command {
-        let worked = worker::work(&[stdlib::library()], misbehave.map(Into::into));
-        return worked.map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS);
-    }
+    // Before there is any other thread: its limits allow none, and a step needs none.
+    let command = match otto.command {
+        Command::PlanWorker { misbehave } => {
+            let worked = worker::work(&[stdlib::library()], misbehave.map(Into::into));
+            return worked.map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS);
+        }
+        Command::StepExec { symbol, invocation } => return ExitCode::from(stdlib::program::run(&symbol, &invocation)),
+        command => command,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    runtime.block_on(otto.command.run()).unwrap_or_else(|error| fail(&error))
+    runtime.block_on(command.run()).unwrap_or_else(|error| fail(&error))
 }
 
 impl Command {
@@ -104,7 +116,7 @@ impl Command {
             Self::Serve(args) => Ok(serve::run(args).await),
             Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
-            Self::PlanWorker { .. } => unreachable!("it is done before the runtime starts"),
+            Self::PlanWorker { .. } | Self::StepExec { .. } => unreachable!("it is done before the runtime starts"),
         }
     }
 }

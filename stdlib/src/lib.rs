@@ -1,7 +1,8 @@
-//! The standard step library: the manifests under `steps/`, built into the program.
+//! The standard step library: the manifests under `steps/`, built into the program, and the programs of those steps that need one.
 //!
-//! **Invariant:** what a manifest declares is what the step does, and it is planned and explained as such. An agent that does not run a step
-//! yet, or not with this parameter, is never asked to: the orchestrator refuses to run such a plan. Nothing is silently ignored.
+//! **Invariant:** what a manifest declares is what the step does, and it is planned and explained as such.
+
+pub mod program;
 
 use std::sync::LazyLock;
 

@@ -25,7 +25,7 @@ const TABLE: [(&str, May); 21] = [
     ("blob", Only(&["model"])),
     ("tree", Only(&["model"])),
     ("apispec", Only(&["model"])),
-    ("stdlib", Only(&["model"])),
+    ("stdlib", Only(&["model", "tree"])),
     ("eventbus", Only(&["model", "service"])),
     ("parser", Only(&["model", "graph"])),
     ("lsp", Only(&["model", "parser", "stdlib"])),
