@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{
     RunId, StageOutcome,
     event::run::{Outputs, SkipReason, TestReport},
-    plan::{Effect, NeedReason},
+    plan::NeedReason,
     trigger::RerunStages,
 };
 
@@ -94,10 +94,4 @@ fn as_it_was(old: &Run, at: Index) -> Option<Reused> {
     // What failed stands in the run where it did: the counts are enough here, and a record has a limit.
     outputs.tests = outputs.tests.map(|tests| TestReport { failures: Vec::new(), ..tests });
     Some(Reused { of: stage.reused_from.clone().unwrap_or_else(|| old.id.clone()), outcome, outputs })
-}
-
-/// Whether starting these stages again starts one a second time that must not without a person's word.
-pub fn starts_again(old: &Run, reused: &BTreeMap<Index, Reused>) -> Vec<Index> {
-    let once = (0..old.shape.len()).filter(|at| old.shape.stage(*at).effect == Effect::Once && !old.stages[*at].attempts.is_empty());
-    once.filter(|at| !reused.contains_key(at)).collect()
 }

@@ -391,10 +391,10 @@ impl Run {
         set(&mut self.active, at, matches!(stage.status, Status::Ready { .. } | Status::Awarded | Status::Running));
         set(&mut self.held_up, at, stage.is_held_up());
         if let Some(lock) = &stage.lock {
-            if stage.is_over() {
-                self.locks.remove(lock);
-            } else {
+            if !is.over {
                 self.locks.insert(lock.clone(), at);
+            } else if self.locks.get(lock) == Some(&at) {
+                self.locks.remove(lock);
             }
         }
         if stage.status != Status::Waiting {

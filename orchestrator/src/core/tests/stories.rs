@@ -7,12 +7,8 @@ use model::{
     protocol::{agent::Report, auction::Reservation},
 };
 
-use super::{Driven, Input, cancel, finished, stage};
-use crate::core::{Answer, Effect, Status, effects};
-
-fn kinds(events: &[RunEvent]) -> Vec<&'static str> {
-    events.iter().map(RunEvent::kind).collect()
-}
+use super::driven::{Driven, cancel, finished, kinds, stage};
+use crate::core::{Answer, Effect, Input, Status, effects};
 
 #[test]
 fn the_end_of_a_stage_and_the_award_of_the_next_are_one_record() {
