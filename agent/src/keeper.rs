@@ -101,7 +101,11 @@ impl Keeper {
             spawn_blocking(move || shared.spool.begin(&lease, &token)).await?
         };
         let (entry, files) = match begun {
-            Ok(begun) => begun,
+            // What begins empty does not begin with a person's files.
+            Ok((entry, files)) => match self.shared.tools.in_place.clone().filter(|_| !assignment.stage.bare) {
+                Some(directory) => (entry.in_place(directory), files),
+                None => (entry, files),
+            },
             Err(error) => {
                 let reason = format!("the agent cannot write it down: {error}");
                 self.tell(Happened::Refused { lease, reason }).await;
@@ -133,11 +137,12 @@ impl Keeper {
         // Neither the note nor the removal of a large tree delays the report.
         let noted = spawn_blocking(move || (noting.write(&note), noting.workspace().remove()));
         let reported = self.reporter.report(report).await;
+        self.close(entry.clone(), &assignment.depot_token, reported).await?;
         let (written, removed) = noted.await?;
         for problem in [written.err(), removed.err()].into_iter().flatten() {
             warn!(?lease, error = %problem, "an attempt's end was not cleared up");
         }
-        self.close(entry, &assignment.depot_token, reported).await
+        Ok(())
     }
 
     /// Goes on with what an earlier life of the agent has left.

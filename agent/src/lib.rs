@@ -34,7 +34,7 @@ pub use spool::SpoolError;
 use self::{
     core::slots::{Slots, Terms},
     desk::Desk,
-    executor::{Tools, library::Libraries, sources::Sources},
+    executor::{Tools, archives::Archives, library::Libraries},
     keeper::Shared,
     sandbox::Sandbox,
     spool::Spool,
@@ -65,6 +65,9 @@ pub struct AgentOptions {
     pub passthrough: Variables,
     /// The program that runs standard steps: `PROGRAM step-exec SYMBOL INVOCATION`; see [`THIS_PROGRAM`].
     pub program: PathBuf,
+    /// A person's own directory: stages run in it as it is, one at a time, and nothing in it is put there or removed by the agent. Without
+    /// one, each stage has a directory of its own.
+    pub in_place: Option<PathBuf>,
 }
 
 /// Why an agent does not start.
@@ -122,25 +125,28 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         let recovered = spool.recover().map_err(stock)?;
         // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
         let data = data.canonicalize().map_err(stock)?;
-        let sources = Sources::create(data.join("sources")).map_err(stock)?;
+        let archives = Archives::create(data.join("archives")).map_err(stock)?;
         let libraries = Libraries::create(data.join("libraries")).map_err(stock)?;
-        Ok((spool, recovered, sources, libraries, data.join("steps")))
+        Ok((spool, recovered, archives, libraries, data.join("steps")))
     });
-    let (spool, recovered, sources, libraries, step_caches) =
+    let (spool, recovered, archives, libraries, step_caches) =
         opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
     let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
     let tools = Tools {
-        sources,
+        archives,
         libraries,
         step_caches,
         program: options.program,
         blobs,
         passthrough: options.passthrough,
+        in_place: options.in_place.clone(),
         sandbox: Sandbox::default(),
     };
     let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
     let now = clock::now_ms();
-    let terms = Terms { agent: options.name, slots: options.slots, price_micros_per_s: options.price_micros_per_s, facts: options.facts };
+    // Two stages in one directory would not know whose files they find.
+    let slots = if options.in_place.is_some() { 1 } else { options.slots };
+    let terms = Terms { agent: options.name, slots, price_micros_per_s: options.price_micros_per_s, facts: options.facts };
     let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);
     for recovered in recovered {
         desk.go_on(recovered, now);

@@ -4,7 +4,6 @@
 //! success is unstable if it could not be said.
 
 use std::{
-    io::BufReader,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -12,21 +11,21 @@ use std::{
 };
 
 use model::{
-    Digest, StageOutcome, Timestamp,
+    StageOutcome, Timestamp,
     event::run::Outputs,
     plan::{Notify, Step},
     protocol::{agent::Assignment, log::Stream, step::StepEnd},
 };
 use service::{clock, supervisor::chain};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 use tracing::{trace, warn};
 
 use super::{
-    End, Means, archive, environment,
+    End, Means, environment,
     environment::Variables,
     folder,
     gathered::Gathered,
+    ground::{Ground, Trouble},
     halt::{Halt, Stop},
     output::OutputError,
     process::{Process, ProcessEnd},
@@ -56,6 +55,15 @@ enum Break {
     Aborted(String),
     /// A step wanted the stage to end.
     Terminated(StageOutcome, String),
+}
+
+impl From<Trouble> for Break {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Stopped(stop) => Self::Stopped(stop),
+            Trouble::Failed(reason) => Self::Failed(reason),
+        }
+    }
 }
 
 /// Where a step stands.
@@ -130,11 +138,21 @@ impl<'a> Attempt<'a> {
     }
 
     async fn work(&mut self, halt: &mut Halt) -> Result<(), Break> {
-        if let Some(digest) = self.assignment.source.filter(|_| !self.assignment.stage.bare) {
-            self.unpack(&digest, halt).await?;
-        }
+        self.ground().lay(halt).await?;
         let folder = self.means.entry.workspace().source();
-        self.steps(&self.assignment.stage.steps, Place { number: 0, folder: &folder }, halt).await
+        let end = self.steps(&self.assignment.stage.steps, Place { number: 0, folder: &folder }, halt).await;
+        if matches!(end, Ok(()) | Err(Break::Terminated(StageOutcome::Success | StageOutcome::Unstable, _))) {
+            let kept = self.ground().keep(halt).await?;
+            let mut gathered = lock(&self.gathered);
+            for (name, tree) in kept {
+                gathered.add_cache(name, tree).map_err(|error| Break::Failed(error.to_string()))?;
+            }
+        }
+        end
+    }
+
+    fn ground(&mut self) -> Ground<'_> {
+        Ground { assignment: self.assignment, tools: self.means.tools, entry: self.means.entry, output: self.means.output }
     }
 
     /// Runs the steps on the outcome, and then those that always run.
@@ -174,32 +192,6 @@ impl<'a> Attempt<'a> {
             warn!(lease = ?self.assignment.lease, error = chain(&error), "a failed notification is not in the output");
         }
         End::Result(outcome, reason)
-    }
-
-    async fn unpack(&mut self, digest: &Digest, halt: &mut Halt) -> Result<(), Break> {
-        let tools = self.means.tools;
-        let blobs = tools.blobs.with_token(&self.assignment.depot_token);
-        let archive = tokio::select! {
-            archive = tools.sources.open(digest, &blobs) => archive.map_err(|error| Break::Failed(chain(&error)))?,
-            stop = halt.stopped() => return Err(Break::Stopped(stop)),
-        };
-        let (root, enough) = (self.means.entry.workspace().source(), CancellationToken::new());
-        let stopped = enough.clone();
-        let mut unpacking = tokio::task::spawn_blocking(move || archive::unpack(BufReader::new(archive), &root, &stopped));
-        let (unpacked, stop) = tokio::select! {
-            unpacked = &mut unpacking => (unpacked, None),
-            stop = halt.stopped() => {
-                // Not left alone: the folder is removed when this returns.
-                enough.cancel();
-                (unpacking.await, Some(stop))
-            }
-        };
-        match (stop, unpacked) {
-            (Some(stop), _) => Err(Break::Stopped(stop)),
-            (None, Ok(Ok(()))) => Ok(()),
-            (None, Ok(Err(error))) => Err(Break::Failed(chain(&error))),
-            (None, Err(error)) => Err(Break::Failed(chain(&error))),
-        }
     }
 
     /// Runs steps one after the other until one fails. Boxed, because steps stand in steps.

@@ -115,6 +115,11 @@ impl Gathered {
         self.leave(|outputs| outputs.artifacts.insert(name.to_owned(), tree))
     }
 
+    /// Keeps a cache, which has its name from the plan.
+    pub(crate) fn add_cache(&mut self, name: String, tree: StoredTree) -> Result<(), GatherError> {
+        self.leave(|outputs| outputs.caches.insert(name, tree))
+    }
+
     /// Adds to the test report.
     pub(crate) fn add_tests(&mut self, report: TestReport) -> Result<(), GatherError> {
         self.leave(|outputs| {

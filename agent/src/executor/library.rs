@@ -6,28 +6,22 @@ use std::{
     collections::VecDeque,
     env::consts::{ARCH, OS},
     fs::{self, DirBuilder, File, Permissions},
-    io::{self, BufReader, Read, Seek as _},
+    io::{self, Read as _, Seek as _},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use blob::{BlobError, Blobs};
-use flate2::read::MultiGzDecoder;
 use model::{Digest, manifest::StepManifest};
 use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use tree::{Archive, Rules, UnpackError};
 
-use super::{
-    archive::{self, ArchiveError},
-    workspace::remove_tree,
-};
+use super::workspace::remove_tree;
 
 /// Libraries that are kept unpacked. Those in use are never removed.
 const LIBRARIES_MAX: usize = 64;
-/// The most bytes of a library, unpacked: programs for several systems.
-const LIBRARY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// The longest manifest.
 const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
 /// How an archive begins that is compressed (RFC 1952, section 2.3.1).
@@ -42,7 +36,7 @@ pub(crate) enum LibraryError {
     Fetch(#[source] BlobError),
     /// It is no archive of one.
     #[error("cannot unpack the step library")]
-    Unpack(#[source] ArchiveError),
+    Unpack(#[source] UnpackError),
     /// The agent's disk does not take it.
     #[error("cannot keep the step library on the agent's disk")]
     Disk(#[source] io::Error),
@@ -148,13 +142,11 @@ fn clear(path: &Path) {
 
 fn unpack(archive: &Path, folder: PathBuf) -> Result<Library, LibraryError> {
     let mut file = File::open(archive).map_err(LibraryError::Disk)?;
-    DirBuilder::new().mode(0o700).create(&folder).map_err(LibraryError::Disk)?;
     let mut magic = Vec::new();
     (&mut file).take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic).map_err(LibraryError::Disk)?;
     file.rewind().map_err(LibraryError::Disk)?;
-    let bytes: Box<dyn Read> =
-        if magic == GZIP_MAGIC { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(BufReader::new(file)) };
-    archive::unpack(bytes.take(LIBRARY_BYTES_MAX), &folder, &CancellationToken::new()).map_err(LibraryError::Unpack)?;
+    let archive = if magic == GZIP_MAGIC { Archive::tar_gz(file) } else { Archive::tar(file) };
+    tree::unpack_new(archive, &folder, &Rules::LIBRARY, &|| false).map_err(LibraryError::Unpack)?;
     let manifest = read_manifest(&folder.join(MANIFEST))?;
     let entrypoint = manifest.entrypoint.as_ref().ok_or(LibraryError::NoEntrypoint)?;
     let path = if entrypoint.multiarch { format!("{}-{ARCH}-{OS}", entrypoint.path) } else { entrypoint.path.clone() };

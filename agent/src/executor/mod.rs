@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! execute ─▶ attempt (steps, one after the other; then those of `notify`)
+//!              ├─ ground: the work directory before the first step, and what is kept of it after the last
 //!              ├─ steps: the table of what each step is
 //!              ├─ process ── sink (output, captured variables)
 //!              └─ protocol: what a step's program asks for while it runs ── gathered (what is left to others)
@@ -9,18 +10,18 @@
 //!
 //! **Invariant:** when [`execute`] returns, every process of the attempt has ended.
 
-pub(crate) mod archive;
+pub(crate) mod archives;
 mod attempt;
 pub(crate) mod environment;
 mod folder;
 mod gathered;
+mod ground;
 pub(crate) mod halt;
 pub(crate) mod library;
 pub(crate) mod output;
 pub(crate) mod process;
 mod protocol;
 mod sink;
-pub(crate) mod sources;
 pub(crate) mod steps;
 pub(crate) mod workspace;
 
@@ -39,7 +40,7 @@ use service::supervisor::chain;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use self::{attempt::Attempt, environment::Variables, halt::Halt, library::Libraries, output::Output, sources::Sources};
+use self::{archives::Archives, attempt::Attempt, environment::Variables, halt::Halt, library::Libraries, output::Output};
 use crate::{
     sandbox::{Confined, Sandbox},
     spool::Entry,
@@ -49,7 +50,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Tools {
     /// Archives that were fetched lately.
-    pub(crate) sources: Sources,
+    pub(crate) archives: Archives,
     /// Step libraries that are unpacked.
     pub(crate) libraries: Libraries,
     /// Where steps have folders that are kept between their calls.
@@ -60,6 +61,8 @@ pub(crate) struct Tools {
     pub(crate) blobs: Blobs,
     /// What stages see of the agent's own environment.
     pub(crate) passthrough: Variables,
+    /// A person's own directory, in which stages run instead of one of their own.
+    pub(crate) in_place: Option<PathBuf>,
     /// Where stages' processes run.
     pub(crate) sandbox: Sandbox,
 }

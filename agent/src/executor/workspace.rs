@@ -11,12 +11,24 @@ use std::{
 #[derive(Debug, Clone)]
 pub(crate) struct Workspace {
     root: PathBuf,
+    /// Where steps run instead: a person's own directory, which is neither filled nor removed.
+    foreign: Option<PathBuf>,
 }
 
 impl Workspace {
     /// The one at `root`, which need not exist.
     pub(crate) fn at(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, foreign: None }
+    }
+
+    /// The same, whose steps run in a person's own directory.
+    pub(crate) fn in_place(self, directory: PathBuf) -> Self {
+        Self { foreign: Some(directory), ..self }
+    }
+
+    /// Whether steps run in a person's own directory.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
     }
 
     /// Makes the directories. Only the agent's user can enter them.
@@ -34,7 +46,7 @@ impl Workspace {
 
     /// Where steps run: the source tree.
     pub(crate) fn source(&self) -> PathBuf {
-        self.root.join("source")
+        self.foreign.clone().unwrap_or_else(|| self.root.join("source"))
     }
 
     /// The steps' `HOME`.
@@ -105,5 +117,18 @@ mod tests {
         workspace.remove().unwrap();
         assert!(!folder.path().join("w").exists());
         workspace.remove().unwrap();
+    }
+
+    #[test]
+    fn a_persons_own_directory_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        fs::create_dir(&own).unwrap();
+        let workspace = Workspace::at(folder.path().join("w"));
+        workspace.create().unwrap();
+        let workspace = workspace.in_place(own.clone());
+        assert_eq!(workspace.source(), own);
+        workspace.remove().unwrap();
+        assert!(own.is_dir() && !folder.path().join("w").exists());
     }
 }

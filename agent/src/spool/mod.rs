@@ -251,6 +251,11 @@ impl Entry {
         (&*self.journal).write_all(&bytes)
     }
 
+    /// The same attempt, whose steps run in a person's own directory.
+    pub(crate) fn in_place(self, directory: PathBuf) -> Self {
+        Self { workspace: self.workspace.in_place(directory), ..self }
+    }
+
     /// The attempt's directories.
     pub(crate) fn workspace(&self) -> &Workspace {
         &self.workspace

@@ -4,6 +4,7 @@
 
 mod office;
 
+mod ground;
 mod life;
 mod output;
 mod promises;

@@ -136,11 +136,18 @@ impl Office {
             facts: agent::machine_facts(),
             passthrough: tool_homes(&BTreeMap::new()),
             program: agent::THIS_PROGRAM.into(),
+            in_place: None,
         }
     }
 
     pub(crate) async fn start_agent(&self) {
         agent::run(self.options(), self.agent.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
+    }
+
+    /// Its stages run in this directory.
+    pub(crate) async fn start_agent_in_place(&self, directory: &Path) {
+        let options = AgentOptions { in_place: Some(directory.to_owned()), ..self.options() };
+        agent::run(options, self.agent.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
     }
 
     pub(crate) async fn stop_agent(&mut self) {
@@ -271,6 +278,19 @@ impl Office {
             }
         })
         .await
+    }
+
+    /// Waits until the agent says this itself.
+    pub(crate) async fn chunk_of_otto(&mut self, text: &str) {
+        soon(text, async {
+            loop {
+                let chunk = LogChunk::decode(&self.logs.next().await.unwrap().payload).unwrap();
+                if chunk.header.mark.stream == Stream::Otto && String::from_utf8_lossy(&chunk.bytes).contains(text) {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 
     /// The agent's folders of attempts, without those that are made ahead: their journal is empty.

@@ -58,6 +58,7 @@ impl House {
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
             program: agent::THIS_PROGRAM.into(),
+            in_place: None,
         };
         agent::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
     }

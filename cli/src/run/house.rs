@@ -107,5 +107,6 @@ fn agent_options(slots: NonZeroU32, data: PathBuf) -> anyhow::Result<AgentOption
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
         program: agent::THIS_PROGRAM.into(),
+        in_place: None,
     })
 }

@@ -212,6 +212,7 @@ impl Serve for Agent {
             facts: machine_facts(),
             passthrough: tool_homes(&environment),
             program: agent::THIS_PROGRAM.into(),
+            in_place: None,
         };
         Some(Self { bus: bus?, blobs: blobs?, options })
     }

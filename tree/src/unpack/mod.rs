@@ -81,15 +81,17 @@ pub struct Rules {
     pub limits: Limits,
     /// The latest modification time that a file gets, in seconds since 1970; `None` for any.
     pub latest: Option<u64>,
+    /// That of files of which the archive says none; `None` for the time at which they are written.
+    pub undated: Option<u64>,
 }
 
 impl Rules {
     /// Those of caches and artifacts.
-    pub const TREE: Self = Self { links: Links::Inside, limits: Limits::TREE, latest: None };
+    pub const TREE: Self = Self { links: Links::Inside, limits: Limits::TREE, latest: None, undated: None };
     /// Those of sources.
-    pub const SOURCE: Self = Self { links: Links::AsTheyAre, limits: Limits::SOURCE, latest: None };
+    pub const SOURCE: Self = Self { links: Links::AsTheyAre, limits: Limits::SOURCE, latest: None, undated: None };
     /// Those of step libraries.
-    pub const LIBRARY: Self = Self { links: Links::Inside, limits: Limits::LIBRARY, latest: None };
+    pub const LIBRARY: Self = Self { links: Links::Inside, limits: Limits::LIBRARY, latest: None, undated: None };
 }
 
 /// What was unpacked.
@@ -221,8 +223,9 @@ impl<R: Read> Filling<'_, '_, '_, R> {
         if self.bytes > self.rules.limits.bytes {
             return Err(UnpackError::TooLarge { entry: EntryName::new(&path), limit: self.rules.limits.bytes });
         }
-        let latest = self.rules.latest.unwrap_or(u64::MAX);
-        let small = Small { parent: parent.len(), path, mode: head.mode, mtime: head.mtime.min(latest), length: 0 };
+        let said = if head.mtime == 0 { self.rules.undated.unwrap_or(0) } else { head.mtime };
+        let mtime = said.min(self.rules.latest.unwrap_or(u64::MAX));
+        let small = Small { parent: parent.len(), path, mode: head.mode, mtime, length: 0 };
         self.file(folder, small, head.size)
     }
 

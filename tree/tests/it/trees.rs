@@ -218,9 +218,13 @@ fn without_times_only_content_counts() {
     // No time in the archive is no time of the file; a time that is too late is the latest.
     let (left, _) = packed(other.path(), &["."], Times::Left);
     let (kept, _) = packed(one.path(), &["."], Times::Kept);
-    for (bytes, latest, expected) in [(&left, None, None), (&kept, Some(900_000_000), Some(900_000_000))] {
+    for (bytes, latest, undated, expected) in [
+        (&left, None, None, None),
+        (&left, None, Some(800_000_000), Some(800_000_000)),
+        (&kept, Some(900_000_000), Some(800_000_000), Some(900_000_000)),
+    ] {
         let root = one.path().join("new");
-        unpack_new(Archive::tar(bytes.as_slice()), &root, &Rules { latest, ..Rules::TREE }, &|| false).unwrap();
+        unpack_new(Archive::tar(bytes.as_slice()), &root, &Rules { latest, undated, ..Rules::TREE }, &|| false).unwrap();
         let mtime = fs::metadata(root.join("a")).unwrap().mtime();
         assert!(expected.map_or(mtime > 1_700_000_000, |expected: i64| mtime == expected), "{mtime}");
         fs::remove_dir_all(root).unwrap();

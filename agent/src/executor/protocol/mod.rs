@@ -141,16 +141,7 @@ impl<'a> Call<'a> {
             None => (means.tools.program.clone(), vec![SUBCOMMAND.to_owned(), step.symbol.clone(), file]),
         };
         let (notes, hears) = mpsc::channel(NOTES_MAX);
-        let desk = Desk {
-            secret,
-            assignment,
-            tools: means.tools,
-            entry: means.entry,
-            blobs,
-            gathered: gathered.clone(),
-            notes,
-            asks: means.asks.clone(),
-        };
+        let desk = Desk { secret, assignment, entry: means.entry, blobs, gathered: gathered.clone(), notes, asks: means.asks.clone() };
         Ok((Self { folder, program, arguments, listener, desk, _library: library }, hears))
     }
 

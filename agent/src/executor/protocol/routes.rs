@@ -174,8 +174,7 @@ async fn get_artifact(name: &str, desk: &Desk<'_>) -> Result<Response<Body>, Pro
 
 async fn get_source(desk: &Desk<'_>) -> Result<Response<Body>, Problem> {
     let digest = desk.assignment.source.as_ref().ok_or_else(|| Problem::Missing("the run has no source".to_owned()))?;
-    let file = desk.tools.sources.open(digest, &desk.blobs).await.map_err(|error| Problem::Upstream(chain(&error)))?;
-    Ok(archive(Body::file(file).await?))
+    stored(digest, desk).await
 }
 
 /// Bytes of the depot, through a file that is gone as soon as it is open.

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    super::{Ask, Tools, gathered::Gathered},
+    super::{Ask, gathered::Gathered},
     invocation::Secret,
     routes,
 };
@@ -37,7 +37,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Desk<'a> {
     pub(super) secret: Secret,
     pub(super) assignment: &'a Assignment,
-    pub(super) tools: &'a Tools,
     pub(super) entry: &'a Entry,
     /// With the attempt's rights.
     pub(super) blobs: Blobs,

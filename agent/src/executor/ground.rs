@@ -1,0 +1,246 @@
+//! What a stage stands on: its source and its caches, put into its work directory before the first step; and the caches that it leaves.
+//!
+//! Times matter to build tools. The files of a source have the time at which this agent first had it: what an earlier stage of the run
+//! made of it is newer, so it is not made again. What an earlier run has left may belong to another source: it is never newer than the
+//! source, so that whatever depends on the source is made again.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use blob::{BlobError, Blobs};
+use model::{
+    Digest,
+    digest::DigestBuilder,
+    event::run::StoredTree,
+    plan::CacheDefinition,
+    protocol::agent::{Assignment, CacheRestore},
+};
+use service::supervisor::chain;
+use tokio::{task::spawn_blocking, time::sleep};
+use tree::{Archive, Limits, Packed, Rules, Selection, Times, UnpackError};
+
+use super::{
+    Tools,
+    archives::{ArchiveError, Need, Opened},
+    halt::{Halt, Stop},
+    output::{Output, OutputError},
+};
+use crate::spool::Entry;
+
+/// The pause after the first try to store a cache; it doubles each time. There is no last try but the end of the stage's time: its work is
+/// done, and would be lost.
+const STORE_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause.
+const STORE_PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// Why there is no ground, or nothing left of it.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Stopped(Stop),
+    Failed(String),
+}
+
+impl From<OutputError> for Trouble {
+    fn from(error: OutputError) -> Self {
+        Self::Failed(chain(&error))
+    }
+}
+
+/// The ground of one attempt.
+#[derive(Debug)]
+pub(super) struct Ground<'a> {
+    pub(super) assignment: &'a Assignment,
+    pub(super) tools: &'a Tools,
+    pub(super) entry: &'a Entry,
+    pub(super) output: &'a mut Output,
+}
+
+impl Ground<'_> {
+    /// Puts source and caches into the work directory. Where that is the user's own, everything is there already.
+    pub(super) async fn lay(&mut self, halt: &mut Halt) -> Result<(), Trouble> {
+        if self.entry.workspace().is_foreign() {
+            return Ok(());
+        }
+        let mut since = None;
+        if let Some(digest) = self.assignment.source.filter(|_| !self.assignment.stage.bare) {
+            let opened = self.open(&digest, Need::Must, halt).await?.map_err(|error| failed("source", &error))?;
+            since = Some(opened.since);
+            let rules = Rules { undated: since, ..Rules::SOURCE };
+            self.unpack((&digest, opened), rules, halt).await?.map_err(|error| failed("source", &error))?;
+        }
+        for (name, cache) in &self.assignment.caches {
+            self.restore(name, cache, since, halt).await?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&mut self, name: &str, cache: &CacheRestore, since: Option<u64>, halt: &mut Halt) -> Result<(), Trouble> {
+        let digest = cache.tree.archive;
+        let (need, latest) = if cache.required { (Need::Must, None) } else { (Need::May, since.map(|since| since.saturating_sub(1))) };
+        let rules = Rules { latest, ..Rules::TREE };
+        let problem = match self.open(&digest, need, halt).await? {
+            Ok(opened) => self.unpack((&digest, opened), rules, halt).await?.err().map(|error| chain(&error)),
+            Err(error) => Some(chain(&error)),
+        };
+        match problem {
+            None => Ok(()),
+            Some(problem) if cache.required => Err(Trouble::Failed(format!("cannot restore the cache `{name}`: {problem}"))),
+            Some(problem) => Ok(self.output.say(&format!("going on without the cache `{name}` of an earlier run: {problem}")).await?),
+        }
+    }
+
+    /// Packs the caches that the stage defines, and stores what the depot does not have yet.
+    pub(super) async fn keep(&mut self, halt: &mut Halt) -> Result<Vec<(String, StoredTree)>, Trouble> {
+        let mut kept = Vec::new();
+        for (name, definition) in &self.assignment.stage.caches {
+            if let Some(tree) = self.keep_one(name, definition, halt).await? {
+                kept.push((name.clone(), tree));
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn keep_one(&mut self, name: &str, definition: &CacheDefinition, halt: &mut Halt) -> Result<Option<StoredTree>, Trouble> {
+        let failed = |reason: String| Trouble::Failed(format!("cannot keep the cache `{name}`: {reason}"));
+        let paths = definition.paths.iter().map(|path| path.as_text().unwrap_or_default());
+        let selection = Selection::new(paths).map_err(|error| failed(chain(&error)))?;
+        let part = Part(self.tools.archives.part());
+        let (root, path) = (self.entry.workspace().source(), part.0.clone());
+        let packing = move |stop: &dyn Fn() -> bool| pack(&root, &selection, &path, stop);
+        let (packed, digest) = stoppable(packing, halt).await?.map_err(failed)?;
+        for missing in &packed.missing {
+            self.output.say(&format!("the cache `{name}` is kept without `{missing}`, which is not there")).await?;
+        }
+        if packed.left_out_count > 0 {
+            let first: Vec<_> = packed.left_out.iter().map(ToString::to_string).collect();
+            let text = format!("the cache `{name}` is kept without {} sockets and pipes: {}", packed.left_out_count, first.join(", "));
+            self.output.say(&text).await?;
+        }
+        if packed.entries == 0 {
+            return Ok(None);
+        }
+        self.store(name, &part.0, &digest, halt).await?;
+        Ok(Some(StoredTree { archive: digest, bytes: packed.bytes, entries: packed.entries }))
+    }
+
+    /// Stores an archive, unless the depot has it.
+    async fn store(&mut self, name: &str, path: &Path, digest: &Digest, halt: &mut Halt) -> Result<(), Trouble> {
+        let (archives, blobs) = (&self.tools.archives, self.blobs());
+        if archives.is_known(digest) {
+            return Ok(());
+        }
+        let mut pause = STORE_PAUSE;
+        loop {
+            let stored = tokio::select! {
+                stored = blobs.put_file(path) => stored,
+                stop = halt.stopped() => return Err(Trouble::Stopped(stop)),
+            };
+            match stored {
+                Ok(_) => break,
+                Err(BlobError::Unavailable(reason)) => {
+                    self.output.say(&format!("the cache `{name}` is not stored yet, trying again: {reason}")).await?;
+                }
+                Err(error) => return Err(Trouble::Failed(format!("cannot store the cache `{name}`: {}", chain(&error)))),
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                stop = halt.stopped() => return Err(Trouble::Stopped(stop)),
+            }
+            pause = (2 * pause).min(STORE_PAUSE_MAX);
+        }
+        archives.adopt(digest, path, matches!(blobs, Blobs::Disk(_))).await;
+        Ok(())
+    }
+
+    fn blobs(&self) -> Blobs {
+        self.tools.blobs.with_token(&self.assignment.depot_token)
+    }
+
+    async fn open(&self, digest: &Digest, need: Need, halt: &mut Halt) -> Result<Result<Opened, ArchiveError>, Trouble> {
+        let blobs = self.blobs();
+        tokio::select! {
+            opened = self.tools.archives.open(digest, &blobs, need) => Ok(opened),
+            stop = halt.stopped() => Err(Trouble::Stopped(stop)),
+        }
+    }
+
+    /// Unpacks into the work directory.
+    async fn unpack(&self, (digest, opened): (&Digest, Opened), rules: Rules, halt: &mut Halt) -> Result<Result<(), UnpackError>, Trouble> {
+        let (root, expected) = (self.entry.workspace().source(), *digest);
+        let unpacking = move |stop: &dyn Fn() -> bool| {
+            let archive = Archive::tar(opened.file).expect(expected);
+            tree::unpack_into(archive, (&root, Path::new("")), &rules, stop).map(drop)
+        };
+        let unpacked = stoppable(unpacking, halt).await?;
+        if let Err(UnpackError::Damaged { .. }) = &unpacked {
+            // It is fetched again the next time.
+            self.tools.archives.forget(digest).await;
+        }
+        Ok(unpacked)
+    }
+}
+
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Trouble {
+    Trouble::Failed(format!("cannot prepare the {what}: {}", chain(error)))
+}
+
+/// A file that goes with this, if it is still there.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It was moved, or never made.
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// Does something that takes time on a thread of its own, and waits for its end even where it is to be stopped: what it works on is removed
+/// afterwards.
+async fn stoppable<T: Send + 'static>(work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static, halt: &mut Halt) -> Result<T, Trouble> {
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = enough.clone();
+    let mut working = spawn_blocking(move || work(&|| told.load(Ordering::Relaxed)));
+    let done = tokio::select! {
+        done = &mut working => done,
+        stop = halt.stopped() => {
+            enough.store(true, Ordering::Relaxed);
+            // Whatever became of it.
+            let _stopped = working.await;
+            return Err(Trouble::Stopped(stop));
+        }
+    };
+    done.map_err(|error| Trouble::Failed(chain(&error)))
+}
+
+/// Packs to a new file, and gives its digest.
+fn pack(root: &Path, selection: &Selection, path: &Path, stop: &dyn Fn() -> bool) -> Result<(Packed, Digest), String> {
+    let mut output = Hashed { file: File::create_new(path).map_err(|error| chain(&error))?, digest: Digest::builder() };
+    let packed = tree::pack(root, selection, (Times::Kept, Limits::TREE), &mut output, stop).map_err(|error| chain(&error))?;
+    Ok((packed, output.digest.finish()))
+}
+
+/// Hashes what is written through it.
+struct Hashed {
+    file: File,
+    digest: DigestBuilder,
+}
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.file.write(bytes)?;
+        self.digest.update(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
