@@ -12,6 +12,7 @@
 //! It must never see another agent's work, or hold a secret value.
 
 mod clock;
+pub mod container;
 mod core;
 mod desk;
 mod executor;
@@ -32,6 +33,7 @@ pub use executor::environment::{Variables, tool_homes};
 pub use spool::SpoolError;
 
 use self::{
+    container::Runtime,
     core::slots::{Slots, Terms},
     desk::Desk,
     executor::{Tools, archives::Archives, library::Libraries},
@@ -68,6 +70,8 @@ pub struct AgentOptions {
     /// A person's own directory: stages run in it as it is, one at a time, and nothing in it is put there or removed by the agent. Without
     /// one, each stage has a directory of its own.
     pub in_place: Option<PathBuf>,
+    /// What runs the containers of stages with an image, if anything does; see [`container::probe`].
+    pub containers: Option<Runtime>,
 }
 
 /// Why an agent does not start.
@@ -131,6 +135,12 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     });
     let (spool, recovered, archives, libraries, step_caches) =
         opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
+    let containers = options.containers.map(Arc::new);
+    let mut facts = options.facts;
+    if let Some(runtime) = &containers {
+        container::remove_leftovers(runtime).await;
+        facts.extend(runtime.facts());
+    }
     let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
     let tools = Tools {
         archives,
@@ -140,13 +150,14 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         blobs,
         passthrough: options.passthrough,
         in_place: options.in_place.clone(),
+        containers,
         sandbox: Sandbox::default(),
     };
     let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
     let now = clock::now_ms();
     // Two stages in one directory would not know whose files they find.
     let slots = if options.in_place.is_some() { 1 } else { options.slots };
-    let terms = Terms { agent: options.name, slots, price_micros_per_s: options.price_micros_per_s, facts: options.facts };
+    let terms = Terms { agent: options.name, slots, price_micros_per_s: options.price_micros_per_s, facts };
     let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);
     for recovered in recovered {
         desk.go_on(recovered, now);

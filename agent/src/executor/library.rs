@@ -120,6 +120,13 @@ impl Libraries {
     }
 }
 
+impl Library {
+    /// Where it is unpacked.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
 fn is_unused(slot: &Slot) -> bool {
     Arc::strong_count(slot) == 1
         && slot.try_lock().is_ok_and(|library| library.as_ref().is_none_or(|library| Arc::strong_count(library) == 1))

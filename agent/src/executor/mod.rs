@@ -12,6 +12,7 @@
 
 pub(crate) mod archives;
 mod attempt;
+mod confinement;
 pub(crate) mod environment;
 mod folder;
 mod gathered;
@@ -25,7 +26,7 @@ mod sink;
 pub(crate) mod steps;
 pub(crate) mod workspace;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use blob::Blobs;
 use model::{
@@ -42,6 +43,7 @@ use tracing::warn;
 
 use self::{archives::Archives, attempt::Attempt, environment::Variables, halt::Halt, library::Libraries, output::Output};
 use crate::{
+    container::Runtime,
     sandbox::{Confined, Sandbox},
     spool::Entry,
 };
@@ -63,6 +65,8 @@ pub(crate) struct Tools {
     pub(crate) passthrough: Variables,
     /// A person's own directory, in which stages run instead of one of their own.
     pub(crate) in_place: Option<PathBuf>,
+    /// What runs the containers of stages with an image, if anything does.
+    pub(crate) containers: Option<Arc<Runtime>>,
     /// Where stages' processes run.
     pub(crate) sandbox: Sandbox,
 }
@@ -120,11 +124,18 @@ pub(crate) async fn execute(
     halt: &mut Halt,
     asks: mpsc::Sender<Ask>,
 ) -> Conclusion {
-    let confined = tools.sandbox.confine();
+    let confined = match confinement::confine(assignment, tools, entry, output, halt).await {
+        Ok(confined) => confined,
+        Err(end) => return conclude(end, None, Outputs::default(), assignment, output).await,
+    };
     let mut attempt = Attempt::new(assignment, Means { tools, entry, confined: &confined, output, asks });
     let end = attempt.run(halt).await;
     let (started_at, outputs) = attempt.dissolve();
     confined.end().await;
+    conclude(end, started_at, outputs, assignment, output).await
+}
+
+async fn conclude(end: End, started_at: Option<Timestamp>, outputs: Outputs, assignment: &Assignment, output: &mut Output) -> Conclusion {
     if let End::Result(_, Some(reason)) = &end
         && let Err(error) = output.say(reason).await
     {

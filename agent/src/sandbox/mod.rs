@@ -11,7 +11,10 @@ use std::{io, path::PathBuf, process::ExitStatus};
 
 use nix::sys::signal::Signal;
 
-use crate::executor::environment::Variables;
+use crate::{
+    container::{self, Place},
+    executor::environment::Variables,
+};
 
 /// What is to be started.
 #[derive(Debug, Clone)]
@@ -48,21 +51,29 @@ impl Sandbox {
 pub(crate) enum Confined {
     /// Processes are the agent's own children, each the leader of a group.
     Direct,
+    /// Processes run in a container, but those of this program, which run beside it.
+    Container {
+        /// The container.
+        place: Box<Place>,
+        /// This program.
+        otto: PathBuf,
+    },
 }
 
 impl Confined {
     /// Starts a process with nothing on its standard input, the leader of a group of its own.
     pub(crate) async fn spawn(&self, launch: &Launch, outlets: Outlets) -> io::Result<Running> {
         match self {
-            Self::Direct => Ok(Running::Direct(direct::spawn(launch, outlets).await?)),
+            Self::Container { place, otto } if launch.program != *otto => Ok(Running::Container(Box::new(place.spawn(launch, outlets)?))),
+            Self::Direct | Self::Container { .. } => Ok(Running::Direct(direct::spawn(launch, outlets).await?)),
         }
     }
 
     /// Ends everything that is left of the attempt.
-    #[expect(clippy::unused_async, reason = "its user waits, whatever the level does")]
     pub(crate) async fn end(self) {
         match self {
             Self::Direct => {}
+            Self::Container { place, .. } => place.end().await,
         }
     }
 }
@@ -71,6 +82,7 @@ impl Confined {
 #[derive(Debug)]
 pub(crate) enum Running {
     Direct(direct::Running),
+    Container(Box<container::Running>),
 }
 
 impl Running {
@@ -78,6 +90,7 @@ impl Running {
     pub(crate) fn leader(&self) -> i32 {
         match self {
             Self::Direct(running) => running.group().as_raw(),
+            Self::Container(running) => running.leader(),
         }
     }
 
@@ -85,13 +98,15 @@ impl Running {
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         match self {
             Self::Direct(running) => running.wait().await,
+            Self::Container(running) => running.wait().await,
         }
     }
 
     /// To it and its group.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&mut self, signal: Signal) {
         match self {
             Self::Direct(running) => running.signal(signal),
+            Self::Container(running) => running.signal(signal),
         }
     }
 
@@ -99,6 +114,7 @@ impl Running {
     pub(crate) async fn clear(&mut self) {
         match self {
             Self::Direct(running) => running.clear().await,
+            Self::Container(running) => running.clear(),
         }
     }
 }

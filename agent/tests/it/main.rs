@@ -4,6 +4,7 @@
 
 mod office;
 
+mod containers;
 mod ground;
 mod life;
 mod output;

@@ -32,6 +32,8 @@ pub(crate) struct Office {
     agent: Bus,
     pub(crate) blobs: Blobs,
     pub(crate) supervisor: Supervisor,
+    /// What the agent runs containers with.
+    pub(crate) containers: Option<agent::container::Runtime>,
     folder: TempDir,
     reports: [Subscription; 5],
     bids: Subscription,
@@ -111,6 +113,7 @@ impl Office {
         Self {
             blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
             supervisor: Supervisor::new(),
+            containers: None,
             reports,
             bids: auctioneer.subscribe(Pattern::bids()).await.unwrap(),
             logs: bus.subscribe(Pattern::logs()).await.unwrap(),
@@ -135,6 +138,7 @@ impl Office {
             class: "any".to_owned(),
             facts: agent::machine_facts(),
             passthrough: tool_homes(&BTreeMap::new()),
+            containers: self.containers.clone(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         }

@@ -57,6 +57,7 @@ impl House {
             class: "default".to_owned(),
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
+            containers: None,
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         };

@@ -106,6 +106,7 @@ fn agent_options(slots: NonZeroU32, data: PathBuf) -> anyhow::Result<AgentOption
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
+        containers: None,
         program: agent::THIS_PROGRAM.into(),
         in_place: None,
     })

@@ -211,6 +211,7 @@ impl Serve for Agent {
             class: AGENT_CLASS.to_owned(),
             facts: machine_facts(),
             passthrough: tool_homes(&environment),
+            containers: None,
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         };

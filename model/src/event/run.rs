@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AgentName, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp,
     diagnostic::Diagnostic,
-    plan::{Notify, RetryReason, Stage, Step, Value},
+    plan::{RetryReason, Stage},
     protocol::auction::RankedOffer,
     trigger::Trigger,
 };
@@ -262,18 +262,8 @@ impl Planned {
     /// The archives of the libraries that the stage's steps are taken from, steps in blocks and in its `notify` included.
     pub fn libraries_of(&self, stage: &Stage) -> BTreeMap<String, Digest> {
         let Self::Plan { libraries, .. } = self else { return BTreeMap::new() };
-        let Notify { success, failure, complete } = &stage.notify;
-        let mut steps: Vec<&Step> = [&stage.steps, success, failure, complete].into_iter().flatten().collect();
-        let mut used = BTreeMap::new();
-        while let Some(step) = steps.pop() {
-            used.extend(libraries.get_key_value(&step.library).map(|(name, digest)| (name.clone(), *digest)));
-            for value in step.parameters.values() {
-                if let Value::Steps { steps: inner } = value {
-                    steps.extend(inner);
-                }
-            }
-        }
-        used
+        let used = stage.every_step().into_iter().filter_map(|step| libraries.get_key_value(&step.library));
+        used.map(|(name, digest)| (name.clone(), *digest)).collect()
     }
 }
 

@@ -12,6 +12,9 @@ pub const TIMEOUT_DEFAULT_MS: u64 = 60 * 60 * 1_000;
 /// How often a safe stage is started at most if nothing else is said. A third loss is hardly the agents' fault.
 pub const ATTEMPTS_DEFAULT: u32 = 3;
 
+/// The fact of agents that run containers, and the capability that asks for one.
+pub const CONTAINERS: &str = "docker_run";
+
 /// One unit of a run: steps that are placed on one agent, or something that is waited for without an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +89,31 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Its steps, those in blocks and in its `notify` included, in no order.
+    pub fn every_step(&self) -> Vec<&Step> {
+        let Notify { success, failure, complete } = &self.notify;
+        let mut open: Vec<&Step> = [&self.steps, success, failure, complete].into_iter().flatten().collect();
+        let mut every = Vec::new();
+        while let Some(step) = open.pop() {
+            every.push(step);
+            for value in step.parameters.values() {
+                if let Value::Steps { steps } = value {
+                    open.extend(steps);
+                }
+            }
+        }
+        every
+    }
+
+    /// All that it asks of an agent: what it says, and what its image and its services need.
+    pub fn demands(&self) -> Requirements {
+        let mut demands = self.requires.clone();
+        if self.container.is_some() || !self.services.is_empty() {
+            demands.insert(CONTAINERS.to_owned(), Value::Boolean(true));
+        }
+        demands
+    }
+
     /// A stage that does nothing, with every default.
     pub fn new(path: &str) -> Self {
         Self {

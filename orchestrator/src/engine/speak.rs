@@ -39,7 +39,7 @@ impl Engine {
         match effect {
             Effect::Auction { at, attempt, after, except } => {
                 let auction = model::AuctionId::of(&attempt, round);
-                let requires = run.shape.stage(at).requires.clone();
+                let requires = run.shape.stage(at).demands();
                 let request = AuctionRequest { auction, attempt, requires, source: run.trigger.source, after, except };
                 self.outbox.send(Letter::Auction(request));
             }

@@ -67,7 +67,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The folder that is kept for a step between its calls. Projects do not share one, and a pull request, which has no branch, has none in
 /// common with the branches.
-pub(super) fn cache_folder(assignment: &Assignment, step: &Step) -> String {
+pub(in crate::executor) fn cache_folder(assignment: &Assignment, step: &Step) -> String {
     let parts = [&assignment.project, &assignment.branch, &step.library, &step.symbol];
     let mut digest = Digest::builder();
     for part in parts {

@@ -15,6 +15,7 @@ mod problem;
 mod routes;
 mod server;
 
+pub(super) use self::invocation::cache_folder;
 use std::{
     convert::Infallible,
     fs::{self, DirBuilder, OpenOptions},

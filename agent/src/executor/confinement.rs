@@ -1,0 +1,115 @@
+//! Where an attempt's processes run: on this machine, or in the container of its stage's image.
+
+use std::path::PathBuf;
+
+use model::{StageOutcome, protocol::agent::Assignment};
+use service::supervisor::chain;
+use tracing::warn;
+
+use super::{
+    End, Tools,
+    halt::{Halt, Stop},
+    output::Output,
+    protocol::cache_folder,
+};
+use crate::{
+    container::{Place, PlaceError, Wanted, give_up},
+    sandbox::Confined,
+    spool::Entry,
+};
+
+/// The place of the attempt's processes; or how the attempt ends, as there is none.
+pub(super) async fn confine(
+    assignment: &Assignment,
+    tools: &Tools,
+    entry: &Entry,
+    output: &mut Output,
+    halt: &mut Halt,
+) -> Result<Confined, End> {
+    let stage = &assignment.stage;
+    let Some(container) = &stage.container else {
+        if !stage.services.is_empty() {
+            return Err(failed("its services need an image for its steps: `runtime { docker { image = … } }`"));
+        }
+        return Ok(tools.sandbox.confine());
+    };
+    let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
+    let image = container.image.as_text().unwrap_or_default();
+    let problem = output.say(&format!("the steps run in the image {image}, by {}", runtime.name())).await.err();
+    if let Some(error) = problem {
+        return Err(failed(&chain(&error)));
+    }
+    let mark = entry.mark(&assignment.lease);
+    let (shown, writable) = folders(assignment, tools).await.map_err(|reason| failed(&reason))?;
+    let wanted = Wanted {
+        image,
+        services: &stage.services,
+        requires: &stage.requires,
+        mark: &mark,
+        root: entry.workspace().root(),
+        shown,
+        writable,
+        passthrough: tools.passthrough.clone(),
+    };
+    let started = tokio::select! {
+        started = Place::start(runtime, wanted) => started,
+        stop = halt.stopped() => {
+            give_up(runtime, &mark, stage.services.len()).await;
+            return Err(end_of(stop));
+        }
+    };
+    match started {
+        Ok(place) => Ok(Confined::Container { place: Box::new(place), otto: tools.program.clone() }),
+        Err(error) => {
+            give_up(runtime, &mark, stage.services.len()).await;
+            if let PlaceError::Service { name, log, .. } = &error {
+                show(name, log, output).await;
+            }
+            Err(failed(&chain(&error)))
+        }
+    }
+}
+
+/// What lies outside of the attempt's folder and is needed in the container: its step libraries, and the folders that their steps keep.
+async fn folders(assignment: &Assignment, tools: &Tools) -> Result<(Vec<PathBuf>, Vec<PathBuf>), String> {
+    let blobs = tools.blobs.with_token(&assignment.depot_token);
+    let (mut shown, mut writable) = (Vec::new(), tools.in_place.clone().into_iter().collect::<Vec<_>>());
+    for step in assignment.stage.every_step() {
+        let Some(digest) = assignment.libraries.get(&step.library) else { continue };
+        let library = tools.libraries.get(digest, &blobs).await.map_err(|error| chain(&error))?;
+        if !shown.iter().any(|folder| folder == library.folder()) {
+            shown.push(library.folder().to_owned());
+        }
+        let cache = tools.step_caches.join(cache_folder(assignment, step));
+        if library.manifest.cache && !writable.contains(&cache) {
+            tokio::fs::create_dir_all(&cache)
+                .await
+                .map_err(|error| format!("cannot make the folder of the step `{}`: {error}", step.symbol))?;
+            writable.push(cache);
+        }
+    }
+    Ok((shown, writable))
+}
+
+/// What a service has said that is not ready.
+async fn show(name: &str, log: &[u8], output: &mut Output) {
+    for line in String::from_utf8_lossy(log).lines() {
+        if let Err(error) = output.say(&format!("service {name}: {line}")).await {
+            return warn!(error = chain(&error), "what a service said is not in the output");
+        }
+    }
+}
+
+fn failed(reason: &str) -> End {
+    End::Result(StageOutcome::Failure, Some(reason.to_owned()))
+}
+
+fn end_of(stop: Stop) -> End {
+    match stop {
+        Stop::StepTimedOut | Stop::TimedOut | Stop::Overdue => failed("its time was over before its containers were there"),
+        Stop::Cancelled | Stop::Killed => End::Result(StageOutcome::Aborted, Some("cancelled".to_owned())),
+        Stop::Superseded => End::Superseded,
+        Stop::Unrenewed => End::Unrenewed,
+        Stop::ShuttingDown => End::ShuttingDown,
+    }
+}
