@@ -37,6 +37,11 @@ pub const AGENT_NAME: &str = "OTTO_AGENT_NAME";
 pub const AGENT_SLOTS: &str = "OTTO_AGENT_SLOTS";
 /// What a second on the agent costs, in millionths of the installation's currency unit. Default: 0.
 pub const AGENT_PRICE: &str = "OTTO_AGENT_PRICE_MICROS_PER_S";
+/// The client that runs containers of stages, with arguments that go before its command, such as `podman --runtime runc`. Default: podman, else
+/// docker, whichever works, tried with the arguments that are known to help.
+pub const CONTAINER_CLIENT: &str = "OTTO_CONTAINER_CLIENT";
+/// Arguments for each container, such as `--ulimit=nofile=1024:1024`.
+pub const CONTAINER_ARGUMENTS: &str = "OTTO_CONTAINER_ARGUMENTS";
 /// `stdin`: the process ends when its standard input closes, which it does when `otto up` is gone, however it went. Unset: it does not look.
 pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
 /// The configuration file of nats-server.

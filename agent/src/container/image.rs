@@ -37,16 +37,18 @@ fn program() -> Option<Vec<u8>> {
     let (code, machine) = code()?;
     let length = HEADERS + code.len() as u64;
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    let mut half = |number: u16| file.extend(number.to_le_bytes());
-    [2, machine].into_iter().for_each(&mut half);
-    file.extend(1_u32.to_le_bytes());
+    let halves = |numbers: &[u16]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+    let words = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+    let longs = |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+    file.extend(halves(&[2, machine]));
+    file.extend(words(&[1]));
     // Entry, program headers, no section headers.
-    [BASE + HEADERS, 64, 0].into_iter().for_each(|number: u64| file.extend(number.to_le_bytes()));
-    file.extend(0_u32.to_le_bytes());
-    [64_u16, 56, 1, 0, 0, 0].into_iter().for_each(|number| file.extend(number.to_le_bytes()));
+    file.extend(longs(&[BASE + HEADERS, 64, 0]));
+    file.extend(words(&[0]));
+    file.extend(halves(&[64, 56, 1, 0, 0, 0]));
     // One segment, loaded to be read and executed.
-    [1_u32, 5].into_iter().for_each(|number| file.extend(number.to_le_bytes()));
-    [0, BASE, BASE, length, length, 0x1000].into_iter().for_each(|number: u64| file.extend(number.to_le_bytes()));
+    file.extend(words(&[1, 5]));
+    file.extend(longs(&[0, BASE, BASE, length, length, 0x1000]));
     file.extend(code);
     Some(file)
 }

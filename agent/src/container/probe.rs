@@ -1,7 +1,7 @@
 //! What works here: each client is told to run the smallest program there is, in an image made of it, with the arguments that are known to
 //! help where containers are nested in others.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use model::plan::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
@@ -15,6 +15,9 @@ const ARGUMENTS: [(&[&str], &[&str]); 3] = [
     (&[], &["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]),
     (&["--runtime=runc"], &["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]),
 ];
+
+/// How long one client may take for all that it is tried with. An agent begins without containers rather than later.
+const PROBE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What an operator says of containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,9 +53,10 @@ pub async fn probe(options: &ContainerOptions) -> Result<Runtime, Unusable> {
     let mut reasons = Vec::new();
     for client in clients {
         let Some((program, global)) = client.split_first() else { continue };
-        match of_client(program, global, options).await {
-            Ok(runtime) => return Ok(runtime),
-            Err(reason) => reasons.push(format!("{program}: {reason}")),
+        match timeout(PROBE_DEADLINE, of_client(program, global, options)).await {
+            Ok(Ok(runtime)) => return Ok(runtime),
+            Ok(Err(reason)) => reasons.push(format!("{program}: {reason}")),
+            Err(_) => reasons.push(format!("{program}: it has not answered after {} s", PROBE_DEADLINE.as_secs())),
         }
     }
     Err(Unusable(reasons))

@@ -17,7 +17,7 @@ const READY_DEADLINE: Duration = Duration::from_mins(2);
 const READY_PAUSE: Duration = Duration::from_millis(200);
 /// How long its own command may take to say so.
 const READY_ANSWER: Duration = Duration::from_secs(10);
-/// A socket that listens, in the kernel's table (proc_pid_net(5)).
+/// A socket that listens, in the kernel's table (`man 5 proc_pid_net`).
 const LISTENS: &str = "0A";
 
 /// Starts a service beside the container `main`, and waits until it is ready.

@@ -22,7 +22,7 @@ const FAILING: &str = "localhost/otto-test-failing:1";
 /// The commands of the images.
 const IMAGES: [(&str, &str); 3] = [
     (IMAGE, "CMD [\"/bin/true\"]"),
-    (ANSWERING, "CMD [\"/bin/nc\", \"-lk\", \"-p\", \"5432\", \"-e\", \"/bin/cat\", \"/etc/image\"]"),
+    (ANSWERING, "CMD [\"/bin/nc\", \"-ll\", \"-p\", \"5432\", \"-e\", \"/bin/cat\", \"/etc/image\"]"),
     (FAILING, "CMD [\"/bin/sh\", \"-c\", \"echo the disk is full >&2; exit 4\"]"),
 ];
 /// The packages that CI installs.

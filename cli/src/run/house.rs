@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use agent::AgentOptions;
+use agent::{AgentOptions, container::Runtime};
 use anyhow::Context as _;
 use auctioneer::AuctioneerOptions;
 use blob::Blobs;
@@ -32,6 +32,14 @@ pub(super) struct House {
     pub(super) orchestrator: Orchestrator,
     supervisor: Supervisor,
     workplace: Workplace,
+}
+
+/// What stages run with.
+pub(super) struct Means {
+    /// How many run at once.
+    pub(super) slots: NonZeroU32,
+    /// What runs those that have an image.
+    pub(super) runtime: Option<Runtime>,
 }
 
 /// The folder in which stages work. It does not lie in the project: tools that look for their root upwards must not find the project's.
@@ -64,8 +72,8 @@ impl Drop for Workplace {
 }
 
 impl House {
-    /// Starts the roles on what the run's journal has; when this returns they listen to each other. `slots` stages run at once.
-    pub(super) async fn start(blobs: Blobs, held: &Held, journal: Journal, slots: NonZeroU32) -> anyhow::Result<Self> {
+    /// Starts the roles on what the run's journal has; when this returns they listen to each other.
+    pub(super) async fn start(blobs: Blobs, held: &Held, journal: Journal, means: Means) -> anyhow::Result<Self> {
         let workplace = Workplace::of(held)?;
         let (bus, supervisor) = (eventbus::memory::bus_with(journal)?, Supervisor::new());
         // The file is the user's own: a mistake of it costs nobody else anything.
@@ -74,7 +82,7 @@ impl House {
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
         let options = EngineOptions { name: NAME.to_owned(), signer: None };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
-        agent::run(agent_options(slots, workplace.agent())?, bus, blobs, &supervisor).await?;
+        agent::run(agent_options(means, workplace.agent())?, bus, blobs, &supervisor).await?;
         Ok(Self { orchestrator, supervisor, workplace })
     }
 
@@ -96,7 +104,7 @@ impl House {
     }
 }
 
-fn agent_options(slots: NonZeroU32, data: PathBuf) -> anyhow::Result<AgentOptions> {
+fn agent_options(Means { slots, runtime }: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
     let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     Ok(AgentOptions {
         name: AGENT.parse()?,
@@ -106,7 +114,7 @@ fn agent_options(slots: NonZeroU32, data: PathBuf) -> anyhow::Result<AgentOption
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
-        containers: None,
+        containers: runtime,
         program: agent::THIS_PROGRAM.into(),
         in_place: None,
     })

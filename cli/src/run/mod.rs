@@ -6,6 +6,7 @@
 
 mod again;
 mod ask;
+mod containers;
 mod follow;
 mod house;
 mod keys;
@@ -41,7 +42,7 @@ use self::{
     again::{Earlier, Unfit},
     ask::{Ask, Given},
     follow::{Followed, Follower},
-    house::House,
+    house::{House, Means},
     source::Source,
     view::{Form, View},
 };
@@ -141,6 +142,10 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
             Err(error) => return Ok(refuse(&error)),
         },
     };
+    let runtime = match containers::of_plan(plan_of(&planned)?).await {
+        Ok(runtime) => runtime,
+        Err(error) => return Ok(refuse(&error)),
+    };
     let place = Place::open(&source)?;
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
@@ -154,9 +159,12 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
             let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&blobs).await?;
             let trigger = earlier.again(source.trigger.clone(), digest(&planned)?, tree)?;
             journal.import(&earlier.kept.journal())?;
-            (House::start(blobs.clone(), &held, journal, args.slots()).await?, trigger)
+            (House::start(blobs.clone(), &held, journal, Means { slots: args.slots(), runtime }).await?, trigger)
         } else {
-            tokio::try_join!(House::start(blobs.clone(), &held, journal, args.slots()), trigger(&blobs, &source, &planned))?
+            {
+                let means = Means { slots: args.slots(), runtime };
+                tokio::try_join!(House::start(blobs.clone(), &held, journal, means), trigger(&blobs, &source, &planned))?
+            }
         };
         let timeout_ms = args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let trigger = Trigger { only, stop_at_failure: !args.keep_going, timeout_ms, ..trigger };
@@ -196,7 +204,8 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
         return Ok(refuse(&damage.into()));
     }
     let journal = Journal::open(&held.kept.journal())?;
-    let house = House::start(blobs, &held, journal, args.slots()).await?;
+    let means = Means { slots: args.slots(), runtime: containers::of_machine().await };
+    let house = House::start(blobs, &held, journal, means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }
 

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, thread::available_parallelism};
 
-use agent::{AgentOptions, Variables, machine_facts, tool_homes};
+use agent::{
+    AgentOptions, Variables,
+    container::{ContainerOptions, probe},
+    machine_facts, tool_homes,
+};
 use anyhow::Context as _;
 use blob::{Blobs, DepotClient, token};
 use eventbus::{
@@ -18,6 +22,7 @@ use orchestrator::{
 };
 use parser_service::{Isolation, ParserOptions};
 use service::{Supervisor, env};
+use tracing::info;
 
 use super::reader::Reader;
 use crate::otto::PLAN_WORKER;
@@ -190,6 +195,7 @@ pub(super) struct Agent {
     bus: BusSettings,
     blobs: Blobs,
     options: AgentOptions,
+    containers: ContainerOptions,
 }
 
 impl Serve for Agent {
@@ -215,12 +221,24 @@ impl Serve for Agent {
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         };
-        Some(Self { bus: bus?, blobs: blobs?, options })
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
+        let containers = ContainerOptions {
+            client: words(reader.or(env::CONTAINER_CLIENT, String::new())),
+            run: words(reader.or(env::CONTAINER_ARGUMENTS, String::new())),
+        };
+        Some(Self { bus: bus?, blobs: blobs?, options, containers })
     }
 
-    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+    async fn start(mut self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let name = self.options.name.clone();
         let bus = self.bus.connect(Identity::Agent(name.clone())).await?;
+        match probe(&self.containers).await {
+            Ok(runtime) => {
+                info!(runtime = runtime.name(), "stages with an image can run here");
+                self.options.containers = Some(runtime);
+            }
+            Err(why) => info!(%why, "no containers run here: stages with an image go to other agents"),
+        }
         agent::run(self.options, bus, self.blobs, supervisor).await?;
         Ok(format!("agent {name}"))
     }
