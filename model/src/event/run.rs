@@ -50,7 +50,7 @@ pub enum RunEvent {
         /// What the parser made of its pipeline.
         planned: Planned,
     },
-    /// Everything that the stage needs has succeeded.
+    /// Nothing stands before the attempt any more: what the stage needs has ended well, its gates and its lock let it through, its pause is over.
     StageReady {
         /// The stage.
         stage: StageId,
@@ -90,7 +90,8 @@ pub enum RunEvent {
         /// By the agent's clock.
         at: Timestamp,
     },
-    /// The attempt has a result. It is the only one that the attempt will ever have.
+    /// The attempt has a result. It is the only one that the attempt will ever have, and the stage's unless the same record starts it again or
+    /// opens its exit gates.
     StageFinished {
         /// The stage.
         stage: StageId,
@@ -201,7 +202,7 @@ pub enum RunEvent {
         /// What is stored.
         log: StoredLog,
     },
-    /// The stage alone is to end: another one of its `fanout` failed.
+    /// The stage alone is to end: another one of its `fanout` failed. That it is aborted for this does not make the run aborted.
     StageCancelRequested {
         /// The stage.
         stage: StageId,
@@ -215,7 +216,7 @@ pub enum RunEvent {
     },
     /// The older run has ended.
     RunReleased,
-    /// Somebody asked for the end of the run, a newer run did, or its time was over.
+    /// Somebody asked for the end of the run, a newer run did, or its time was over. It may be asked for again, if that ends more, or harder.
     CancelRequested {
         /// Who, for people.
         by: String,

@@ -4,6 +4,7 @@ mod consistency;
 mod driven;
 mod gates;
 mod large;
+mod logs;
 mod model_of_a_run;
 mod once_more;
 mod plans;
