@@ -6,13 +6,12 @@
 //!             an earlier life's attempt ──┘ (Lost, or the result that was not heard yet)
 //! ```
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use blob::{BlobError, Blobs};
 use eventbus::{Bus, Subject};
 use model::{
-    AgentName, Digest, Timestamp,
-    event::run::StoredLog,
+    AgentName, Timestamp,
+    event::run::LogSegment,
     protocol::agent::{Assignment, Lease, Report},
 };
 use service::{
@@ -22,7 +21,7 @@ use service::{
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
-    time::{Instant, sleep},
+    time::Instant,
 };
 use tracing::{error, info, trace, warn};
 
@@ -30,18 +29,12 @@ use crate::{
     executor::{
         Conclusion, End, Tools, execute,
         halt::{Halt, Stop},
-        output::Output,
+        output::{Live, Output},
     },
     reports::{Reported, Reporter},
-    spool::{Entry, Line, OutputFiles, Recovered, Spool},
+    spool::{Entry, Line, Recovered, Spool, parts::Parts},
+    storing::Storing,
 };
-
-/// Tries to store an attempt's output: with the pauses about a day, in which its rights in the depot end.
-const STORE_TRIES_MAX: u32 = 1_500;
-/// The pause after the first try; it doubles each time.
-const STORE_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause.
-const STORE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// Runs that steps ask for and that were not said yet. A step that asks for more waits.
 const ASKS_MAX: usize = 16;
@@ -114,7 +107,8 @@ impl Keeper {
         };
         let shared = self.shared.clone();
         let refilled = spawn_blocking(move || shared.spool.make_ready());
-        let conclusion = self.execute(&assignment, &entry, files).await;
+        let mut storing = self.storing(&entry, &assignment.depot_token, BTreeMap::new());
+        let conclusion = self.execute(&assignment, &entry, Parts::new(entry.clone(), files), &mut storing).await;
         trace!(target: crate::WATERFALL, point = "step ended", ?lease);
         refilled.await?;
         info!(?lease, end = ?conclusion.end, "ended");
@@ -137,7 +131,7 @@ impl Keeper {
         // Neither the note nor the removal of a large tree delays the report.
         let noted = spawn_blocking(move || (noting.write(&note), noting.workspace().remove()));
         let reported = self.reporter.report(report).await;
-        self.close(entry.clone(), &assignment.depot_token, reported).await?;
+        self.close(entry.clone(), storing, reported).await?;
         let (written, removed) = noted.await?;
         for problem in [written.err(), removed.err()].into_iter().flatten() {
             warn!(?lease, error = %problem, "an attempt's end was not cleared up");
@@ -149,13 +143,21 @@ impl Keeper {
     pub(crate) async fn go_on(mut self, recovered: Recovered) -> Result<(), TaskError> {
         let _gone = Gone(self.happened.clone(), self.lease());
         let reported = self.reporter.report(recovered.report).await;
-        self.close(recovered.entry, &recovered.depot_token, reported).await
+        let storing = self.storing(&recovered.entry, &recovered.depot_token, recovered.stored);
+        self.close(recovered.entry, storing, reported).await
     }
 
-    async fn execute(&mut self, assignment: &Assignment, entry: &Entry, files: OutputFiles) -> Conclusion {
-        let attempt = &assignment.lease.attempt;
-        let subject = Subject::log(&self.shared.agent, &attempt.run, &attempt.stage);
-        let mut output = Output::new(self.shared.bus.clone(), subject, assignment.lease.clone(), files);
+    fn live(&self) -> Live {
+        let (lease, bus) = (self.lease(), self.shared.bus.clone());
+        Live::new(bus, Subject::log(&self.shared.agent, &lease.attempt.run, &lease.attempt.stage), lease)
+    }
+
+    fn storing(&self, entry: &Entry, depot_token: &str, stored: BTreeMap<u32, LogSegment>) -> Storing {
+        Storing::new(self.shared.tools.blobs.with_token(depot_token), entry.clone(), self.live(), stored)
+    }
+
+    async fn execute(&mut self, assignment: &Assignment, entry: &Entry, parts: Parts, storing: &mut Storing) -> Conclusion {
+        let mut output = Output::new(parts.clone(), self.live());
         let deadline = Instant::now().checked_add(Duration::from_millis(assignment.stage.timeout_ms));
         let mut halt = Halt::new(deadline, self.stop.clone());
         // Said now, and not after the source is unpacked: whoever waits for it places the attempt elsewhere after a while.
@@ -164,21 +166,21 @@ impl Keeper {
         tokio::select! {
             biased;
             () = self.reporter.begun(started, asked) => unreachable!("it waits for ever"),
+            never = storing.follow(&parts) => match never {},
             conclusion = execute(assignment, &self.shared.tools, entry, &mut output, &mut halt, asks) => conclusion,
         }
     }
 
     /// Stores the output and forgets the attempt, if its result was heard.
-    async fn close(&mut self, entry: Entry, depot_token: &str, reported: Reported) -> Result<(), TaskError> {
+    async fn close(&mut self, entry: Entry, mut storing: Storing, reported: Reported) -> Result<(), TaskError> {
         let lease = self.lease();
         if reported == Reported::ShuttingDown {
             return Ok(()); // The spool has it all.
         }
         self.tell(Happened::Heard { lease: lease.clone() }).await;
-        let blobs = self.shared.tools.blobs.with_token(depot_token);
         let token = self.reporter.token.clone();
         let stored = tokio::select! {
-            stored = store(&blobs, &entry) => stored,
+            stored = storing.finish() => stored,
             () = token.cancelled() => return Ok(()),
         };
         match stored {
@@ -196,28 +198,4 @@ impl Keeper {
         // Closed only when the agent ends.
         let _closed = self.happened.send(happened).await;
     }
-}
-
-async fn store(blobs: &Blobs, entry: &Entry) -> Result<StoredLog, TaskError> {
-    let (output, index) = (entry.output(), entry.index());
-    let repairing = entry.clone();
-    spawn_blocking(move || repairing.repair()).await??;
-    let bytes = store_file(blobs, &output).await?;
-    let length = tokio::fs::metadata(&output).await?.len();
-    Ok(StoredLog::whole(bytes, length, store_file(blobs, &index).await?))
-}
-
-async fn store_file(blobs: &Blobs, path: &Path) -> Result<Digest, TaskError> {
-    let mut pause = STORE_PAUSE;
-    for _ in 0..STORE_TRIES_MAX {
-        match blobs.put_file(path).await {
-            Ok(digest) => return Ok(digest),
-            Err(error @ (BlobError::Refused { .. } | BlobError::TooLarge { .. })) => return Err(error.into()),
-            Err(BlobError::Disk { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Err(source.into()),
-            Err(error) => warn!(path = %path.display(), error = chain(&error), "output is not stored yet"),
-        }
-        sleep(pause).await;
-        pause = (2 * pause).min(STORE_PAUSE_MAX);
-    }
-    Err("the depot never took it".into())
 }

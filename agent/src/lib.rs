@@ -20,6 +20,7 @@ mod keeper;
 mod reports;
 mod sandbox;
 mod spool;
+mod storing;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, thread::available_parallelism};
 

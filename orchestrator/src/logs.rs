@@ -1,4 +1,7 @@
-//! The output of running attempts: a bounded buffer for whoever comes late, and a live feed. The whole output is in the depot afterwards.
+//! The output of running attempts: a bounded buffer for whoever comes late, and word of what is new. All of it lies in the depot, part by part
+//! while the attempt runs, and whole afterwards.
+//!
+//! **Invariant:** who follows is told *that* there is something new, and fetches it: a slow follower costs no memory and holds up nobody.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,7 +11,11 @@ use std::{
 use eventbus::{Bus, BusError, Pattern, Subscription};
 use model::{
     AgentName,
-    protocol::{agent::Lease, log::LogChunk},
+    event::run::LogSegment,
+    protocol::{
+        agent::Lease,
+        log::{LogChunk, LogHeader, LogMark},
+    },
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -16,51 +23,80 @@ use tracing::{debug, trace, warn};
 
 use crate::{engine::WATERFALL, runs::Runs};
 
-/// Bytes of one attempt's output that are kept for late followers, with [`CHUNK_BYTES`] for each chunk. What came before is a marked gap
-/// until the log is stored.
+/// Bytes of one attempt's output that are kept for followers, with [`CHUNK_BYTES`] for each chunk. What came before is fetched from the depot.
 pub const BUFFER_BYTES_MAX: usize = 1024 * 1024;
-/// What a chunk takes beside its bytes, about: output that comes byte by byte would fill memory otherwise.
+/// What a chunk takes beside its bytes, about.
 pub const CHUNK_BYTES: usize = 256;
+/// Chunks that follow each other on one stream become one up to this size, as output that comes byte by byte would fill memory otherwise.
+const MERGED_BYTES_MAX: usize = 4 * 1024;
 /// Attempts whose output is buffered at once; the one whose output began first makes room.
 pub const BUFFERED_ATTEMPTS_MAX: usize = 256;
-/// Chunks that a slow follower may be behind before it sees a gap.
-const FOLLOWED_CHUNKS_MAX: usize = 8_192;
+/// Parts of one attempt's output that are known before its end; an honest agent has fewer.
+const SEGMENTS_MAX: usize = 4 * 1024;
+/// Words of what is new that a follower may be behind before it looks at all it follows; each takes a few bytes.
+const NEWS_MAX: usize = 8_192;
 
 /// Output as it comes. Clones share it.
 #[derive(Debug, Clone)]
 pub struct LogHub {
     buffers: Arc<Mutex<Buffers>>,
-    live: broadcast::Sender<Arc<LogChunk>>,
+    news: broadcast::Sender<Arc<Lease>>,
+}
+
+/// What there is of a running attempt's output from a place on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// These chunks, without a hole between them. The first may begin before the place.
+    Chunks(Vec<Arc<LogChunk>>),
+    /// Fetch this from the depot.
+    Segment(LogSegment),
+    /// What is there is not known here, perhaps not yet; but what comes later is.
+    Hole {
+        /// Where the next begins that is known.
+        until: u64,
+    },
+    /// Nothing.
+    Nothing,
 }
 
 #[derive(Debug, Default)]
 struct Buffers {
-    by_lease: BTreeMap<Lease, Buffer>,
-    oldest_first: VecDeque<Lease>,
+    by_lease: BTreeMap<Arc<Lease>, Buffer>,
+    oldest_first: VecDeque<Arc<Lease>>,
 }
 
 #[derive(Debug, Default)]
 struct Buffer {
+    /// In the order of their offsets.
     chunks: VecDeque<Arc<LogChunk>>,
     bytes: usize,
+    /// Parts that lie in the depot, by their offsets.
+    segments: BTreeMap<u64, LogSegment>,
 }
 
 impl Default for LogHub {
     fn default() -> Self {
-        Self { buffers: Arc::default(), live: broadcast::channel(FOLLOWED_CHUNKS_MAX).0 }
+        Self { buffers: Arc::default(), news: broadcast::channel(NEWS_MAX).0 }
     }
 }
 
 impl LogHub {
-    /// The chunks of an attempt that are still buffered, oldest first. The first one's offset says how much is missing before it.
-    pub fn buffered(&self, lease: &Lease) -> Vec<Arc<LogChunk>> {
+    /// What there is of an attempt from its byte `from` on.
+    pub fn next(&self, lease: &Lease, from: u64) -> Next {
         let buffers = self.buffers.lock().expect("no holder of this lock panics");
-        buffers.by_lease.get(lease).map_or_else(Vec::new, |buffer| buffer.chunks.iter().cloned().collect())
+        buffers.by_lease.get(lease).map_or(Next::Nothing, |buffer| buffer.next(from))
     }
 
-    /// The chunks of all attempts from now on.
-    pub fn follow(&self) -> broadcast::Receiver<Arc<LogChunk>> {
-        self.live.subscribe()
+    /// The parts of an attempt that lie in the depot, and the buffered chunks, each in their order.
+    pub fn all(&self, lease: &Lease) -> (Vec<LogSegment>, Vec<Arc<LogChunk>>) {
+        let buffers = self.buffers.lock().expect("no holder of this lock panics");
+        let Some(buffer) = buffers.by_lease.get(lease) else { return Default::default() };
+        (buffer.segments.values().cloned().collect(), buffer.chunks.iter().cloned().collect())
+    }
+
+    /// The attempts of which there is something new, from now on.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Lease>> {
+        self.news.subscribe()
     }
 
     /// Takes chunks from the bus until `token` is cancelled. Only what the holder of the attempt says counts.
@@ -88,35 +124,171 @@ impl LogHub {
 
     pub(crate) fn take(&self, chunk: LogChunk) {
         trace!(target: WATERFALL, point = "output heard", attempt = %chunk.header.lease.attempt, stream = ?chunk.header.mark.stream);
-        let chunk = Arc::new(chunk);
-        self.buffers.lock().expect("no holder of this lock panics").push(chunk.clone());
-        let _nobody_follows = self.live.send(chunk);
+        let lease = self.buffers.lock().expect("no holder of this lock panics").take(chunk);
+        let _nobody_follows = self.news.send(lease);
     }
 }
 
 impl Buffers {
-    fn push(&mut self, chunk: Arc<LogChunk>) {
-        let lease = chunk.header.lease.clone();
-        if !self.by_lease.contains_key(&lease) {
-            self.oldest_first.push_back(lease.clone());
-            if self.oldest_first.len() > BUFFERED_ATTEMPTS_MAX
-                && let Some(oldest) = self.oldest_first.pop_front()
-            {
-                self.by_lease.remove(&oldest);
+    fn take(&mut self, chunk: LogChunk) -> Arc<Lease> {
+        let lease = match self.by_lease.get_key_value(&chunk.header.lease) {
+            Some((lease, _)) => lease.clone(),
+            None => self.make_room(&chunk.header.lease),
+        };
+        self.by_lease.entry(lease.clone()).or_default().take(chunk);
+        lease
+    }
+
+    fn make_room(&mut self, lease: &Lease) -> Arc<Lease> {
+        let lease = Arc::new(lease.clone());
+        self.oldest_first.push_back(lease.clone());
+        if self.oldest_first.len() > BUFFERED_ATTEMPTS_MAX
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.by_lease.remove(&oldest);
+        }
+        lease
+    }
+}
+
+impl Buffer {
+    fn take(&mut self, mut chunk: LogChunk) {
+        for segment in std::mem::take(&mut chunk.header.segments) {
+            if self.segments.len() < SEGMENTS_MAX {
+                self.segments.insert(segment.offset, segment);
             }
         }
-        let buffer = self.by_lease.entry(lease).or_default();
-        buffer.bytes += chunk.bytes.len() + CHUNK_BYTES;
-        buffer.chunks.push_back(chunk);
-        while buffer.bytes > BUFFER_BYTES_MAX
-            && let Some(dropped) = buffer.chunks.pop_front()
+        // What comes again, or comes late, is known or given from the depot.
+        let behind = self.chunks.back().map_or(0, |last| end(last).saturating_sub(chunk.header.mark.offset));
+        let known = usize::try_from(behind).unwrap_or(usize::MAX).min(chunk.bytes.len());
+        let lines = memchr::memchr_iter(b'\n', &chunk.bytes[..known]).count() as u64;
+        chunk.bytes.drain(..known);
+        if chunk.bytes.is_empty() {
+            return;
+        }
+        chunk.header.mark.offset += known as u64;
+        chunk.header.mark.lines_before += lines;
+        chunk.header.mark.length = u32::try_from(chunk.bytes.len()).expect("a chunk's length was a u32");
+        let chunk = match self.chunks.back().and_then(|last| merged(last, &chunk)) {
+            Some(merged) => {
+                self.bytes -= self.chunks.pop_back().map_or(0, |last| last.bytes.len() + CHUNK_BYTES);
+                merged
+            }
+            None => chunk,
+        };
+        self.bytes += chunk.bytes.len() + CHUNK_BYTES;
+        self.chunks.push_back(Arc::new(chunk));
+        while self.bytes > BUFFER_BYTES_MAX
+            && let Some(dropped) = self.chunks.pop_front()
         {
-            buffer.bytes -= dropped.bytes.len() + CHUNK_BYTES;
+            self.bytes -= dropped.bytes.len() + CHUNK_BYTES;
         }
     }
+
+    fn next(&self, from: u64) -> Next {
+        let behind = self.chunks.partition_point(|chunk| end(chunk) <= from);
+        let known = self.chunks.get(behind).map(|chunk| chunk.header.mark.offset);
+        if known.is_some_and(|offset| offset <= from) {
+            let mut chunks: Vec<Arc<LogChunk>> = Vec::new();
+            for chunk in self.chunks.range(behind..) {
+                if chunks.last().is_some_and(|last| end(last) != chunk.header.mark.offset) {
+                    break;
+                }
+                chunks.push(chunk.clone());
+            }
+            return Next::Chunks(chunks);
+        }
+        if let Some(segment) = holder(self.segments.range(..=from).next_back().map(|(_, segment)| segment), from) {
+            return Next::Segment(segment.clone());
+        }
+        let stored = self.segments.range(from..).next().map(|(offset, _)| *offset);
+        match known.into_iter().chain(stored).min() {
+            Some(until) => Next::Hole { until },
+            None => Next::Nothing,
+        }
+    }
+}
+
+/// The segment, if the byte `at` is one of it.
+pub(crate) fn holder(segment: Option<&LogSegment>, at: u64) -> Option<&LogSegment> {
+    segment.filter(|segment| segment.offset <= at && at - segment.offset < segment.length)
+}
+
+fn end(chunk: &LogChunk) -> u64 {
+    chunk.header.mark.offset + chunk.bytes.len() as u64
+}
+
+/// Both as one, if they are small, of one stream, and there is nothing between them.
+fn merged(last: &LogChunk, next: &LogChunk) -> Option<LogChunk> {
+    let (a, b) = (&last.header.mark, &next.header.mark);
+    let fit = (a.step, a.stream, end(last)) == (b.step, b.stream, b.offset) && last.bytes.len() + next.bytes.len() <= MERGED_BYTES_MAX;
+    fit.then(|| {
+        let bytes = [last.bytes.as_slice(), &next.bytes].concat();
+        let length = u32::try_from(bytes.len()).expect("it is at most MERGED_BYTES_MAX");
+        LogChunk { header: LogHeader { mark: LogMark { length, ..a.clone() }, ..last.header.clone() }, bytes }
+    })
 }
 
 fn speaks_for(runs: &Runs, agent: Option<&AgentName>, lease: &Lease) -> bool {
     let Some(snapshot) = runs.get(&lease.attempt.run) else { return false };
     snapshot.run.attempt_of(lease).is_some_and(|(_, attempt)| Some(&attempt.agent) == agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{AttemptId, Digest, RunId, StageId, Timestamp, TriggerId, protocol::log::Stream};
+
+    use super::*;
+
+    fn lease() -> Lease {
+        Lease { attempt: AttemptId { run: RunId::of(&TriggerId::of("t", "1")), stage: StageId::of("a"), attempt: 1 }, fence: 7 }
+    }
+
+    fn chunk(offset: u64, bytes: &[u8], segments: Vec<LogSegment>) -> LogChunk {
+        let length = u32::try_from(bytes.len()).unwrap();
+        let mark = LogMark { offset, length, step: 0, stream: Stream::Out, at: Timestamp(1), lines_before: 0 };
+        LogChunk { header: LogHeader { lease: lease(), mark, segments }, bytes: bytes.to_vec() }
+    }
+
+    fn segment(offset: u64, length: u64) -> LogSegment {
+        LogSegment { bytes: Digest::of(b"x"), length, offset, lines_before: 0, index: Digest::of(b"y") }
+    }
+
+    fn text(next: &Next) -> String {
+        match next {
+            Next::Chunks(chunks) => chunks.iter().map(|chunk| format!("{}:{} ", chunk.header.mark.offset, chunk.bytes.escape_ascii())).collect(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_follower_gets_chunks_without_a_hole_then_the_part_that_fills_it() {
+        let hub = LogHub::default();
+        assert_eq!(hub.next(&lease(), 0), Next::Nothing);
+        hub.take(chunk(0, b"ab", vec![]));
+        hub.take(chunk(1, b"bc", vec![]));
+        assert_eq!(text(&hub.next(&lease(), 2)), "0:abc ", "small chunks become one, and what came twice is known");
+        hub.take(chunk(5, b"f", vec![]));
+        assert_eq!(text(&hub.next(&lease(), 0)), "0:abc ");
+        assert_eq!(hub.next(&lease(), 3), Next::Hole { until: 5 });
+        hub.take(chunk(5, b"", vec![segment(0, 5)]));
+        assert_eq!(hub.next(&lease(), 3), Next::Segment(segment(0, 5)));
+        assert_eq!(text(&hub.next(&lease(), 5)), "5:f ");
+        assert_eq!(hub.next(&lease(), 6), Next::Nothing);
+    }
+
+    #[test]
+    fn the_buffer_of_an_attempt_is_bounded_whatever_the_size_of_what_comes() {
+        for size in [1, 1_000, 60_000] {
+            let hub = LogHub::default();
+            let bytes = vec![b'x'; size];
+            let count = 3 * BUFFER_BYTES_MAX / size.max(64);
+            for at in 0..count {
+                hub.take(chunk((at * size) as u64, &bytes, vec![]));
+            }
+            let (_, kept) = hub.all(&lease());
+            let held: usize = kept.iter().map(|chunk| chunk.bytes.len() + CHUNK_BYTES).sum();
+            assert!(held <= BUFFER_BYTES_MAX && kept.last().is_some_and(|last| end(last) == (count * size) as u64));
+        }
+    }
 }

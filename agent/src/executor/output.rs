@@ -1,14 +1,15 @@
 //! An attempt's output: live to the bus, whole to the spool, byte for byte as it came.
+//!
+//! The spool holds up the step that speaks, and nobody else. The bus holds up nobody: what it does not take, or what is too much for people to
+//! read along, those who follow are given from the depot a moment later.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use eventbus::{Bus, Subject};
 use model::{
     Timestamp,
+    event::run::LogSegment,
     protocol::{
         agent::Lease,
         log::{CHUNK_BYTES_MAX, LogChunk, LogHeader, LogMark, Stream},
@@ -18,14 +19,16 @@ use service::clock;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, trace};
 
-use crate::spool::OutputFiles;
+use crate::spool::parts::{OUTPUT_BYTES_MAX, Parts};
 
-/// The most output of one attempt: what one stage says must not fill the disks of all.
-pub(crate) const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How long a live chunk may wait for the bus. When that is over, followers get the rest from the depot.
 const LIVE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the bus is left alone after it did not take a chunk, so that a stage without a bus runs at most a quarter slower.
 const LIVE_PAUSE: Duration = Duration::from_secs(1);
+/// What one attempt says live at most, in bytes a second: far more than anybody reads, far less than what a bus for all can carry.
+const LIVE_BYTES_PER_S: u32 = 8 * 1024 * 1024;
+/// What it may say at once after it was quiet.
+const LIVE_BURST_BYTES: f64 = 2.0 * 1024.0 * 1024.0;
 
 /// Why output could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -34,29 +37,28 @@ pub(crate) enum OutputError {
     #[error("cannot keep the output on the agent's disk")]
     Disk(#[from] io::Error),
     /// There is too much.
-    #[error("the stage said more than {} MiB", OUTPUT_BYTES_MAX / 1024 / 1024)]
+    #[error("the stage said more than {} MiB, with what is kept of when and where it said it", OUTPUT_BYTES_MAX / 1024 / 1024)]
     TooMuch,
 }
 
 /// Where an attempt's output goes.
 #[derive(Debug)]
 pub(crate) struct Output {
-    bus: Bus,
-    subject: Subject,
-    lease: Lease,
-    files: OutputFiles,
+    parts: Parts,
+    live: Live,
     offset: u64,
+    lines: u64,
     step: u32,
     /// The disk did not take all of a chunk: what would come after it would stand in the wrong place.
     is_broken: bool,
-    /// Until then the bus is left alone.
-    quiet_until: Option<Instant>,
+    /// The bus did not take all that it was given.
+    has_missed: bool,
 }
 
 impl Output {
-    /// The output of `lease`, from its first byte.
-    pub(crate) fn new(bus: Bus, subject: Subject, lease: Lease, files: OutputFiles) -> Self {
-        Self { bus, subject, lease, files, offset: 0, step: 0, is_broken: false, quiet_until: None }
+    /// What the attempt says to the spool and to `live`, from its first byte.
+    pub(crate) fn new(parts: Parts, live: Live) -> Self {
+        Self { parts, live, offset: 0, lines: 0, step: 0, is_broken: false, has_missed: false }
     }
 
     /// Takes what a stream of step `step` said. When this returns it is in the spool, and on the bus if that is there.
@@ -66,15 +68,16 @@ impl Output {
             return Err(io::Error::other("it refused before").into());
         }
         for piece in bytes.chunks(CHUNK_BYTES_MAX) {
-            if self.offset + piece.len() as u64 > OUTPUT_BYTES_MAX {
-                return Err(OutputError::TooMuch);
-            }
             let length = u32::try_from(piece.len()).expect("a chunk has at most CHUNK_BYTES_MAX bytes");
-            let mark = LogMark { offset: self.offset, length, step, stream, at: Timestamp(clock::unix_ms()) };
+            let at = Timestamp(clock::unix_ms());
+            let mark = LogMark { offset: self.offset, length, step, stream, at, lines_before: self.lines };
             self.is_broken = true;
-            self.chunk(mark, piece).await?;
-            self.is_broken = false;
+            let kept = self.chunk(mark, piece).await;
+            // Of what is too much, nothing was written.
+            self.is_broken = matches!(kept, Err(OutputError::Disk(_)));
+            kept?;
             self.offset += u64::from(length);
+            self.lines += memchr::memchr_iter(b'\n', piece).count() as u64;
         }
         Ok(())
     }
@@ -91,33 +94,70 @@ impl Output {
     }
 
     async fn chunk(&mut self, mark: LogMark, bytes: &[u8]) -> Result<(), OutputError> {
-        trace!(target: crate::WATERFALL, point = "first byte", lease = ?self.lease, stream = ?mark.stream);
-        let mut line = serde_json::to_vec(&mark).expect("a mark has text keys only");
-        line.push(b'\n');
-        let chunk = LogChunk { header: LogHeader { lease: self.lease.clone(), mark }, bytes: bytes.to_vec() };
-        let message = Bytes::from(chunk.encode());
-        let files = self.files.clone();
-        let kept = tokio::task::spawn_blocking(move || {
-            // The index last: it never names bytes that are not there.
-            (&*files.output).write_all(&chunk.bytes)?;
-            (&*files.index).write_all(&line)
-        });
-        self.live(message).await;
-        kept.await.map_err(io::Error::other)??;
+        trace!(target: crate::WATERFALL, point = "first byte", lease = ?self.live.lease, stream = ?mark.stream);
+        let is_live = self.live.may_take(bytes.len());
+        let (parts, kept, its_mark) = (self.parts.clone(), bytes.to_vec(), mark.clone());
+        let keeping = tokio::task::spawn_blocking(move || parts.append(&its_mark, &kept, !is_live));
+        let is_said = is_live && self.live.say(mark, bytes.to_vec(), Vec::new()).await;
+        keeping.await.map_err(io::Error::other)??;
+        if is_said && std::mem::take(&mut self.has_missed) {
+            self.parts.hurry();
+        }
+        self.has_missed |= is_live && !is_said;
         Ok(())
     }
+}
 
-    async fn live(&mut self, message: Bytes) {
+/// What an attempt says on the bus.
+#[derive(Debug)]
+pub(crate) struct Live {
+    bus: Bus,
+    subject: Subject,
+    lease: Lease,
+    /// Until then the bus is left alone.
+    quiet_until: Option<Instant>,
+    /// Bytes that may be said at once, as of then.
+    allowed: (f64, Instant),
+}
+
+impl Live {
+    pub(crate) fn new(bus: Bus, subject: Subject, lease: Lease) -> Self {
+        Self { bus, subject, lease, quiet_until: None, allowed: (LIVE_BURST_BYTES, Instant::now()) }
+    }
+
+    /// Whether so much may be said now.
+    fn may_take(&mut self, bytes: usize) -> bool {
+        let now = Instant::now();
+        let (allowed, then) = self.allowed;
+        let allowed = (allowed + (now - then).as_secs_f64() * f64::from(LIVE_BYTES_PER_S)).min(LIVE_BURST_BYTES);
+        let bytes = f64::from(u32::try_from(bytes).expect("a chunk has at most CHUNK_BYTES_MAX bytes"));
+        let takes = bytes <= allowed;
+        self.allowed = (if takes { allowed - bytes } else { allowed }, now);
+        takes
+    }
+
+    /// Says it, if the bus takes it; tells whether it did.
+    async fn say(&mut self, mark: LogMark, bytes: Vec<u8>, segments: Vec<LogSegment>) -> bool {
         if self.quiet_until.is_some_and(|until| Instant::now() < until) {
-            return;
+            return false;
         }
         self.quiet_until = None;
-        let problem = match timeout(LIVE_PATIENCE, self.bus.publish_bytes(&self.subject, message)).await {
-            Ok(Ok(())) => return,
+        let chunk = LogChunk { header: LogHeader { lease: self.lease.clone(), mark, segments }, bytes };
+        let problem = match timeout(LIVE_PATIENCE, self.bus.publish_bytes(&self.subject, Bytes::from(chunk.encode()))).await {
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => service::supervisor::chain(&error),
             Err(_) => "the bus did not take it in time".to_owned(),
         };
         debug!(lease = ?self.lease, problem, "a live chunk was dropped");
         self.quiet_until = Some(Instant::now() + LIVE_PAUSE);
+        false
+    }
+
+    /// Says which parts of the output lie in the depot by now.
+    pub(crate) async fn announce(&mut self, segments: Vec<LogSegment>) {
+        let offset = segments.last().map_or(0, |segment| segment.offset + segment.length);
+        let at = Timestamp(clock::unix_ms());
+        let mark = LogMark { offset, length: 0, step: 0, stream: Stream::Otto, at, lines_before: 0 };
+        self.say(mark, Vec::new(), segments).await;
     }
 }

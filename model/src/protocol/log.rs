@@ -1,12 +1,14 @@
-//! A stage's output: bytes as they came, in chunks whose offsets show a gap.
+//! A stage's output: bytes as they came, in chunks whose offsets show a gap, and in segments once they lie in the depot.
 
 use serde::{Deserialize, Serialize};
 
 use super::agent::Lease;
-use crate::Timestamp;
+use crate::{Timestamp, event::run::LogSegment};
 
 /// The most bytes of output in one chunk: with its mark it stays far below the bus's 1 MiB a message.
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Segments that one chunk may announce: a few kilobytes, so that some lost messages lose no segment.
+pub const ANNOUNCED_SEGMENTS_MAX: usize = 16;
 
 /// Which of a step's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,9 @@ pub struct LogMark {
     pub stream: Stream,
     /// When the agent read it.
     pub at: Timestamp,
+    /// Line feeds of the attempt's output before this chunk; 0 where an older agent wrote it.
+    #[serde(default)]
+    pub lines_before: u64,
 }
 
 /// A chunk on the bus: this header as one line of JSON, a line feed, then the bytes.
@@ -42,6 +47,9 @@ pub struct LogHeader {
     pub lease: Lease,
     /// Where the chunk stands.
     pub mark: LogMark,
+    /// The newest parts of the output that lie in the depot by now, the oldest of them first. A chunk that says so need not have bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<LogSegment>,
 }
 
 /// A chunk of output with its header.
@@ -103,8 +111,8 @@ mod tests {
     fn any_bytes_travel_in_a_chunk() {
         let lease =
             Lease { attempt: AttemptId { run: RunId::of(&TriggerId::of("t", "1")), stage: StageId::of("a"), attempt: 1 }, fence: 7 };
-        let mark = LogMark { offset: 3, length: 4, step: 0, stream: Stream::Out, at: Timestamp(9) };
-        let chunk = LogChunk { header: LogHeader { lease, mark }, bytes: b"\n\xff\0\n".to_vec() };
+        let mark = LogMark { offset: 3, length: 4, step: 0, stream: Stream::Out, at: Timestamp(9), lines_before: 0 };
+        let chunk = LogChunk { header: LogHeader { lease, mark, segments: Vec::new() }, bytes: b"\n\xff\0\n".to_vec() };
         assert_eq!(LogChunk::decode(&chunk.encode()).unwrap(), chunk);
         assert!(matches!(LogChunk::decode(&chunk.encode()[..20]), Err(ChunkError::NoHeader)));
         let mut long = chunk.encode();

@@ -1,14 +1,15 @@
 //! The output of a run's stages in the order of its bytes: what is stored, what is buffered, and what comes live, each byte once.
 //!
 //! ```text
-//! depot (stored) ─┐
-//! buffer ─────────┼─▶ cursor of the attempt ─▶ Chunk │ Gap ─▶ … ─▶ End
-//! live feed ──────┘
+//! depot (whole, or part by part) ─┐
+//!                                 ├─▶ cursor of the attempt ─▶ Chunk │ Gap ─▶ … ─▶ End
+//! buffer of what comes live ──────┘
 //! ```
 //!
 //! An attempt's cursor only moves forward: what lies before it was given, what jumps over it leaves a marked gap. Live chunks are soft, and
-//! the stored output is whole: so an attempt is complete when its cursor stands at the end of what is stored, and until then who follows
-//! waits for it, but not for ever ([`STORED_WAIT`]).
+//! a follower may be slower than they come; what it has missed it reads from the depot, in which every part of the output lies soon
+//! ([`HOLE_WAIT`]). An attempt is complete when its cursor stands at the end of what is stored, and until then who follows waits for it,
+//! but not for ever ([`STORED_WAIT`]).
 
 mod stored;
 
@@ -22,10 +23,10 @@ use std::{
 use apispec::{Base64, ChunkView, EndView, GapReason, GapView};
 use model::{
     Timestamp,
-    event::run::{RunEvent, StoredLog},
+    event::run::{LogSegment, RunEvent},
     protocol::{
         agent::Lease,
-        log::{LogChunk, LogMark},
+        log::LogMark,
     },
 };
 use service::{clock, supervisor::chain};
@@ -35,17 +36,21 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::stored::StoredOutput;
+use self::stored::StoredPart;
 use crate::{
     Orchestrator,
     core::{AttemptEnd, Run, shape::Index},
     http::view::end,
+    logs::{Next, holder},
     runs::Appended,
 };
 
 /// How long after a run's end its outputs may take to be stored before who follows is told that they are not: an agent stores them
 /// within a second, and one that is cut off may take for ever.
 const STORED_WAIT: Duration = Duration::from_secs(10);
+/// How long what comes next in a running attempt's output may be unknown before its absence is marked: an agent stores within a second or two
+/// what it could not send.
+const HOLE_WAIT: Duration = Duration::from_secs(10);
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +73,10 @@ pub struct Output {
     cursors: BTreeMap<Lease, Cursor>,
     /// Stages that are to be looked at, by their place in the plan.
     unseen: BTreeSet<Index>,
+    /// The stage that was looked at last.
+    turn: Index,
+    /// All there was at the beginning was given, in the order of the plan; from now on stages take turns.
+    is_underway: bool,
     reading: Option<Reading>,
     ready: VecDeque<Piece>,
     /// When the outputs that are missing after the run's end count as absent.
@@ -78,7 +87,7 @@ pub struct Output {
 /// What comes from now on.
 #[derive(Debug)]
 struct Feeds {
-    live: broadcast::Receiver<Arc<LogChunk>>,
+    live: broadcast::Receiver<Arc<Lease>>,
     appended: broadcast::Receiver<Arc<Appended>>,
 }
 
@@ -88,18 +97,19 @@ struct Cursor {
     offset: u64,
     /// Nothing of the attempt will be given any more.
     complete: bool,
+    /// What comes next is not known; when that is no longer waited for.
+    hole_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Reading {
     lease: Lease,
-    length: u64,
-    stored: StoredOutput,
+    part: StoredPart,
 }
 
 /// What woke a follower.
 enum Woken {
-    Chunk(Arc<LogChunk>),
+    News(Arc<Lease>),
     Record(Arc<Appended>),
     Lagged,
     Deadline,
@@ -129,6 +139,8 @@ impl Output {
             feeds,
             cursors: BTreeMap::new(),
             unseen: BTreeSet::new(),
+            turn: 0,
+            is_underway: false,
             reading: None,
             ready: VecDeque::new(),
             deadline: None,
@@ -146,7 +158,7 @@ impl Output {
             }
             if let Some(reading) = self.reading.take() {
                 self.read(reading).await;
-            } else if let Some(at) = self.unseen.pop_first() {
+            } else if let Some(at) = self.next_stage() {
                 self.look_at(at).await;
             } else if self.over {
                 return None;
@@ -156,8 +168,18 @@ impl Output {
         }
     }
 
+    /// The stage that is to be looked at next.
+    fn next_stage(&mut self) -> Option<Index> {
+        let after = if self.is_underway { self.turn + 1 } else { 0 };
+        let at = self.unseen.range(after..).next().or_else(|| self.unseen.first()).copied()?;
+        self.unseen.remove(&at);
+        self.turn = at;
+        Some(at)
+    }
+
     /// Everything known was given: ends, or waits for more.
     async fn wait(&mut self) {
+        self.is_underway = true;
         if let Some(end) = end(&self.run) {
             let left = STORED_WAIT.saturating_sub(Timestamp(clock::unix_ms()).since(end.ended_at));
             let deadline = *self.deadline.get_or_insert(Instant::now() + left);
@@ -176,20 +198,21 @@ impl Output {
             return;
         }
         match self.woken().await {
-            Woken::Chunk(chunk) => self.take_live(&chunk),
+            Woken::News(lease) => self.take_news(&lease),
             Woken::Record(record) => self.take_record(&record),
             Woken::Lagged => {
                 self.refresh();
                 self.look_at_all();
             }
-            Woken::Deadline => {}
+            Woken::Deadline => self.look_at_holes(),
             Woken::Closed => self.over = true,
         }
     }
 
     async fn woken(&mut self) -> Woken {
         let Some(feeds) = &mut self.feeds else { return Woken::Closed };
-        let deadline = self.deadline;
+        let holes = self.cursors.values().filter_map(|cursor| cursor.hole_until);
+        let deadline = self.deadline.into_iter().chain(holes).min();
         let at_deadline = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -199,7 +222,7 @@ impl Output {
         // Output first: what a stage wrote was sent before its end was reported.
         tokio::select! {
             biased;
-            chunk = feeds.live.recv() => woken(chunk, Woken::Chunk),
+            lease = feeds.live.recv() => woken(lease, Woken::News),
             record = feeds.appended.recv() => woken(record, Woken::Record),
             () = at_deadline => Woken::Deadline,
         }
@@ -237,37 +260,48 @@ impl Output {
         }
     }
 
-    fn take_live(&mut self, chunk: &LogChunk) {
-        let lease = &chunk.header.lease;
+    fn take_news(&mut self, lease: &Lease) {
         if lease.attempt.run != self.run.id {
             return;
         }
         if !self.cursors.contains_key(lease) {
             self.refresh();
-            let wanted = self.run.attempt_of(lease).is_some_and(|(at, _)| self.is_wanted(at));
-            if !wanted {
-                return;
-            }
         }
-        self.give(lease, &chunk.header.mark, &chunk.bytes);
+        if let Some(at) = self.run.shape.find(&lease.attempt.stage).filter(|at| self.is_wanted(*at)) {
+            self.unseen.insert(at);
+        }
     }
 
-    /// Gives what there is of a stage's attempts, one after the other.
+    fn look_at_holes(&mut self) {
+        for (lease, cursor) in &self.cursors {
+            if cursor.hole_until.is_some()
+                && let Some(at) = self.run.shape.find(&lease.attempt.stage)
+            {
+                self.unseen.insert(at);
+            }
+        }
+    }
+
+    /// Gives what there is of a stage's attempts, one after the other; what must be fetched is fetched before the stage is looked at again.
     async fn look_at(&mut self, at: Index) {
         let run = self.run.clone();
         for attempt in &run.stages[at].attempts {
             let lease = run.lease(at, attempt);
-            if matches!(attempt.end, Some(AttemptEnd::Declined { .. })) || self.cursors.get(&lease).is_some_and(|cursor| cursor.complete) {
+            let cursor = self.cursors.entry(lease.clone()).or_default();
+            if matches!(attempt.end, Some(AttemptEnd::Declined { .. })) || cursor.complete {
                 continue;
             }
+            let offset = cursor.offset;
             if let Some(log) = &attempt.log {
-                self.open(lease, log).await;
-                // The others have their turn when this one was read.
-                self.unseen.insert(at);
-                return;
+                match holder(log.segments.iter().rfind(|segment| segment.offset <= offset), offset) {
+                    Some(segment) => return self.open(at, lease, segment).await,
+                    None => self.complete(&lease, Some(log.length), GapReason::NotKept),
+                }
+                continue;
             }
-            for chunk in self.orchestrator.logs.buffered(&lease) {
-                self.give(&lease, &chunk.header.mark, &chunk.bytes);
+            let is_over = self.feeds.is_none() || matches!(attempt.end, Some(AttemptEnd::Lost { .. }));
+            if let Some(segment) = self.give_known(&lease, is_over) {
+                return self.open(at, lease, &segment).await;
             }
             if matches!(attempt.end, Some(AttemptEnd::Lost { .. })) {
                 self.complete(&lease, None, GapReason::NeverStored);
@@ -275,31 +309,68 @@ impl Output {
         }
     }
 
-    async fn open(&mut self, lease: Lease, log: &StoredLog) {
-        if self.cursors.entry(lease.clone()).or_default().offset >= log.length {
-            return self.complete(&lease, Some(log.length), GapReason::NotKept);
+    /// Gives what is known of a running attempt, up to what must be fetched. Where a hole is, it is waited for unless that is in vain.
+    fn give_known(&mut self, lease: &Lease, is_in_vain: bool) -> Option<LogSegment> {
+        loop {
+            let cursor = self.cursors.entry(lease.clone()).or_default();
+            match self.orchestrator.logs.next(lease, cursor.offset) {
+                Next::Chunks(chunks) => {
+                    cursor.hole_until = None;
+                    for chunk in chunks {
+                        self.give(lease, &chunk.header.mark, &chunk.bytes);
+                    }
+                }
+                Next::Segment(segment) => {
+                    cursor.hole_until = None;
+                    return Some(segment);
+                }
+                Next::Hole { until } => {
+                    let deadline = *cursor.hole_until.get_or_insert_with(|| Instant::now() + HOLE_WAIT);
+                    if !is_in_vain && Instant::now() < deadline {
+                        return None;
+                    }
+                    cursor.hole_until = None;
+                    let from = std::mem::replace(&mut cursor.offset, until);
+                    self.gap(lease, from, Some(until), GapReason::NotKept);
+                }
+                Next::Nothing => return None,
+            }
         }
-        match StoredOutput::open(&self.orchestrator.blobs, log).await {
-            Ok(stored) => self.reading = Some(Reading { lease, length: log.length, stored }),
+    }
+
+    async fn open(&mut self, at: Index, lease: Lease, segment: &LogSegment) {
+        self.unseen.insert(at);
+        match StoredPart::open(&self.orchestrator.blobs, segment.clone()).await {
+            Ok(part) => self.reading = Some(Reading { lease, part }),
             Err(error) => {
                 warn!(attempt = %lease.attempt, error = chain(&error), "stored output cannot be read");
-                self.complete(&lease, Some(log.length), GapReason::DepotUnavailable);
+                self.skip(&lease, segment.offset + segment.length, GapReason::DepotUnavailable);
             }
         }
     }
 
     async fn read(&mut self, mut reading: Reading) {
         let offset = self.cursors.get(&reading.lease).map_or(0, |cursor| cursor.offset);
-        match reading.stored.next(offset).await {
+        match reading.part.next(offset).await {
             Ok(Some((mark, bytes))) => {
                 self.give(&reading.lease, &mark, &bytes);
                 self.reading = Some(reading);
             }
-            Ok(None) => self.complete(&reading.lease, Some(reading.length), GapReason::NotKept),
+            Ok(None) => self.skip(&reading.lease, reading.part.end(), GapReason::NotKept),
             Err(error) => {
                 warn!(attempt = %reading.lease.attempt, error = chain(&error), "stored output cannot be read");
-                self.complete(&reading.lease, Some(reading.length), GapReason::DepotUnavailable);
+                self.skip(&reading.lease, reading.part.end(), GapReason::DepotUnavailable);
             }
+        }
+    }
+
+    /// What lies before `to` and was not given is missing.
+    fn skip(&mut self, lease: &Lease, to: u64, reason: GapReason) {
+        let cursor = self.cursors.entry(lease.clone()).or_default();
+        let from = cursor.offset;
+        if from < to {
+            cursor.offset = to;
+            self.gap(lease, from, Some(to), reason);
         }
     }
 

@@ -1,11 +1,11 @@
-//! The stored output of an attempt, read back chunk by chunk: the bytes from one blob, the marks that cut them from another.
+//! A stored part of an attempt's output, read back chunk by chunk: the bytes from one blob, the marks that cut them from another.
 
 use std::io::SeekFrom;
 
 use blob::{BlobError, Blobs};
 use bytes::Bytes;
 use model::{
-    event::run::StoredLog,
+    event::run::LogSegment,
     protocol::log::{CHUNK_BYTES_MAX, LogMark},
 };
 use tempfile::TempDir;
@@ -14,9 +14,12 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncSeekExt as _},
 };
 
+/// The largest part that is read into memory: twice what an agent makes. A larger one, as agents made them once, lies in a file meanwhile.
+const MEMORY_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Why stored output cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StoredError {
+pub(crate) enum StoredError {
     /// The depot does not give it.
     #[error(transparent)]
     Depot(#[from] BlobError),
@@ -28,48 +31,99 @@ pub(super) enum StoredError {
     Index(String),
 }
 
-/// Stored output that is being read. The bytes lie in a file meanwhile: output may be larger than what memory should hold.
+/// The bytes of a part.
 #[derive(Debug)]
-pub(super) struct StoredOutput {
-    index: Bytes,
-    bytes: File,
-    position: u64,
-    _folder: TempDir,
+pub(crate) enum Content {
+    Memory(Bytes),
+    File { file: File, _folder: TempDir },
 }
 
-impl StoredOutput {
-    pub(super) async fn open(blobs: &Blobs, log: &StoredLog) -> Result<Self, StoredError> {
-        let segment = log.segments.first().ok_or_else(|| StoredError::Index("it has no part".to_owned()))?;
+impl Content {
+    pub(crate) async fn fetch(blobs: &Blobs, segment: &LogSegment) -> Result<Self, StoredError> {
+        let (content, length) = if segment.length <= MEMORY_BYTES_MAX {
+            let bytes = blobs.get(&segment.bytes).await?;
+            let length = bytes.len() as u64;
+            (Self::Memory(bytes), length)
+        } else {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("output");
+            blobs.get_file(&segment.bytes, &path).await?;
+            let file = File::open(path).await?;
+            let length = file.metadata().await?.len();
+            (Self::File { file, _folder: folder }, length)
+        };
+        if length == segment.length { Ok(content) } else { Err(StoredError::Index(format!("{length} bytes for {}", segment.length))) }
+    }
+
+    /// `length` bytes from `at` on, which must be there.
+    pub(crate) async fn read(&mut self, at: u64, length: usize) -> Result<Bytes, StoredError> {
+        match self {
+            Self::Memory(bytes) => {
+                let at = usize::try_from(at).expect("it is within MEMORY_BYTES_MAX");
+                Ok(bytes.slice(at..at + length))
+            }
+            Self::File { file, .. } => {
+                let mut bytes = vec![0; length];
+                file.seek(SeekFrom::Start(at)).await?;
+                file.read_exact(&mut bytes).await?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+/// A part that is being read.
+#[derive(Debug)]
+pub(super) struct StoredPart {
+    segment: LogSegment,
+    index: Bytes,
+    content: Content,
+    /// What is left of the last mark.
+    rest: Option<LogMark>,
+}
+
+impl StoredPart {
+    pub(super) async fn open(blobs: &Blobs, segment: LogSegment) -> Result<Self, StoredError> {
         let index = blobs.get(&segment.index).await?;
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("output");
-        blobs.get_file(&segment.bytes, &path).await?;
-        Ok(Self { index, bytes: File::open(path).await?, position: 0, _folder: folder })
+        let content = Content::fetch(blobs, &segment).await?;
+        Ok(Self { segment, index, content, rest: None })
+    }
+
+    /// The end of the part.
+    pub(super) fn end(&self) -> u64 {
+        self.segment.offset + self.segment.length
     }
 
     /// The next chunk that ends behind `from`.
-    pub(super) async fn next(&mut self, from: u64) -> Result<Option<(LogMark, Vec<u8>)>, StoredError> {
+    pub(super) async fn next(&mut self, from: u64) -> Result<Option<(LogMark, Bytes)>, StoredError> {
         while let Some(mark) = self.next_mark()? {
-            if mark.offset + u64::from(mark.length) <= from {
+            let end = mark.offset.saturating_add(u64::from(mark.length));
+            if end <= from {
                 continue;
             }
-            if mark.length as usize > CHUNK_BYTES_MAX {
-                return Err(StoredError::Index(format!("a chunk of {} bytes", mark.length)));
+            if mark.offset < self.segment.offset || end > self.end() {
+                return Err(StoredError::Index(format!("a mark from {} to {end}", mark.offset)));
             }
-            if self.position != mark.offset {
-                self.bytes.seek(SeekFrom::Start(mark.offset)).await?;
+            let length = mark.length as usize;
+            let cut = length.min(CHUNK_BYTES_MAX);
+            let bytes = self.content.read(mark.offset - self.segment.offset, cut).await?;
+            let chunk = LogMark { length: u32::try_from(cut).expect("it is at most CHUNK_BYTES_MAX"), ..mark.clone() };
+            if cut < length {
+                let lines = memchr::memchr_iter(b'\n', &bytes).count() as u64;
+                let (offset, length) = (mark.offset + cut as u64, mark.length - chunk.length);
+                self.rest = Some(LogMark { offset, length, lines_before: mark.lines_before + lines, ..mark });
             }
-            let mut bytes = vec![0; mark.length as usize];
-            self.bytes.read_exact(&mut bytes).await?;
-            self.position = mark.offset + u64::from(mark.length);
-            return Ok(Some((mark, bytes)));
+            return Ok(Some((chunk, bytes)));
         }
         Ok(None)
     }
 
     fn next_mark(&mut self) -> Result<Option<LogMark>, StoredError> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
+        }
         while !self.index.is_empty() {
-            let end = self.index.iter().position(|byte| *byte == b'\n').unwrap_or(self.index.len());
+            let end = memchr::memchr(b'\n', &self.index).unwrap_or(self.index.len());
             let line = self.index.split_to(end);
             if !self.index.is_empty() {
                 let _line_feed = self.index.split_to(1);
