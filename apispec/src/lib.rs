@@ -16,9 +16,10 @@ mod stage;
 
 pub use bytes::Base64;
 pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
-pub use log::{ChunkView, GapReason, GapView, SSE_CHUNK, SSE_GAP};
+pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_GAP};
 pub use problem::{Code, Problem};
 pub use run::{Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RunCreate, RunCreated, RunDetail, RunList, RunStatus, RunView};
 pub use stage::{
-    AttemptStatus, AttemptView, DeclineView, OfferView, OutputView, ReservationView, SkipView, StageRef, StageStatus, StageView,
+    AttemptStatus, AttemptView, DeclineView, OfferView, OutputView, ReservationView, SegmentView, SkipView, StageRef, StageStatus,
+    StageView,
 };

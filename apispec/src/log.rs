@@ -11,6 +11,11 @@ pub const SSE_CHUNK: &str = "chunk";
 /// The name under which a [`GapView`] stands in a stream of server-sent events.
 pub const SSE_GAP: &str = "gap";
 
+/// The header of an answer with output that says how many bytes of the attempt's output lie before it.
+pub const OUTPUT_OFFSET_HEADER: &str = "otto-output-offset";
+/// The header of an answer with output that says how many line feeds of the attempt's output lie before it.
+pub const OUTPUT_LINES_HEADER: &str = "otto-output-lines-before";
+
 /// A piece of a stage's output. The pieces of one attempt come in the order of their offsets, and none twice on one connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChunkView {

@@ -215,9 +215,22 @@ pub enum ReservationView {
 /// Where an attempt's output lies in the depot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputView {
-    /// The output's bytes as they came.
+    /// How many bytes it has.
+    pub length: u64,
+    /// Its parts, in their order; without any, nothing was said.
+    pub segments: Vec<SegmentView>,
+}
+
+/// A part of an attempt's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SegmentView {
+    /// Its bytes as they came.
     #[schema(value_type = schema::Digest)]
     pub bytes: Digest,
     /// How many.
     pub length: u64,
+    /// Bytes of the output before it.
+    pub offset: u64,
+    /// Line feeds of the output before it.
+    pub lines_before: u64,
 }

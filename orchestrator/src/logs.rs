@@ -256,7 +256,9 @@ mod tests {
 
     fn text(next: &Next) -> String {
         match next {
-            Next::Chunks(chunks) => chunks.iter().map(|chunk| format!("{}:{} ", chunk.header.mark.offset, chunk.bytes.escape_ascii())).collect(),
+            Next::Chunks(chunks) => {
+                chunks.iter().map(|chunk| format!("{}:{} ", chunk.header.mark.offset, chunk.bytes.escape_ascii())).collect()
+            }
             other => format!("{other:?}"),
         }
     }

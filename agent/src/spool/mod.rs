@@ -246,7 +246,7 @@ pub(crate) fn end_attempts(data: &Path) -> io::Result<()> {
         let mut groups = Vec::new();
         for line in lines {
             match line {
-                Line::Begun { .. } | Line::Ended { .. } => {}
+                Line::Begun { .. } | Line::Stored { .. } | Line::Ended { .. } => {}
                 Line::Spawned { group, start_ticks } => groups.push((group, start_ticks)),
             }
         }

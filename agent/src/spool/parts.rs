@@ -169,13 +169,9 @@ impl Open {
         (&self.files.output).write_all(bytes)?;
         self.spent = spent;
         self.bytes += bytes.len() as u64;
-        match goes_on {
-            Some((last, length)) => self.last = Some((last, length + bytes.len())),
-            None => {
-                self.begins += 1;
-                self.last = Some((begin, bytes.len()));
-            }
-        }
+        self.begins += u32::from(goes_on.is_none());
+        let (last, length) = goes_on.unwrap_or((begin, 0));
+        self.last = Some((last, length + bytes.len()));
         Ok(())
     }
 }

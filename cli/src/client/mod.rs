@@ -136,6 +136,17 @@ impl Client {
         Ok(response.bytes_stream().map_err(move |source| client.unreachable(source)))
     }
 
+    /// A part of the output of a stage, as it arrives; `part` are the parameters of the API.
+    pub async fn output(
+        &self,
+        run: &RunId,
+        part: &[(&str, String)],
+    ) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Unpin, ClientError> {
+        let response = self.send(self.request(Method::GET, &format!("/v1/runs/{run}/output")).query(part)).await?;
+        let client = self.clone();
+        Ok(response.bytes_stream().map_err(move |source| client.unreachable(source)))
+    }
+
     /// The events of a run as they happen, from its first.
     pub fn follow_events(&self, run: &RunId) -> EventFollower {
         EventFollower::new(self.clone(), run)

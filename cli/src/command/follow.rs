@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It prints what it is told and asks nobody, so that the same lines come from a run in this process and from one behind the API. What it is
-//! told may come in slightly another order than it happened: output and events travel apart.
+//! told may come in slightly another order than it happened: output and events travel apart. A stage's end is printed behind its output.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use model::{
     protocol::log::{LogChunk, Stream},
 };
 
-use super::text::{self, last_state, printable};
+use super::text::{self, printable, shown};
 
 /// The longest line that is gathered before it is printed; output without line breaks is cut here.
 const LINE_BYTES_MAX: usize = 16 * 1024;
@@ -49,13 +49,16 @@ pub struct Output<'a> {
     pub fence: u64,
     /// Where it was written to.
     pub stream: Stream,
+    /// Bytes of the attempt's output before it.
+    pub offset: u64,
     /// The bytes.
     pub bytes: &'a [u8],
 }
 
 impl<'a> From<&'a ChunkView> for Output<'a> {
     fn from(chunk: &'a ChunkView) -> Self {
-        Self { stage: &chunk.stage, attempt: chunk.attempt, fence: chunk.fence, stream: chunk.stream, bytes: &chunk.bytes.0 }
+        let ChunkView { stage, attempt, fence, stream, offset, bytes, .. } = chunk;
+        Self { stage, attempt: *attempt, fence: *fence, stream: *stream, offset: *offset, bytes: &bytes.0 }
     }
 }
 
@@ -67,6 +70,7 @@ impl<'a> From<&'a LogChunk> for Output<'a> {
             attempt: lease.attempt.attempt,
             fence: lease.fence,
             stream: chunk.header.mark.stream,
+            offset: chunk.header.mark.offset,
             bytes: &chunk.bytes,
         }
     }
@@ -105,6 +109,20 @@ struct Followed {
     begun: Option<u32>,
     /// Output of an attempt whose award has not been told.
     held: Vec<Held>,
+    /// The last attempt whose output was printed, and up to which byte.
+    printed: (u32, u64),
+    /// The last attempt whose output is known to be whole, and how long it is.
+    stored: Option<(u32, u64)>,
+    /// The end of an attempt whose output is still coming.
+    ended: Option<Ended>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    attempt: u32,
+    outcome: StageOutcome,
+    reason: Option<String>,
+    ran: Option<(Timestamp, Timestamp)>,
 }
 
 #[derive(Debug)]
@@ -112,6 +130,7 @@ struct Held {
     attempt: u32,
     fence: u64,
     stream: Stream,
+    offset: u64,
     bytes: Vec<u8>,
 }
 
@@ -133,7 +152,10 @@ impl<W: Write> Follow<W> {
         for (id, path) in stages {
             self.columns = self.columns.max(path.chars().count().min(PATH_COLUMNS_MAX));
             let style = COLOURS[self.stages.len() % COLOURS.len()].on_default();
-            self.stages.insert(id, Followed { path: printable(&path, false), style, awarded: None, begun: None, held: Vec::new() });
+            let path = printable(&path, false);
+            let followed =
+                Followed { path, style, awarded: None, begun: None, held: Vec::new(), printed: (0, 0), stored: None, ended: None };
+            self.stages.insert(id, followed);
         }
     }
 
@@ -178,9 +200,10 @@ impl<W: Write> Follow<W> {
             | RunEvent::LockAcquired { .. }
             | RunEvent::StageCancelRequested { .. }
             | RunEvent::RunHeld { .. }
-            | RunEvent::RunReleased
-            | RunEvent::StageLogStored { .. } => Ok(()),
+            | RunEvent::RunReleased => Ok(()),
+            RunEvent::StageLogStored { stage, attempt, log } => self.stored(stage, *attempt, log.length),
             RunEvent::StageAwarded { stage, attempt, agent, .. } => {
+                self.end(stage)?;
                 if let Some(followed) = self.stages.get_mut(stage) {
                     followed.awarded = Some((*attempt, agent.clone()));
                 }
@@ -192,7 +215,8 @@ impl<W: Write> Follow<W> {
             }
             RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at, .. } => {
                 self.begin(stage, *attempt)?;
-                self.finished(stage, *outcome, reason.as_deref(), started_at.map(|started| (started, *finished_at)))
+                let ran = started_at.map(|started| (started, *finished_at));
+                self.ended(stage, Ended { attempt: *attempt, outcome: *outcome, reason: reason.clone(), ran })
             }
             RunEvent::StageLost { stage, reason, .. } => {
                 self.close_lines(stage)?;
@@ -216,7 +240,7 @@ impl<W: Write> Follow<W> {
             RunEvent::RunFinished { outcome } => {
                 self.outcome = Some(*outcome);
                 let took = self.accepted_at.map(|accepted| format!(" in {}", text::duration(at.since(accepted)))).unwrap_or_default();
-                self.close_all_lines()?;
+                self.end_all()?;
                 self.line(&format!("run: {outcome}{took}"), colour_of_run(*outcome))
             }
         }
@@ -227,8 +251,8 @@ impl<W: Write> Follow<W> {
         let output = output.into();
         if self.must_wait(&output) {
             let followed = self.stages.get_mut(output.stage).expect("only output of a known stage waits");
-            let Output { attempt, fence, stream, bytes, .. } = output;
-            followed.held.push(Held { attempt, fence, stream, bytes: bytes.to_vec() });
+            let Output { attempt, fence, stream, offset, bytes, .. } = output;
+            followed.held.push(Held { attempt, fence, stream, offset, bytes: bytes.to_vec() });
             let held: usize = followed.held.iter().map(|held| held.bytes.len()).sum();
             return if held > HELD_BYTES_MAX { self.release(output.stage) } else { Ok(()) };
         }
@@ -245,8 +269,8 @@ impl<W: Write> Follow<W> {
     fn release(&mut self, stage: &StageId) -> io::Result<()> {
         let held = self.stages.get_mut(stage).map(|followed| std::mem::take(&mut followed.held)).unwrap_or_default();
         held.iter().try_for_each(|held| {
-            let Held { attempt, fence, stream, bytes } = held;
-            self.print(Output { stage, attempt: *attempt, fence: *fence, stream: *stream, bytes })
+            let Held { attempt, fence, stream, offset, bytes } = held;
+            self.print(Output { stage, attempt: *attempt, fence: *fence, stream: *stream, offset: *offset, bytes })
         })
     }
 
@@ -255,6 +279,10 @@ impl<W: Write> Follow<W> {
         let is_same = |line: &OpenLine| line.stage == *output.stage && line.fence == output.fence && line.stream == output.stream;
         let mut open = self.open.iter().position(is_same).map(|at| self.open.swap_remove(at).bytes).unwrap_or_default();
         for piece in output.bytes.split_inclusive(|byte| *byte == b'\n') {
+            if open.is_empty() && piece.ends_with(b"\n") {
+                self.output_line(output.stage, output.stream, piece)?;
+                continue;
+            }
             open.extend_from_slice(piece);
             if open.last() == Some(&b'\n') || open.len() >= LINE_BYTES_MAX {
                 self.output_line(output.stage, output.stream, &std::mem::take(&mut open))?;
@@ -263,7 +291,53 @@ impl<W: Write> Follow<W> {
         if !open.is_empty() {
             self.open.push(OpenLine { stage: output.stage.clone(), fence: output.fence, stream: output.stream, bytes: open });
         }
+        self.printed_up_to(output.stage, output.attempt, output.offset + output.bytes.len() as u64)?;
         self.out.flush()
+    }
+
+    fn printed_up_to(&mut self, stage: &StageId, attempt: u32, end: u64) -> io::Result<()> {
+        if let Some(followed) = self.stages.get_mut(stage) {
+            followed.printed = (attempt, end);
+        }
+        self.end_if_whole(stage)
+    }
+
+    fn stored(&mut self, stage: &StageId, attempt: u32, length: u64) -> io::Result<()> {
+        if let Some(followed) = self.stages.get_mut(stage) {
+            followed.stored = Some((attempt, length));
+        }
+        self.end_if_whole(stage)
+    }
+
+    fn ended(&mut self, stage: &StageId, ended: Ended) -> io::Result<()> {
+        match self.stages.get_mut(stage) {
+            Some(followed) => followed.ended = Some(ended),
+            None => return self.finished(stage, &ended),
+        }
+        self.end_if_whole(stage)
+    }
+
+    /// Prints the stage's end, if all its output was printed.
+    fn end_if_whole(&mut self, stage: &StageId) -> io::Result<()> {
+        let is_whole = self.stages.get(stage).is_some_and(|followed| {
+            let Followed { printed, stored: Some((attempt, length)), ended: Some(ended), .. } = followed else { return false };
+            let all = *length == 0 || (printed.0 == ended.attempt && printed.1 >= *length);
+            *attempt == ended.attempt && all
+        });
+        if is_whole { self.end(stage) } else { Ok(()) }
+    }
+
+    /// Prints the stage's end, if it has ended.
+    fn end(&mut self, stage: &StageId) -> io::Result<()> {
+        let ended = self.stages.get_mut(stage).and_then(|followed| followed.ended.take());
+        ended.map_or(Ok(()), |ended| self.finished(stage, &ended))
+    }
+
+    /// Prints the ends of all stages that have ended, and what has no line end.
+    fn end_all(&mut self) -> io::Result<()> {
+        let stages: Vec<StageId> = self.stages.keys().cloned().collect();
+        stages.iter().try_for_each(|stage| self.end(stage))?;
+        self.close_all_lines()
     }
 
     /// Prints that output is missing.
@@ -278,14 +352,15 @@ impl<W: Write> Follow<W> {
             GapReason::NeverStored => "never stored",
             GapReason::DepotUnavailable => "the depot does not give it now",
         };
-        self.mark(&gap.stage, '⋯', AnsiColor::Yellow, &format!("{what} ({why})"))
+        self.mark(&gap.stage, '⋯', AnsiColor::Yellow, &format!("{what} ({why})"))?;
+        self.printed_up_to(&gap.stage, gap.attempt, gap.to.unwrap_or(u64::MAX))
     }
 
     /// Prints what has no line end yet. Call it when nothing more comes.
     pub fn finish(&mut self) -> io::Result<()> {
         let stages: Vec<StageId> = self.stages.keys().cloned().collect();
         stages.iter().try_for_each(|stage| self.release(stage))?;
-        self.close_all_lines()?;
+        self.end_all()?;
         self.out.flush()
     }
 
@@ -309,16 +384,11 @@ impl<W: Write> Follow<W> {
         self.mark(stage, '▶', AnsiColor::BrightBlack, &on)
     }
 
-    fn finished(
-        &mut self,
-        stage: &StageId,
-        outcome: StageOutcome,
-        reason: Option<&str>,
-        ran: Option<(Timestamp, Timestamp)>,
-    ) -> io::Result<()> {
+    fn finished(&mut self, stage: &StageId, ended: &Ended) -> io::Result<()> {
+        let Ended { outcome, reason, ran, .. } = ended;
         self.close_lines(stage)?;
         let took = ran.map(|(started, finished)| format!(" in {}", text::duration(finished.since(started)))).unwrap_or_default();
-        let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let (sign, colour) = match outcome {
             StageOutcome::Success => ('✔', AnsiColor::Green),
             StageOutcome::Unstable => ('!', AnsiColor::Yellow),
@@ -358,11 +428,10 @@ impl<W: Write> Follow<W> {
             Stream::Out | Stream::Err => '│',
             Stream::Otto => '·',
         };
-        let text = String::from_utf8_lossy(line);
-        let line = last_state(&text);
-        let line = if stream == Stream::Otto { line.strip_prefix(OTTO_PREFIX).unwrap_or(line) } else { line };
-        let text = printable(line, self.colour);
-        writeln!(self.out, "{}", format!("{sign} {text}").trim_end())
+        let text = shown(line, self.colour);
+        let text = if stream == Stream::Otto { text.strip_prefix(OTTO_PREFIX).unwrap_or(&text) } else { &text };
+        let text = text.trim_end();
+        if text.is_empty() { writeln!(self.out, "{sign}") } else { writeln!(self.out, "{sign} {text}") }
     }
 
     /// The stage, in its column and colour.

@@ -5,7 +5,7 @@ use model::{
     AttemptId, AuctionId, Digest, RunId, TriggerId,
     context::TriggerContext,
     diagnostic::{Diagnostic, Severity, Span},
-    event::run::{CancelReason, Outputs},
+    event::run::{CancelReason, Outputs, StoredLog},
     trigger::Trigger,
 };
 
@@ -66,6 +66,11 @@ fn chunk(path: &str, stream: Stream, bytes: &[u8]) -> ChunkView {
     }
 }
 
+/// All that the stage said was stored.
+fn stored(path: &str, length: u64) -> RunEvent {
+    RunEvent::StageLogStored { stage: StageId::of(path), attempt: 1, log: StoredLog { segments: Vec::new(), length } }
+}
+
 /// What `tell` makes a follow of the stages `paths` print.
 fn check(colour: bool, paths: &[&str], tell: impl FnOnce(&mut Follow<&mut Vec<u8>>) -> io::Result<()>) -> String {
     let mut printed = Vec::new();
@@ -88,6 +93,7 @@ fn story(follow: &mut Follow<&mut Vec<u8>>) -> io::Result<()> {
     follow.output(&chunk("Build", Stream::Out, b"\xa9\nno line end"))?;
     follow.event(&RunEvent::StageStarted { stage: StageId::of("Build"), attempt: 1, at: Timestamp(1_000) }, Timestamp(1_100))?;
     follow.event(&finished("Checks/Lint", StageOutcome::Failure, Some("`sh` ended with exit code 1")), Timestamp(2_300))?;
+    follow.event(&stored("Checks/Lint", 20), Timestamp(2_300))?;
     let reason = SkipReason::NeedFailed { stage: StageId::of("Checks/Lint") };
     follow.event(&RunEvent::StageSkipped { stage: StageId::of("Deploy"), reason }, Timestamp(2_300))?;
     follow.event(&finished("Build", StageOutcome::Success, None), Timestamp(2_300))?;

@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    num::NonZeroU64,
     process::ExitCode,
 };
 
 use apispec::{EventView, RunDetail, RunStatus};
+use bytes::Bytes;
 use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
 use model::{RunId, RunOutcome, StageId, event::run::RunEvent};
@@ -14,6 +16,7 @@ use model::{RunId, RunOutcome, StageId, event::run::RunEvent};
 use super::{
     follow::Follow,
     terminal::{Terminal, or_closed},
+    text::{Lines, shown},
 };
 use crate::{
     client::{Client, ClientError, EventMessage, LogFollower, LogMessage},
@@ -33,6 +36,43 @@ pub struct LogArgs {
     stage: Option<String>,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    part: Part,
+}
+
+/// A part of a stage's output
+#[derive(Debug, Args)]
+struct Part {
+    /// Of this attempt of the stage, from 1 [default: the last]
+    #[arg(long, value_name = "NUMBER", requires = "stage", conflicts_with = "follow")]
+    attempt: Option<u32>,
+    /// From this line of the stage's output, from 1
+    #[arg(long, value_name = "LINE", requires = "stage", conflicts_with_all = ["follow", "tail"])]
+    from: Option<NonZeroU64>,
+    /// So many lines of the stage's output
+    #[arg(long, value_name = "N", requires = "stage", conflicts_with_all = ["follow", "tail"])]
+    lines: Option<u64>,
+    /// So many lines at the end of the stage's output
+    #[arg(long, value_name = "N", requires = "stage", conflicts_with = "follow")]
+    tail: Option<u64>,
+}
+
+impl Part {
+    /// As the API is asked for it; `None` where all is wanted.
+    fn query(&self, stage: &str) -> Option<Vec<(&'static str, String)>> {
+        let wanted = [
+            ("attempt", self.attempt.map(u64::from)),
+            ("from_line", self.from.map(NonZeroU64::get)),
+            ("lines", self.lines),
+            ("tail", self.tail),
+        ];
+        let mut query: Vec<_> = wanted.into_iter().filter_map(|(name, value)| Some((name, value?.to_string()))).collect();
+        if query.is_empty() {
+            return None;
+        }
+        query.push(("stage", stage.to_owned()));
+        Some(query)
+    }
 }
 
 /// Prints the output.
@@ -42,10 +82,13 @@ pub async fn run(args: LogArgs) -> anyhow::Result<ExitCode> {
     let run = client.pick(&args.run).await?;
     let mut terminal = Terminal::stdout();
     let stage = args.stage.as_deref();
+    let part = stage.and_then(|stage| args.part.query(stage));
     let printed = if args.follow {
         follow(client, &run, stage, &mut terminal.out, terminal.colour).await.map(|_| ())
+    } else if let Some(part) = part {
+        print(client.output(&run, &part).await?, terminal).await
     } else {
-        whole(client, &run, stage, &mut terminal.out).await
+        print(client.log(&run, stage).await?, terminal).await
     };
     reader.end().await;
     match printed {
@@ -56,11 +99,19 @@ pub async fn run(args: LogArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn whole(client: &Client, run: &RunId, stage: Option<&str>, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut pieces = client.log(run, stage).await?;
+/// Prints output as it is; on a terminal, without what would steer it.
+async fn print(mut pieces: impl Stream<Item = Result<Bytes, ClientError>> + Unpin, terminal: Terminal) -> anyhow::Result<()> {
+    let Terminal { mut out, colour, is_terminal } = terminal;
+    let mut lines = Lines::default();
     while let Some(piece) = pieces.next().await {
-        out.write_all(&piece?)?;
+        let piece = piece?;
+        if !is_terminal {
+            out.write_all(&piece)?;
+            continue;
+        }
+        lines.take(&piece, |line| writeln!(out, "{}", shown(line, colour)))?;
     }
+    lines.end(|line| writeln!(out, "{}", shown(line, colour)))?;
     Ok(or_closed(out.flush())?)
 }
 

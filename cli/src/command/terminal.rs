@@ -12,6 +12,8 @@ pub struct Terminal {
     pub out: BufWriter<StdoutLock<'static>>,
     /// Whether ANSI escapes are wanted: on a terminal, unless `NO_COLOR` (<https://no-color.org>) is set or `TERM` is `dumb`.
     pub colour: bool,
+    /// Whether it is a terminal, which what is printed must not steer.
+    pub is_terminal: bool,
 }
 
 impl Terminal {
@@ -21,7 +23,7 @@ impl Terminal {
         let plain =
             settings.optional::<String>("NO_COLOR").is_some() || settings.optional::<String>("TERM").is_some_and(|term| term == "dumb");
         let out = io::stdout().lock();
-        Self { colour: out.is_terminal() && !plain, out: BufWriter::new(out) }
+        Self { colour: out.is_terminal() && !plain, is_terminal: out.is_terminal(), out: BufWriter::new(out) }
     }
 
     /// Prints text as it is. Whoever reads may stop reading (`otto runs | head`): that is no error of ours, and nothing more is printed.

@@ -1,9 +1,12 @@
 //! Pieces of text that several commands print.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use apispec::RunStatus;
 use model::Timestamp;
+
+/// The longest line that is gathered before it is printed; output without line breaks is cut here.
+const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// A duration as people say it.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -62,6 +65,51 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 /// What a line shows in the end: a progress bar writes it again and again after a carriage return.
 pub(crate) fn last_state(line: &str) -> &str {
     line.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default()
+}
+
+/// A line of output as people see it: its last state, without what would steer the terminal.
+pub(super) fn shown(line: &[u8], colours: bool) -> Cow<'_, str> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let is_plain = line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    if is_plain && let Ok(text) = str::from_utf8(line) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(printable(last_state(&String::from_utf8_lossy(line)), colours))
+}
+
+/// Bytes that come in pieces, as lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    open: Vec<u8>,
+}
+
+impl Lines {
+    /// Gives every line that ends in the piece; a line without an end is cut at [`LINE_BYTES_MAX`].
+    pub(super) fn take<E>(&mut self, piece: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let mut rest = part;
+            while !rest.is_empty() {
+                let room = LINE_BYTES_MAX - self.open.len();
+                let (line, left) = rest.split_at(rest.len().min(room));
+                let ends = line.ends_with(b"\n") || line.len() == room;
+                if self.open.is_empty() && ends {
+                    each(line)?;
+                } else {
+                    self.open.extend_from_slice(line);
+                    if ends {
+                        each(&std::mem::take(&mut self.open))?;
+                    }
+                }
+                rest = left;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what has no line end.
+    pub(super) fn end<E>(&mut self, each: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        if self.open.is_empty() { Ok(()) } else { each(&std::mem::take(&mut self.open)) }
+    }
 }
 
 /// The text without what would move the cursor, ring, or change the terminal: output is not to be trusted with it. Colours stay where they
@@ -139,6 +187,23 @@ mod tests {
         check("\x1b[38;5;", "", "");
         assert_eq!(last_state("10%\r20%\r100%\r\n"), "100%");
         assert_eq!(last_state("\r\n"), "");
+    }
+
+    #[test]
+    fn lines_are_whole_however_their_bytes_come() {
+        let long = "x".repeat(2 * LINE_BYTES_MAX + 1);
+        let text = format!("a\n\nbc\u{1b}[2J\u{fffd}\n{long}\nend");
+        let expected: Vec<String> =
+            ["a", "", "bc\u{fffd}", "X", "X", "x", "end"].map(|line| line.replace('X', &"x".repeat(LINE_BYTES_MAX))).into();
+        for size in [1, 7, LINE_BYTES_MAX, text.len()] {
+            let (mut lines, mut given) = (Lines::default(), Vec::new());
+            let mut each = |line: &[u8]| Ok::<_, ()>(given.push(shown(line, false).into_owned()));
+            for piece in text.as_bytes().chunks(size) {
+                lines.take(piece, &mut each).unwrap();
+            }
+            lines.end(each).unwrap();
+            assert_eq!(given, expected, "in pieces of {size}");
+        }
     }
 
     #[test]

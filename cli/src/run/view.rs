@@ -45,7 +45,7 @@ pub(super) enum View {
 
 impl View {
     pub(super) fn new(form: Form, terminal: Terminal, run: &RunId, plan: &Plan) -> io::Result<Self> {
-        let Terminal { out, colour } = terminal;
+        let Terminal { out, colour, .. } = terminal;
         Ok(match form {
             Form::Tree => Self::Tree(TreeView::new(out, colour, run, plan)),
             Form::Plain => {

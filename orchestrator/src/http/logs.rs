@@ -1,9 +1,9 @@
-//! The output of a run's stages: as text, or followed as it comes.
+//! The output of a run's stages: as text, followed as it comes, or a part of one attempt's by bytes or lines.
 
 use std::convert::Infallible;
 
 use actix_web::{HttpResponse, get, http::header, web};
-use apispec::{GapReason, GapView, SSE_CHUNK, SSE_END, SSE_GAP};
+use apispec::{GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_END, SSE_GAP};
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
@@ -16,8 +16,8 @@ use super::{
     sse::{self, Message, Seat},
 };
 use crate::{
-    core::{Run, shape::Index},
-    output::{Output, Piece},
+    core::{Attempt, AttemptEnd, Run, shape::Index},
+    output::{Excerpt, Output, Passage, Piece, Range},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -56,6 +56,96 @@ pub(super) async fn whole(
     Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").insert_header((header::CACHE_CONTROL, "no-store")).streaming(body))
 }
 
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct OutputQuery {
+    /// The stage: its path, the last part of it where that is unique, or its id.
+    stage: String,
+    /// The attempt, from 1; the last one if it is not given.
+    attempt: Option<u32>,
+    /// The first byte, from 0.
+    from_byte: Option<u64>,
+    /// How many bytes.
+    bytes: Option<u64>,
+    /// The first line, from 1.
+    from_line: Option<u64>,
+    /// How many lines.
+    lines: Option<u64>,
+    /// So many lines at the end.
+    tail: Option<u64>,
+}
+
+/// A part of the output of one attempt so far: by bytes, by lines, or its end; without either, all of it.
+///
+/// The bytes are as they came. Only the parts that are needed are fetched from the depot. Missing output is marked by a line `[otto: …]`.
+#[utoipa::path(
+    tag = "logs",
+    operation_id = "output_show",
+    params(("run" = apispec::schema::RunId, Path, description = "the run"), OutputQuery),
+    responses(
+        (
+            status = 200,
+            description = "the output",
+            body = String,
+            content_type = "application/octet-stream",
+            headers(
+                ("otto-output-offset" = u64, description = "bytes of the attempt's output before it"),
+                ("otto-output-lines-before" = u64, description = "line feeds of the attempt's output before it"),
+            ),
+        ),
+        ApiError,
+    ),
+)]
+#[get("/v1/runs/{run}/output")]
+pub(super) async fn part(
+    _caller: Caller,
+    api: web::Data<Api>,
+    run: web::Path<String>,
+    query: web::Query<OutputQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let seat = Seat::take(&api)?;
+    let range = range(&query)?;
+    let run = find(&api, &run).await?.run;
+    let at = stage(&run, &query.stage)?;
+    let has_begun = |attempt: &Attempt| !matches!(attempt.end, Some(AttemptEnd::Declined { .. }));
+    let is_wanted = |attempt: &Attempt| query.attempt.is_none_or(|wanted| attempt.number == wanted);
+    let attempt = run.stages[at].attempts.iter().rfind(|attempt| has_begun(attempt) && is_wanted(attempt));
+    let attempt = attempt.ok_or_else(|| ApiError::InvalidQuery(format!("the stage `{}` has no such attempt", query.stage)))?;
+    let excerpt = Excerpt::open(&api.orchestrator, &run.lease(at, attempt), attempt, range).await;
+    let (offset, lines) = excerpt.begin();
+    let body = stream::unfold((excerpt, seat), |(mut excerpt, seat)| async move {
+        let bytes = match excerpt.next().await? {
+            Passage::Bytes(bytes) => bytes,
+            Passage::Missing(bytes, reason) => Bytes::from(format!("\n{}", missing(bytes, reason))),
+        };
+        Some((Ok::<_, Infallible>(bytes), (excerpt, seat)))
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("application/octet-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((OUTPUT_OFFSET_HEADER, offset))
+        .insert_header((OUTPUT_LINES_HEADER, lines))
+        .streaming(body))
+}
+
+fn range(query: &OutputQuery) -> Result<Range, ApiError> {
+    let wrong = |why: &str| Err(ApiError::InvalidQuery(why.to_owned()));
+    match (query.from_byte, query.bytes, query.from_line, query.lines, query.tail) {
+        (from, bytes, None, None, None) => {
+            let from = from.unwrap_or(0);
+            Ok(Range::Bytes(from, bytes.map_or(u64::MAX, |bytes| from.saturating_add(bytes))))
+        }
+        (None, None, Some(0), _, None) => wrong("lines are counted from 1"),
+        (None, None, from, lines, None) => {
+            let from = from.map_or(0, |from| from - 1);
+            Ok(Range::Lines(from, lines.map_or(u64::MAX, |lines| from.saturating_add(lines))))
+        }
+        (None, None, None, None, Some(lines)) => Ok(Range::Tail(lines)),
+        _ => wrong("a part is either by bytes, by lines, or the tail"),
+    }
+}
+
 /// Follow the output of a run: what there is of every stage, in the order of the plan, then all as it comes.
 ///
 /// Messages are named `chunk`, with a `ChunkView`, and `gap`, with a `GapView`. The last one is named `end`, with an `EndView`: the run has
@@ -91,13 +181,16 @@ fn message(piece: &Piece) -> Message {
 
 /// The stage that is asked for, if one is.
 fn only(run: &Run, stage: Option<&str>) -> Result<Option<Index>, ApiError> {
-    let Some(wanted) = stage else { return Ok(None) };
+    stage.map(|wanted| self::stage(run, wanted)).transpose()
+}
+
+fn stage(run: &Run, wanted: &str) -> Result<Index, ApiError> {
     let stages = || run.shape.plan().stages.iter().enumerate();
     let exact = stages().find(|(_, stage)| stage.path == wanted || stage.id.as_str() == wanted);
     let mut by_last_part = stages().filter(|(_, stage)| stage.path.rsplit('/').next() == Some(wanted));
     let unique = by_last_part.next().filter(|_| by_last_part.next().is_none());
     let found = exact.or(unique).map(|(at, _)| at);
-    found.map(Some).ok_or_else(|| ApiError::UnknownStage { run: run.id.clone(), stage: wanted.to_owned() })
+    found.ok_or_else(|| ApiError::UnknownStage { run: run.id.clone(), stage: wanted.to_owned() })
 }
 
 /// Output as text.
@@ -150,13 +243,20 @@ impl Text {
 }
 
 fn gap_line(gap: &GapView) -> String {
-    let reason = match gap.reason {
+    match gap.to {
+        Some(to) => missing(to.saturating_sub(gap.from), gap.reason),
+        None => format!("[otto: output may be missing from here: {}]\n", why(gap.reason)),
+    }
+}
+
+fn missing(bytes: u64, reason: GapReason) -> String {
+    format!("[otto: {bytes} bytes of output are missing here: {}]\n", why(reason))
+}
+
+fn why(reason: GapReason) -> &'static str {
+    match reason {
         GapReason::NotKept => "not kept",
         GapReason::NeverStored => "never stored",
         GapReason::DepotUnavailable => "the depot does not give it now",
-    };
-    match gap.to {
-        Some(to) => format!("[otto: {} bytes of output are missing here: {reason}]\n", to.saturating_sub(gap.from)),
-        None => format!("[otto: output may be missing from here: {reason}]\n"),
     }
 }

@@ -128,6 +128,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(events::follow)
         .service(logs::whole)
         .service(logs::follow)
+        .service(logs::part)
         .service(spec::health)
         .service(spec::openapi_json);
 }

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    event::run::{CancelReason, Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, SkipReason, StoredLog},
+    event::run::{CancelReason, LogSegment, Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, SkipReason, StoredLog},
     plan::{Need, NeedReason, Plan, PlanDocument, Stage},
     planning::{INLINE_BYTES_MAX, Text},
     protocol::{
@@ -158,7 +158,10 @@ fn mark(offset: u64, text: &str) -> LogMark {
 }
 
 fn chunk(run: &Run, path: &str, fence: u64, offset: u64, text: &str) -> LogChunk {
-    LogChunk { header: LogHeader { lease: lease(run, path, fence), mark: mark(offset, text), segments: Vec::new() }, bytes: text.as_bytes().to_vec() }
+    LogChunk {
+        header: LogHeader { lease: lease(run, path, fence), mark: mark(offset, text), segments: Vec::new() },
+        bytes: text.as_bytes().to_vec(),
+    }
 }
 
 fn awarded(path: &str) -> RunEvent {
@@ -244,7 +247,15 @@ impl Followed {
 async fn nobody_is_served_without_the_token_or_under_another_name() {
     let served = Served::start();
     let url = |path: &str| format!("{}{path}", served.base);
-    for path in ["/v1/runs", "/v1/runs/x", "/v1/runs/x/events", "/v1/runs/x/events/follow", "/v1/runs/x/log", "/v1/runs/x/log/follow"] {
+    for path in [
+        "/v1/runs",
+        "/v1/runs/x",
+        "/v1/runs/x/events",
+        "/v1/runs/x/events/follow",
+        "/v1/runs/x/log",
+        "/v1/runs/x/log/follow",
+        "/v1/runs/x/output?stage=x",
+    ] {
         let bare = served.client.get(url(path)).send().await.unwrap();
         assert_eq!(bare.headers()["www-authenticate"], "Bearer");
         check_problem(bare, Code::Unauthorized).await;
@@ -447,6 +458,75 @@ async fn stored_output_is_given_in_the_order_of_the_plan_and_its_absence_is_mark
     let mut followed = Followed::of(&served, &format!("{path}/follow?stage=Test")).await;
     assert_eq!(followed.short().await, format!("Test gap 0..Some(12) {:?}", GapReason::DepotUnavailable));
     assert_eq!(followed.short().await, "end");
+}
+
+/// An output of these parts, of which only those in `kept` lie in the depot.
+async fn in_parts(served: &Served, parts: &[&str], kept: &[usize]) -> StoredLog {
+    let (mut segments, mut offset, mut lines_before) = (Vec::new(), 0, 0);
+    for (at, part) in parts.iter().enumerate() {
+        let length = part.len() as u64;
+        let put = |text: String| served.orchestrator.blobs.put(Bytes::from(text));
+        let bytes = if kept.contains(&at) { put((*part).to_owned()).await.unwrap() } else { Digest::of(part.as_bytes()) };
+        let index = put(serde_json::to_string(&mark(offset, part)).unwrap()).await.unwrap();
+        segments.push(LogSegment { bytes, length, offset, lines_before, index });
+        offset += length;
+        lines_before += part.matches('\n').count() as u64;
+    }
+    StoredLog { segments, length: offset }
+}
+
+#[tokio::test]
+async fn a_part_of_an_output_is_given_by_bytes_by_lines_and_from_its_end() {
+    let served = Served::start();
+    let mut run = served.begin("one", &["Build"], 1);
+    served.append(&mut run, 2, vec![awarded("Build")]);
+    let path = format!("/v1/runs/{}/output?stage=Build", run.id);
+    served.orchestrator.logs.take(chunk(&run, "Build", 2, 0, "1\n2"));
+    assert_eq!(served.text(&format!("{path}&from_line=2")).await, "2", "of a running attempt, what there is");
+
+    let log = in_parts(&served, &["1\n2", "2\n33\n", "4\n5"], &[0, 1, 2]).await;
+    served.append(&mut run, 3, vec![finished("Build"), stored("Build", log), END]);
+    let cases = [
+        ("", "1\n22\n33\n4\n5", 0, 0),
+        ("&from_byte=3&bytes=4", "2\n33", 3, 1),
+        ("&from_byte=99", "", 99, 0),
+        ("&from_line=1&lines=1", "1\n", 0, 0),
+        ("&from_line=2&lines=2", "22\n33\n", 2, 1),
+        ("&from_line=4&lines=1", "4\n", 8, 3),
+        ("&from_line=5", "5", 10, 4),
+        ("&lines=0", "", 0, 0),
+        ("&tail=0", "", 11, 4),
+        ("&tail=1", "5", 10, 4),
+        ("&tail=4", "22\n33\n4\n5", 2, 1),
+        ("&tail=99", "1\n22\n33\n4\n5", 0, 0),
+    ];
+    for (query, text, offset, lines) in cases {
+        let response = served.get(&format!("{path}{query}")).await;
+        let of = |name: &str| response.headers()[name].to_str().unwrap().parse::<u64>().unwrap();
+        let begin = (of(apispec::OUTPUT_OFFSET_HEADER), of(apispec::OUTPUT_LINES_HEADER));
+        assert_eq!(response.status(), StatusCode::OK, "{query}");
+        assert_eq!((response.text().await.unwrap().as_str(), begin.0), (text, offset), "{query}");
+        assert!(text.is_empty() || begin.1 == lines, "{query}: {begin:?}");
+    }
+    assert_eq!(served.text(&format!("{path}&from_line=6")).await, "", "there are not so many lines");
+    for query in ["&tail=1&lines=1", "&from_line=0", "&from_byte=1&lines=2", "&attempt=2"] {
+        check_problem(served.get(&format!("{path}{query}")).await, Code::InvalidQuery).await;
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_an_output_needs_only_its_own_segments() {
+    let served = Served::start();
+    let mut run = served.begin("one", &["Build"], 1);
+    let log = in_parts(&served, &["1\n", "2\n", "3\n"], &[0, 1]).await;
+    served.append(&mut run, 2, vec![awarded("Build")]);
+    served.append(&mut run, 3, vec![finished("Build"), stored("Build", log), END]);
+    let path = format!("/v1/runs/{}/output?stage=Build", run.id);
+    for query in ["&from_line=2&lines=1", "&from_byte=2&bytes=2"] {
+        assert_eq!(served.text(&format!("{path}{query}")).await, "2\n", "the part that is not there is not asked for: {query}");
+    }
+    let hole = "[otto: 2 bytes of output are missing here: the depot does not give it now]\n";
+    assert_eq!(served.text(&path).await, format!("1\n2\n\n{hole}"));
 }
 
 #[tokio::test]

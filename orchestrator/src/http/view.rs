@@ -2,11 +2,11 @@
 
 use apispec::{
     AttemptStatus, AttemptView, DeclineView, EndView, EventView, OfferView, OutputView, PlanView, ReservationView, RunDetail, RunStatus,
-    RunView, SkipView, StageRef, StageStatus, StageView,
+    RunView, SegmentView, SkipView, StageRef, StageStatus, StageView,
 };
 use model::{
-    Digest, StageId,
-    event::run::{Planned, SkipReason},
+    StageId,
+    event::run::{LogSegment, Planned, SkipReason},
     protocol::auction::{Declined, RankedOffer, Reservation},
 };
 
@@ -145,11 +145,13 @@ fn attempt(attempt: &Attempt) -> AttemptView {
                 AttemptStatus::Finished { outcome: *outcome, reason: reason.clone(), started_at, at: *at }
             }
         },
-        output: attempt.log.as_ref().map(|log| OutputView {
-            bytes: log.segments.first().map_or_else(|| Digest::of(b""), |segment| segment.bytes),
-            length: log.length,
-        }),
+        output: attempt.log.as_ref().map(|log| OutputView { length: log.length, segments: log.segments.iter().map(segment).collect() }),
     }
+}
+
+fn segment(segment: &LogSegment) -> SegmentView {
+    let LogSegment { bytes, length, offset, lines_before, .. } = *segment;
+    SegmentView { bytes, length, offset, lines_before }
 }
 
 fn offer(ranked: &RankedOffer) -> OfferView {

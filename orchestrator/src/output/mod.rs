@@ -11,6 +11,7 @@
 //! ([`HOLE_WAIT`]). An attempt is complete when its cursor stands at the end of what is stored, and until then who follows waits for it,
 //! but not for ever ([`STORED_WAIT`]).
 
+mod excerpt;
 mod stored;
 
 use std::{
@@ -24,10 +25,7 @@ use apispec::{Base64, ChunkView, EndView, GapReason, GapView};
 use model::{
     Timestamp,
     event::run::{LogSegment, RunEvent},
-    protocol::{
-        agent::Lease,
-        log::LogMark,
-    },
+    protocol::{agent::Lease, log::LogMark},
 };
 use service::{clock, supervisor::chain};
 use tokio::{
@@ -36,6 +34,7 @@ use tokio::{
 };
 use tracing::warn;
 
+pub use self::excerpt::{Excerpt, Passage, Range};
 use self::stored::StoredPart;
 use crate::{
     Orchestrator,
