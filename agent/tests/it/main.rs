@@ -9,6 +9,7 @@ mod ground;
 mod life;
 mod output;
 mod promises;
+mod protocol;
 
 mod stages;
 mod steps;

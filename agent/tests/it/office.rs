@@ -48,6 +48,7 @@ pub(crate) struct Ran {
     pub(crate) reason: Option<String>,
     pub(crate) outputs: Outputs,
     pub(crate) out: String,
+    pub(crate) err: String,
     pub(crate) otto: String,
 }
 
@@ -237,7 +238,7 @@ impl Office {
         let (outcome, reason, outputs) = self.finished(&assignment.lease).await;
         let (bytes, index) = self.stored(&assignment.lease).await;
         let stream = |stream| String::from_utf8_lossy(&said(&bytes, &index, stream)).into_owned();
-        Ran { outcome, reason, outputs, out: stream(Stream::Out), otto: stream(Stream::Otto) }
+        Ran { outcome, reason, outputs, out: stream(Stream::Out), err: stream(Stream::Err), otto: stream(Stream::Otto) }
     }
 
     /// The stored output and its index, acknowledged.

@@ -7,16 +7,22 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::Stream as _;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio::{fs::File, io::AsyncWriteExt as _};
+use tokio::{fs::File, io::AsyncWriteExt as _, time::timeout};
 use tokio_util::io::ReaderStream;
 
 use super::problem::Problem;
+
+/// The most of a refused request's body that is passed over.
+const PASS_OVER_BYTES_MAX: usize = 1024 * 1024;
+/// How long that may take.
+const PASS_OVER_TIME: Duration = Duration::from_secs(1);
 
 /// An answer's body.
 #[derive(Debug)]
@@ -62,7 +68,7 @@ impl HttpBody for Body {
 }
 
 /// A request's body, if it is not too long.
-pub(super) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: &mut Incoming, limit: usize) -> Result<Bytes, Problem> {
     let too_long = || Problem::TooLong { limit: limit as u64 };
     if body.size_hint().lower() > limit as u64 {
         return Err(too_long());
@@ -72,6 +78,20 @@ pub(super) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Problem>
         Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
         Err(error) => Err(Problem::Body(error.to_string())),
     }
+}
+
+/// Passes over what is left of a refused request's body, as far as that is little and comes at once: who still sends would not hear the
+/// answer.
+pub(super) async fn pass_over(body: &mut Incoming) {
+    let mut passed = 0;
+    let passing = async {
+        while passed < PASS_OVER_BYTES_MAX
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            passed += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _too_slow = timeout(PASS_OVER_TIME, passing).await;
 }
 
 /// A file that is gone when this is.
@@ -89,7 +109,7 @@ impl Transfer {
     }
 
     /// Writes a request's body to it.
-    pub(super) async fn take(&self, mut body: Incoming, limit: u64) -> Result<(), Problem> {
+    pub(super) async fn take(&self, body: &mut Incoming, limit: u64) -> Result<(), Problem> {
         if body.size_hint().lower() > limit {
             return Err(Problem::TooLong { limit });
         }

@@ -12,6 +12,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    http::request::Parts,
 };
 use model::{
     Digest, RunId, StageOutcome,
@@ -27,7 +28,7 @@ use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
     super::{Ask, attempt::lock, gathered},
-    body::{Body, Transfer, read},
+    body::{Body, Transfer, pass_over, read},
     problem::Problem,
     server::Desk,
 };
@@ -75,15 +76,21 @@ struct Outcome {
 
 /// Does what is asked for.
 pub(super) async fn answer(request: Request<Incoming>, desk: &Desk<'_>) -> Response<Body> {
-    route(request, desk).await.unwrap_or_else(|problem| problem.response())
+    let (parts, mut body) = request.into_parts();
+    match route(&parts, &mut body, desk).await {
+        Ok(response) => response,
+        Err(problem) => {
+            pass_over(&mut body).await;
+            problem.response()
+        }
+    }
 }
 
-async fn route(request: Request<Incoming>, desk: &Desk<'_>) -> Result<Response<Body>, Problem> {
-    let said = request.headers().get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+async fn route(parts: &Parts, body: &mut Incoming, desk: &Desk<'_>) -> Result<Response<Body>, Problem> {
+    let said = parts.headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
     if !desk.secret.is(said.strip_prefix(b"Bearer ").unwrap_or_default()) {
         return Err(Problem::Secret);
     }
-    let (parts, body) = request.into_parts();
     let path = parts.uri.path().strip_prefix("/v1/").ok_or(Problem::Path)?;
     let (resource, name) = path.split_once('/').map_or((path, None), |(resource, name)| (resource, Some(name)));
     let name = name.map(decoded).transpose()?;
@@ -138,7 +145,7 @@ async fn status(status: &Status, desk: &Desk<'_>) -> Result<Response<Body>, Prob
     Ok(done())
 }
 
-async fn put_artifact(name: &str, body: Incoming, desk: &Desk<'_>) -> Result<Response<Body>, Problem> {
+async fn put_artifact(name: &str, body: &mut Incoming, desk: &Desk<'_>) -> Result<Response<Body>, Problem> {
     gathered::check_artifact_name(name)?;
     let transfer = transfer(desk);
     transfer.take(body, ARTIFACT_BYTES_MAX).await?;
@@ -197,7 +204,7 @@ async fn ask(number: u32, request: RunRequest, desk: &Desk<'_>) -> Result<Starte
     hears.await.map_err(gone)?.map_err(Problem::Upstream)
 }
 
-async fn json<T: DeserializeOwned>(body: Incoming, limit: usize) -> Result<T, Problem> {
+async fn json<T: DeserializeOwned>(body: &mut Incoming, limit: usize) -> Result<T, Problem> {
     let bytes = read(body, limit).await?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::Body(error.to_string()))
 }
