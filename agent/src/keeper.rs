@@ -106,7 +106,7 @@ impl Keeper {
             }
         };
         let shared = self.shared.clone();
-        let refilled = spawn_blocking(move || shared.spool.make_ready());
+        let refilled = spawn_blocking(move || shared.spool.make_ready(|workspace| shared.tools.sandbox.prepare(workspace)));
         let mut storing = self.storing(&entry, &assignment.depot_token, BTreeMap::new());
         let conclusion = self.execute(&assignment, &entry, Parts::new(entry.clone(), files), &mut storing).await;
         trace!(target: crate::WATERFALL, point = "step ended", ?lease);

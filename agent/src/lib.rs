@@ -22,7 +22,7 @@ mod sandbox;
 mod spool;
 mod storing;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, thread::available_parallelism};
+use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc, thread::available_parallelism};
 
 use blob::Blobs;
 use eventbus::{Bus, BusError, Subject};
@@ -31,6 +31,7 @@ use service::{OnError, Supervisor};
 use tokio::task::spawn_blocking;
 
 pub use executor::environment::{Variables, tool_homes};
+pub use sandbox::{Isolation, Level, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, stage_init};
 pub use spool::SpoolError;
 
 use self::{
@@ -49,6 +50,11 @@ pub(crate) const WATERFALL: &str = "waterfall";
 /// The program that is running: `otto` has the standard steps itself.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// In an agent's data folder: step libraries, which stages read.
+const LIBRARIES: &str = "libraries";
+/// In an agent's data folder: what steps keep between their calls, which they write.
+const STEPS: &str = "steps";
+
 /// How an agent is set up.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
@@ -66,6 +72,8 @@ pub struct AgentOptions {
     pub facts: BTreeMap<String, Value>,
     /// What stages see of the agent's own environment; see [`tool_homes`].
     pub passthrough: Variables,
+    /// How stages are isolated.
+    pub sandbox: SandboxOptions,
     /// The program that runs standard steps: `PROGRAM step-exec SYMBOL INVOCATION`; see [`THIS_PROGRAM`].
     pub program: PathBuf,
     /// A person's own directory: stages run in it as it is, one at a time, and nothing in it is put there or removed by the agent. Without
@@ -90,12 +98,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Stages cannot be isolated.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// It cannot listen.
     #[error("the agent cannot listen to the bus")]
     Bus(#[from] BusError),
 }
 
-/// `arch`, `os` and `cores` of this machine.
+/// `arch`, `os`, `cores`, and `memory` in bytes, of this machine. What it offers to isolate stages, an agent finds out by itself.
 pub fn machine_facts() -> BTreeMap<String, Value> {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -103,11 +114,20 @@ pub fn machine_facts() -> BTreeMap<String, Value> {
         arch => arch,
     };
     let cores = available_parallelism().map_or(1, |cores| i64::try_from(cores.get()).unwrap_or(i64::MAX));
-    BTreeMap::from([
+    let mut facts = BTreeMap::from([
         ("arch".to_owned(), Value::Text(arch.to_owned())),
         ("os".to_owned(), Value::Text(std::env::consts::OS.to_owned())),
         ("cores".to_owned(), Value::Integer(cores)),
-    ])
+    ]);
+    facts.extend(memory().map(|bytes| ("memory".to_owned(), Value::Integer(bytes))));
+    facts
+}
+
+/// Of `/proc/meminfo` (`man 5 proc_meminfo`), which counts in KiB.
+fn memory() -> Option<i64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
 }
 
 /// Ends every process of every attempt of the agent that works in this folder, at once and without a word to anybody. For a process that
@@ -123,7 +143,8 @@ pub fn end_attempts(data: &std::path::Path) -> io::Result<()> {
 ///
 /// What an earlier life with the same data folder left running is ended first, and reported as lost.
 pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<(), Error> {
-    let data = options.data.clone();
+    let (data, mut isolate) = (options.data.clone(), options.sandbox.clone());
+    isolate.writable.extend(options.in_place.clone());
     let opened = spawn_blocking(move || -> Result<_, Error> {
         let stock = |source| Error::Stock { path: data.clone(), source };
         let spool = Spool::open(&data)?;
@@ -131,10 +152,13 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
         let data = data.canonicalize().map_err(stock)?;
         let archives = Archives::create(data.join("archives")).map_err(stock)?;
-        let libraries = Libraries::create(data.join("libraries")).map_err(stock)?;
-        Ok((spool, recovered, archives, libraries, data.join("steps")))
+        let libraries = Libraries::create(data.join(LIBRARIES)).map_err(stock)?;
+        let steps = data.join(STEPS);
+        fs::create_dir_all(&steps).map_err(stock)?;
+        let sandbox = Sandbox::open(&isolate, &data)?;
+        Ok((spool, recovered, archives, libraries, steps, sandbox))
     });
-    let (spool, recovered, archives, libraries, step_caches) =
+    let (spool, recovered, archives, libraries, step_caches, sandbox) =
         opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
     let containers = options.containers.map(Arc::new);
     let mut facts = options.facts;
@@ -152,19 +176,22 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         passthrough: options.passthrough,
         in_place: options.in_place.clone(),
         containers,
-        sandbox: Sandbox::default(),
+        sandbox: Arc::new(sandbox),
     };
     let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
     let now = clock::now_ms();
     // Two stages in one directory would not know whose files they find.
     let slots = if options.in_place.is_some() { 1 } else { options.slots };
+    facts.extend(shared.tools.sandbox.facts());
     let terms = Terms { agent: options.name, slots, price_micros_per_s: options.price_micros_per_s, facts };
     let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);
     for recovered in recovered {
         desk.go_on(recovered, now);
     }
     let ahead = shared;
-    supervisor.spawn("agent folders", OnError::Log, async move { Ok(spawn_blocking(move || ahead.spool.make_ready()).await?) });
+    supervisor.spawn("agent folders", OnError::Log, async move {
+        Ok(spawn_blocking(move || ahead.spool.make_ready(|workspace| ahead.tools.sandbox.prepare(workspace))).await?)
+    });
     supervisor.spawn("agent desk", OnError::Shutdown, desk.work(ears));
     Ok(())
 }

@@ -80,6 +80,10 @@ enum Command {
 
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
+    // Not a command that is read with the others: it is to be ready at once, and forks while the process has one thread.
+    if std::env::args_os().nth(1).is_some_and(|command| command == agent::STAGE_INIT) {
+        return agent::stage_init();
+    }
     let otto = Otto::parse();
     // Before there is any other thread: its limits allow none, and a step needs none.
     let command = match otto.command {

@@ -42,6 +42,8 @@ pub const AGENT_PRICE: &str = "OTTO_AGENT_PRICE_MICROS_PER_S";
 pub const CONTAINER_CLIENT: &str = "OTTO_CONTAINER_CLIENT";
 /// Arguments for each container, such as `--ulimit=nofile=1024:1024`.
 pub const CONTAINER_ARGUMENTS: &str = "OTTO_CONTAINER_ARGUMENTS";
+/// How far an agent keeps stages apart: `auto`, `namespaces`, `landlock`, `group`. Default: `auto`, as far as the machine can.
+pub const AGENT_ISOLATION: &str = "OTTO_AGENT_ISOLATION";
 /// `stdin`: the process ends when its standard input closes, which it does when `otto up` is gone, however it went. Unset: it does not look.
 pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
 /// The configuration file of nats-server.

@@ -121,7 +121,7 @@ impl<'a> Attempt<'a> {
                 None => (StageOutcome::Success, None),
                 Some(reason) => (StageOutcome::Unstable, Some(reason)),
             },
-            Err(Break::Failed(reason)) => (StageOutcome::Failure, Some(reason)),
+            Err(Break::Failed(reason)) => (StageOutcome::Failure, Some(self.means.confined.explain(reason))),
             Err(Break::Aborted(reason)) => (StageOutcome::Aborted, Some(reason)),
             Err(Break::Terminated(outcome, reason)) => (outcome, Some(reason)),
             Err(Break::Stopped(Stop::StepTimedOut | Stop::TimedOut | Stop::Overdue)) => {

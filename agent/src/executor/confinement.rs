@@ -31,7 +31,8 @@ pub(super) async fn confine(
         if !stage.services.is_empty() {
             return Err(failed("its services need an image for its steps: `runtime { docker { image = … } }`"));
         }
-        return Ok(tools.sandbox.confine());
+        let confined = tools.sandbox.confine(entry.workspace(), &stage.requires, Vec::new()).await;
+        return confined.map_err(|error| failed(&format!("the stage cannot be isolated: {error}")));
     };
     let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
     let image = container.image.as_text().unwrap_or_default();

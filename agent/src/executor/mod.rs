@@ -68,7 +68,7 @@ pub(crate) struct Tools {
     /// What runs the containers of stages with an image, if anything does.
     pub(crate) containers: Option<Arc<Runtime>>,
     /// Where stages' processes run.
-    pub(crate) sandbox: Sandbox,
+    pub(crate) sandbox: Arc<Sandbox>,
 }
 
 /// A step asks for a run, or how that run is.
@@ -131,7 +131,7 @@ pub(crate) async fn execute(
     let mut attempt = Attempt::new(assignment, Means { tools, entry, confined: &confined, output, asks });
     let end = attempt.run(halt).await;
     let (started_at, outputs) = attempt.dissolve();
-    confined.end().await;
+    confined.end(entry.mark(&assignment.lease)).await;
     conclude(end, started_at, outputs, assignment, output).await
 }
 

@@ -87,23 +87,23 @@ impl Process {
                     stop = Some(why);
                     if why.is_at_once() {
                         kill_at = None;
-                        self.running.signal(Signal::SIGKILL);
+                        self.running.signal(Signal::SIGKILL).await;
                         continue;
                     }
-                    self.running.signal(Signal::SIGTERM);
+                    self.running.signal(Signal::SIGTERM).await;
                     let grace = if why == Stop::ShuttingDown { KILL_GRACE_SHUTDOWN } else { KILL_GRACE };
                     kill_at = Some(Instant::now() + grace);
                     continue;
                 }
                 () = due(kill_at) => {
                     kill_at = None;
-                    self.running.signal(Signal::SIGKILL);
+                    self.running.signal(Signal::SIGKILL).await;
                     continue;
                 }
                 note = sink.note() => {
                     if let Err(error) = sink.say(&note).await {
                         muted = Some(error);
-                        self.running.signal(Signal::SIGKILL);
+                        self.running.signal(Signal::SIGKILL).await;
                         break self.running.wait().await;
                     }
                     continue;
@@ -111,7 +111,7 @@ impl Process {
             };
             if let Err(error) = pipe.read(&mut buffer, sink).await {
                 muted = Some(error);
-                self.running.signal(Signal::SIGKILL);
+                self.running.signal(Signal::SIGKILL).await;
                 break self.running.wait().await;
             }
         };

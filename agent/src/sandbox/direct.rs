@@ -17,19 +17,13 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Launch, Outlets};
+use super::{BUSY_PAUSE, BUSY_TRIES_MAX, Launch, Outlets};
 
 /// How long is waited for the killed processes of a group to be gone. A process that nobody waits for stays a zombie in a container
 /// without an init; it holds nothing any more.
 const GONE_WAIT: Duration = Duration::from_millis(200);
 /// Between two looks whether they are gone.
 const GONE_PAUSE: Duration = Duration::from_millis(1);
-/// Tries to start a script that was just written. While another thread starts a process, that process holds the file open for writing for an
-/// instant, and the kernel says ETXTBSY.
-const BUSY_TRIES_MAX: u32 = 50;
-/// Between two of them.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
-
 /// A child, and the group that it leads.
 #[derive(Debug)]
 pub(crate) struct Running {

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
-use model::protocol::agent::Lease;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -30,27 +29,32 @@ pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
     status(pid).map(|status| status.start_ticks)
 }
 
-/// Ends every process of the lease: those with its mark in their environment, wherever they have gone, and those of a group whose
+/// Ends every process with this mark in its environment.
+pub(crate) fn end_marked(mark: &str) {
+    end(mark, &[]);
+}
+
+/// Ends every process of a lease: those with its mark in their environment, wherever they have gone, and those of a group whose
 /// leader is the one that was recorded.
-pub(super) fn end(lease: &Lease, mark: &str, groups: &[(i32, Option<u64>)]) {
-    let mark = format!("{LEASE_MARK}={mark}").into_bytes();
+pub(super) fn end(mark: &str, groups: &[(i32, Option<u64>)]) {
+    let variable = format!("{LEASE_MARK}={mark}").into_bytes();
     for _ in 0..ROUNDS_MAX {
         let alive: BTreeSet<i32> =
             groups.iter().filter(|(pid, ticks)| ticks.is_some() && start_ticks(*pid) == *ticks).map(|(pid, _)| *pid).collect();
         let found: Vec<i32> = pids()
-            .filter(|pid| status(*pid).is_some_and(|status| !status.zombie && (alive.contains(&status.group) || has_mark(*pid, &mark))))
+            .filter(|pid| status(*pid).is_some_and(|status| !status.zombie && (alive.contains(&status.group) || has_mark(*pid, &variable))))
             .collect();
         if found.is_empty() {
             return;
         }
-        info!(?lease, processes = ?found, "ending what an earlier life left running");
+        info!(mark, processes = ?found, "ending what an earlier life left running");
         for pid in found {
             // It may have ended by itself just now.
             let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         thread::sleep(ROUND_PAUSE);
     }
-    warn!(?lease, "processes that an earlier life left running do not end");
+    warn!(mark, "processes that an earlier life left running do not end");
 }
 
 fn pids() -> impl Iterator<Item = i32> {

@@ -166,11 +166,14 @@ impl Spool {
         }
     }
 
-    /// Makes folders ahead. That this fails will be noticed by whoever needs one.
-    pub(crate) fn make_ready(&self) {
+    /// Makes folders ahead, and has `prepare` make what each needs besides. That this fails will be noticed by whoever needs one.
+    pub(crate) fn make_ready(&self, prepare: impl Fn(&Workspace)) {
         while self.ready.lock().expect("no holder of this lock panics").len() < READY_MAX {
             match self.make() {
-                Ok(ready) => self.ready.lock().expect("no holder of this lock panics").push(ready),
+                Ok(ready) => {
+                    prepare(ready.0.workspace());
+                    self.ready.lock().expect("no holder of this lock panics").push(ready);
+                }
                 Err(error) => return warn!(%error, "no folder could be made for the next attempt"),
             }
         }
@@ -225,7 +228,7 @@ impl Spool {
             }
         }
         if ended.is_none() {
-            leftovers::end(&lease, &entry.mark(&lease), &groups);
+            leftovers::end(&entry.mark(&lease), &groups);
             let report = Report::Lost { reason: "its agent was restarted while it ran".to_owned() };
             entry.write(&Line::Ended { report: report.clone() })?;
             ended = Some(report);
@@ -250,7 +253,7 @@ pub(crate) fn end_attempts(data: &Path) -> io::Result<()> {
                 Line::Spawned { group, start_ticks } => groups.push((group, start_ticks)),
             }
         }
-        leftovers::end(&lease, &entry.mark(&lease), &groups);
+        leftovers::end(&entry.mark(&lease), &groups);
     }
     Ok(())
 }

@@ -54,12 +54,10 @@ fn what_ran_when_the_agent_was_killed_is_ended_and_reported_lost() {
     };
     killed(&office, auction);
     let pids: Vec<String> = std::fs::read_to_string(&pids).unwrap().lines().map(str::to_owned).collect();
-    assert!(pids.iter().all(|pid| is_alive(pid)), "the kill of an agent leaves its stages' processes");
-
     outer.block_on(async {
+        until("their end with the agent", || !pids.iter().any(|pid| is_alive(pid))).await;
         office.supervisor = service::Supervisor::new();
         office.start_agent().await;
-        assert!(!pids.iter().any(|pid| is_alive(pid)), "they are ended before the agent listens");
         let lost = office.report(ReportKind::Lost).await;
         let reason = "its agent was restarted while it ran".to_owned();
         assert_eq!((&lost.lease, lost.report), (&assignment.lease, Report::Lost { reason }));

@@ -6,6 +6,7 @@ mod office;
 
 mod containers;
 mod ground;
+mod isolation;
 mod life;
 mod output;
 mod promises;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{AgentOptions, tool_homes};
+use agent::{AgentOptions, Isolation, Level, SandboxError, SandboxOptions, tool_homes};
 use blob::{Blobs, DiskStore, Durability};
 use bytes::{Bytes, BytesMut};
 use eventbus::{Bus, Pattern, Subject, Subscription};
@@ -39,6 +39,7 @@ pub(crate) struct Office {
     bids: Subscription,
     pub(crate) logs: Subscription,
     pub(crate) statuses: Subscription,
+    pub(crate) sandbox: SandboxOptions,
 }
 
 /// What became of an assignment.
@@ -60,6 +61,12 @@ impl Ran {
 
 pub(crate) fn name() -> AgentName {
     "a1".parse().unwrap()
+}
+
+/// Stages at this level.
+pub(crate) fn isolated(level: Level) -> SandboxOptions {
+    let otto = env!("CARGO_BIN_EXE_otto-in-stages").into();
+    SandboxOptions { isolation: Isolation::Level(level), otto: Some(otto), ..SandboxOptions::none() }
 }
 
 pub(crate) fn sh(script: &str) -> Step {
@@ -95,6 +102,20 @@ impl Office {
         office
     }
 
+    /// With an agent that isolates stages so far; `None`, said aloud, where this machine does not offer that.
+    pub(crate) async fn isolated(level: Level) -> Option<Self> {
+        let mut office = Self::without_agent().await;
+        office.sandbox = isolated(level);
+        match agent::run(office.options(), office.agent.clone(), office.blobs.clone(), &office.supervisor).await {
+            Ok(()) => Some(office),
+            Err(agent::Error::Sandbox(error @ SandboxError::NotOffered { .. })) => {
+                println!("SKIPPED at the level `{level}`: {error}");
+                None
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
     pub(crate) async fn without_agent() -> Self {
         let bus = eventbus::memory::bus();
         Self::on(bus.clone(), bus.clone(), bus).await
@@ -123,6 +144,7 @@ impl Office {
             auctioneer,
             agent,
             folder,
+            sandbox: isolated(Level::Group),
         }
     }
 
@@ -140,6 +162,7 @@ impl Office {
             facts: agent::machine_facts(),
             passthrough: tool_homes(&BTreeMap::new()),
             containers: self.containers.clone(),
+            sandbox: self.sandbox.clone(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         }

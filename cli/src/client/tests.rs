@@ -58,6 +58,7 @@ impl House {
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
             containers: None,
+            sandbox: agent::SandboxOptions::none(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         };

@@ -1,8 +1,8 @@
 //! All roles in this process: on the bus within it, with the store of the folder, without a server.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{env::current_exe, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use agent::{AgentOptions, container::Runtime};
+use agent::{AgentOptions, Isolation, SandboxOptions, Variables, container::Runtime};
 use anyhow::Context as _;
 use auctioneer::AuctioneerOptions;
 use blob::Blobs;
@@ -11,7 +11,7 @@ use orchestrator::{
     Orchestrator,
     engine::{self, EngineOptions},
 };
-use parser_service::{Isolation, ParserOptions};
+use parser_service::ParserOptions;
 use service::Supervisor;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::warn;
@@ -40,6 +40,8 @@ pub(super) struct Means {
     pub(super) slots: NonZeroU32,
     /// What runs those that have an image.
     pub(super) runtime: Option<Runtime>,
+    /// How far they are kept apart.
+    pub(super) isolation: Isolation,
 }
 
 /// The folder in which stages work. It does not lie in the project: tools that look for their root upwards must not find the project's.
@@ -77,7 +79,7 @@ impl House {
         let workplace = Workplace::of(held)?;
         let (bus, supervisor) = (eventbus::memory::bus_with(journal)?, Supervisor::new());
         // The file is the user's own: a mistake of it costs nobody else anything.
-        let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen: None };
+        let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: parser_service::Isolation::None, listen: None };
         parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
         let options = EngineOptions { name: NAME.to_owned(), signer: None };
@@ -104,17 +106,19 @@ impl House {
     }
 }
 
-fn agent_options(Means { slots, runtime }: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
+    let environment: Variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     Ok(AgentOptions {
         name: AGENT.parse()?,
-        slots: slots.get(),
+        slots: means.slots.get(),
         data,
         price_micros_per_s: 0,
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
-        containers: runtime,
+        containers: means.runtime,
+        sandbox: SandboxOptions::of(means.isolation, current_exe().context("cannot find this program")?, &environment),
         program: agent::THIS_PROGRAM.into(),
         in_place: None,
     })

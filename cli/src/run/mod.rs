@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use agent::{Isolation, Level, container::Runtime};
 use anyhow::Context as _;
 use blob::Blobs;
 use clap::Args;
@@ -74,6 +75,9 @@ pub struct RunArgs {
     /// How many stages run at once [default: the number of cores]
     #[arg(long, short)]
     jobs: Option<NonZeroU32>,
+    /// How far stages are kept apart from this machine: auto, namespaces, landlock or group [default: group, or auto if a stage demands one]
+    #[arg(long)]
+    isolation: Option<Isolation>,
     /// Go on after a failure with all that does not need what failed, as the services do; else nothing new starts
     #[arg(long, short)]
     keep_going: bool,
@@ -112,6 +116,12 @@ impl RunArgs {
         self.jobs.or_else(cores).unwrap_or(NonZeroU32::MIN)
     }
 
+    /// How stages are run. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
+    fn means(&self, runtime: Option<Runtime>, demands_isolation: bool) -> Means {
+        let default = if demands_isolation { Isolation::Auto } else { Isolation::Level(Level::Group) };
+        Means { slots: self.slots(), runtime, isolation: self.isolation.unwrap_or(default) }
+    }
+
     /// How the run is shown.
     fn form(&self) -> Form {
         let is_dumb = Settings::from_environment().optional::<String>("TERM").is_none_or(|term| term == "dumb");
@@ -146,6 +156,7 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(runtime) => runtime,
         Err(error) => return Ok(refuse(&error)),
     };
+    let means = args.means(runtime, demands_isolation(&planned));
     let place = Place::open(&source)?;
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
@@ -159,12 +170,9 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
             let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&blobs).await?;
             let trigger = earlier.again(source.trigger.clone(), digest(&planned)?, tree)?;
             journal.import(&earlier.kept.journal())?;
-            (House::start(blobs.clone(), &held, journal, Means { slots: args.slots(), runtime }).await?, trigger)
+            (House::start(blobs.clone(), &held, journal, means).await?, trigger)
         } else {
-            {
-                let means = Means { slots: args.slots(), runtime };
-                tokio::try_join!(House::start(blobs.clone(), &held, journal, means), trigger(&blobs, &source, &planned))?
-            }
+            tokio::try_join!(House::start(blobs.clone(), &held, journal, means), trigger(&blobs, &source, &planned))?
         };
         let timeout_ms = args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let trigger = Trigger { only, stop_at_failure: !args.keep_going, timeout_ms, ..trigger };
@@ -186,6 +194,11 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
     go(args, house, &place.store, held, &mut signals, false).await
 }
 
+fn demands_isolation(planned: &Planned) -> bool {
+    let stages = planned.plan.iter().flat_map(|(document, _)| &document.plan().stages);
+    stages.into_iter().any(|stage| stage.requires.contains_key("isolation"))
+}
+
 /// Goes on with a run that was interrupted.
 async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
@@ -204,7 +217,8 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
         return Ok(refuse(&damage.into()));
     }
     let journal = Journal::open(&held.kept.journal())?;
-    let means = Means { slots: args.slots(), runtime: containers::of_machine().await };
+    // What its plan demands is not known yet.
+    let means = args.means(containers::of_machine().await, true);
     let house = House::start(blobs, &held, journal, means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, thread::available_parallelism};
 
 use agent::{
-    AgentOptions, Variables,
+    AgentOptions, Isolation, SandboxOptions, Variables,
     container::{ContainerOptions, probe},
     machine_facts, tool_homes,
 };
@@ -20,7 +20,7 @@ use orchestrator::{
     engine::{self, EngineOptions},
     http::{self, ApiToken, HttpOptions},
 };
-use parser_service::{Isolation, ParserOptions};
+use parser_service::ParserOptions;
 use service::{Supervisor, env};
 use tracing::info;
 
@@ -120,7 +120,7 @@ impl Serve for Parser {
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let bus = self.bus.connect(Identity::Service(BusRole::Parser)).await?;
         let program = std::env::current_exe().context("the program does not know where it lies")?;
-        let isolation = Isolation::Processes { program, arguments: vec![PLAN_WORKER.to_owned()] };
+        let isolation = parser_service::Isolation::Processes { program, arguments: vec![PLAN_WORKER.to_owned()] };
         let options = ParserOptions { libraries: vec![stdlib::library()], isolation, listen: Some(self.listen) };
         let address = parser_service::run(options, bus, self.blobs, supervisor).await?;
         Ok(address.map_or_else(|| "parser".to_owned(), |address| format!("parser on http://{address}")))
@@ -209,6 +209,10 @@ impl Serve for Agent {
         let price_micros_per_s = reader.or(env::AGENT_PRICE, 0);
         let environment: Variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+        let isolation = reader.or(env::AGENT_ISOLATION, Isolation::Auto);
+        let otto = std::env::current_exe().ok();
+        let mut sandbox = otto.map_or_else(SandboxOptions::none, |otto| SandboxOptions::of(isolation, otto, &environment));
+        sandbox.hidden.extend(environment.get(env::BUS_SEED_FILE).map(PathBuf::from));
         let options = AgentOptions {
             name: name?,
             slots: slots.get(),
@@ -218,6 +222,7 @@ impl Serve for Agent {
             facts: machine_facts(),
             passthrough: tool_homes(&environment),
             containers: None,
+            sandbox,
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
         };

@@ -1,0 +1,327 @@
+//! Control groups: how much of the machine the processes of an attempt may have together. Both versions, also beside each other: a controller
+//! is in one hierarchy at a time, and which one the machine's administrator has decided.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Serialize;
+use tracing::{debug, warn};
+
+use super::Limits;
+
+/// The period over which processor time is shared out, in microseconds: the kernel's own default.
+const CPU_PERIOD_US: u64 = 100_000;
+/// How long the processes of a group may take to be gone before its folder stays.
+const GONE_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks whether they are.
+const GONE_PAUSE: Duration = Duration::from_millis(2);
+/// The group into which an agent moves itself, where groups that hold processes may not be divided.
+const OWN_GROUP: &str = "otto-agent";
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Controller {
+    Memory,
+    Pids,
+    Cpu,
+}
+
+impl Controller {
+    pub(super) const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// Where a controller is found, and how it is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    One,
+    Two,
+}
+
+/// The groups of this process, below which it may make others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Base {
+    /// The name of each group that is made begins with this.
+    prefix: String,
+    /// Of the second version.
+    unified: Option<PathBuf>,
+    controllers: BTreeMap<Controller, (Version, PathBuf)>,
+}
+
+/// The group of one attempt, in every hierarchy.
+#[derive(Debug)]
+pub(super) struct Group {
+    unified: Option<PathBuf>,
+    controllers: BTreeMap<Controller, (Version, PathBuf)>,
+}
+
+/// Which limits have been reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reached {
+    pub(super) memory: bool,
+    pub(super) processes: bool,
+}
+
+impl Base {
+    /// Finds the groups of this process, and ends what an earlier life has left in groups of this prefix.
+    pub(super) fn find(prefix: String) -> Self {
+        let (groups, mounts) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
+        let mut base = Self { prefix, ..Self::default() };
+        for (controllers, folder) in hierarchies(&groups, &mounts) {
+            base.clear(&folder);
+            if !is_ours(&folder, &base.prefix) {
+                continue;
+            }
+            if controllers.is_empty() {
+                let enabled = enable(&folder);
+                base.controllers.extend(enabled.into_iter().map(|controller| (controller, (Version::Two, folder.clone()))));
+                base.unified = Some(folder);
+            } else {
+                let here = Controller::ALL.into_iter().filter(|controller| controllers.contains(controller.name()));
+                base.controllers.extend(here.map(|controller| (controller, (Version::One, folder.clone()))));
+            }
+        }
+        base
+    }
+
+    /// Which version limits this, if one does.
+    pub(super) fn limits(&self, controller: Controller) -> Option<Version> {
+        self.controllers.get(&controller).map(|(version, _)| *version)
+    }
+
+    /// The group of an attempt; `None` where no hierarchy can be written to.
+    pub(super) fn make(&self, number: u64) -> io::Result<Option<Group>> {
+        let name = format!("{}{number}", self.prefix);
+        let group = Group {
+            unified: self.unified.as_ref().map(|folder| folder.join(&name)),
+            controllers: self.controllers.iter().map(|(kind, (version, folder))| (*kind, (*version, folder.join(&name)))).collect(),
+        };
+        let folders = group.folders();
+        for folder in &folders {
+            match fs::create_dir(folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
+        }
+        Ok((!folders.is_empty()).then_some(group))
+    }
+
+    fn clear(&self, folder: &Path) {
+        let names = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        for left in names.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&self.prefix))) {
+            debug!(group = %left.display(), "ending a group that an earlier life left");
+            end(&left);
+        }
+    }
+}
+
+impl Group {
+    /// Each once.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let folders: BTreeSet<_> = self.controllers.values().map(|(_, folder)| folder).chain(&self.unified).collect();
+        folders.into_iter().cloned().collect()
+    }
+
+    /// Puts a process into it, and so all that it starts from then on.
+    pub(super) fn add(&self, pid: i32) -> io::Result<()> {
+        self.folders().into_iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+    }
+
+    pub(super) fn limit(&self, limits: &Limits) -> io::Result<()> {
+        if let (Some((version, folder)), Some(bytes)) = (self.controllers.get(&Controller::Memory), limits.memory_bytes) {
+            let file = match version {
+                Version::One => "memory.limit_in_bytes",
+                Version::Two => "memory.max",
+            };
+            fs::write(folder.join(file), bytes.to_string())?;
+            // Without it, what does not fit is swapped out, for as long as the disk has room.
+            let _machine_without_swap = match version {
+                Version::One => fs::write(folder.join("memory.memsw.limit_in_bytes"), bytes.to_string()),
+                Version::Two => fs::write(folder.join("memory.swap.max"), "0"),
+            };
+        }
+        if let Some((_, folder)) = self.controllers.get(&Controller::Pids) {
+            // The init is one of them.
+            fs::write(folder.join("pids.max"), (limits.processes + 1).to_string())?;
+        }
+        if let (Some((version, folder)), Some(cores)) = (self.controllers.get(&Controller::Cpu), limits.cores) {
+            let quota = (CPU_PERIOD_US.saturating_mul(cores)).to_string();
+            match version {
+                Version::One => fs::write(folder.join("cpu.cfs_quota_us"), quota)?,
+                Version::Two => fs::write(folder.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Which limits somebody has met with so far.
+    pub(super) fn reached(&self) -> Reached {
+        let count = |controller, one: &str, two: &str, key: &str| {
+            let Some((version, folder)) = self.controllers.get(&controller) else { return false };
+            let file = if *version == Version::One { one } else { two };
+            counter(&fs::read_to_string(folder.join(file)).unwrap_or_default(), key) > 0
+        };
+        Reached {
+            memory: count(Controller::Memory, "memory.oom_control", "memory.events", "oom_kill"),
+            processes: count(Controller::Pids, "pids.events", "pids.events", "max"),
+        }
+    }
+
+    /// Ends everything in it, and removes it. Takes time.
+    pub(super) fn end(self) {
+        // The second version ends all at once, and then the others have nobody left.
+        for folder in self.unified.iter().chain(&self.folders()) {
+            end(folder);
+        }
+    }
+}
+
+/// Ends what is in a group and removes it; one that is not there is no error.
+fn end(group: &Path) {
+    let deadline = Instant::now() + GONE_DEADLINE;
+    loop {
+        match fs::remove_dir(group) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if Instant::now() > deadline => return warn!(group = %group.display(), %error, "a control group is left behind"),
+            Err(_) => {}
+        }
+        if fs::write(group.join("cgroup.kill"), "1").is_err() {
+            // What cannot fork any more cannot outrun this.
+            let _no_such_controller = fs::write(group.join("pids.max"), "0");
+            for pid in members(group) {
+                let _gone = kill(pid, Signal::SIGKILL);
+            }
+        }
+        sleep(GONE_PAUSE);
+    }
+}
+
+fn members(group: &Path) -> Vec<Pid> {
+    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    list.lines().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).filter(|pid| pid.as_raw() > 0).collect()
+}
+
+/// Whether this process may make groups there.
+fn is_ours(folder: &Path, prefix: &str) -> bool {
+    let trial = folder.join(format!("{prefix}trial"));
+    fs::create_dir(&trial).is_ok() && fs::remove_dir(&trial).is_ok()
+}
+
+/// Has groups below this one limited, where that is allowed; gives what they are limited in.
+fn enable(folder: &Path) -> Vec<Controller> {
+    let offered = read(folder.join("cgroup.controllers"));
+    let wanted: Vec<_> =
+        Controller::ALL.into_iter().filter(|controller| offered.split_whitespace().any(|name| name == controller.name())).collect();
+    let switch = folder.join("cgroup.subtree_control");
+    let enabled = || {
+        let on = read(&switch);
+        wanted.iter().copied().filter(|controller| on.split_whitespace().any(|name| name == controller.name())).collect::<Vec<_>>()
+    };
+    let missing = |on: &[Controller]| {
+        let names = wanted.iter().filter(|controller| !on.contains(controller)).map(|controller| format!("+{}", controller.name()));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let on = enabled();
+    if on.len() == wanted.len() {
+        return on;
+    }
+    if fs::write(&switch, missing(&on)).is_err() && alone(folder) {
+        // A group that is divided has no processes of its own: this one, which a service manager has given to the agent alone, moves down.
+        let own = folder.join(OWN_GROUP);
+        let moved = fs::create_dir_all(&own).and_then(|()| fs::write(own.join("cgroup.procs"), "0"));
+        if let Err(error) = moved.and_then(|()| fs::write(&switch, missing(&on))) {
+            debug!(group = %folder.display(), %error, "groups cannot be limited here");
+        }
+    }
+    enabled()
+}
+
+/// Whether this process is the only one of the group.
+fn alone(folder: &Path) -> bool {
+    i32::try_from(std::process::id()).is_ok_and(|own| members(folder) == [Pid::from_raw(own)])
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The number after `key` in lines of a key and a number.
+fn counter(text: &str, key: &str) -> u64 {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.filter(|(name, _)| *name == key).find_map(|(_, number)| number.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The folder of this process's group in each hierarchy, with the controllers that a hierarchy of the first version has; the second has
+/// none there. Of `/proc/self/cgroup` and `/proc/self/mountinfo` (`man 7 cgroups`, `man 5 proc_pid_mountinfo`).
+fn hierarchies(groups: &str, mounts: &str) -> Vec<(BTreeSet<String>, PathBuf)> {
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
+        let controllers: BTreeSet<String> = controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let folder = mounts.lines().find_map(|mount| {
+            let (before, after) = mount.split_once(" - ")?;
+            let before: Vec<&str> = before.split(' ').collect();
+            let (root, at) = (before.get(3)?, before.get(4)?);
+            let mut after = after.split(' ');
+            let (kind, options) = (after.next()?, after.nth(1)?);
+            let is_it = match kind {
+                "cgroup2" => controllers.is_empty(),
+                "cgroup" => !controllers.is_empty() && controllers.iter().all(|name| options.split(',').any(|option| option == name)),
+                _ => false,
+            };
+            // What a container sees of a hierarchy may begin at its own group.
+            let below = Path::new(group).strip_prefix(root).ok().or_else(|| group.starts_with("/..").then_some(Path::new("")));
+            is_it.then(|| below.map(|below| Path::new(at).join(below))).flatten()
+        });
+        found.extend(folder.map(|folder| (controllers, folder)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_group_is_found_in_each_hierarchy() {
+        let groups = "4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/x\n0::/user.slice\n";
+        let mounts = "30 20 0:26 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n\
+                      31 20 0:27 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      32 20 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      33 20 0:29 / /sys rw - sysfs sysfs rw\n";
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(
+            hierarchies(groups, mounts),
+            [
+                (set(&["memory"]), PathBuf::from("/sys/fs/cgroup/memory/b")),
+                (set(&["cpu", "cpuacct"]), PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/")),
+                (set(&[]), PathBuf::from("/sys/fs/cgroup/unified/user.slice")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_counter_is_read_by_its_name() {
+        let text = "low 0\noom 3\noom_kill 2\noom_group_kill 0\n";
+        assert_eq!((counter(text, "oom_kill"), counter(text, "max")), (2, 0));
+    }
+}

@@ -1,0 +1,217 @@
+//! The init of one attempt: a small process above all that the attempt starts. It starts it, says how it ended, and ends what it leaves.
+//!
+//! It has one thread, and lives as long as its socket: when the agent is gone, however that came, so is everything below it. With
+//! namespaces it is their first process, and the kernel itself ends the others with it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    process::{Child, Command, Stdio},
+    thread::sleep,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::{SigSet, Signal, killpg},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{Pid, Uid, setpgid},
+};
+
+use super::{
+    BUSY_PAUSE, BUSY_TRIES_MAX, Launch,
+    isolation::Level,
+    kin::{self, Kin},
+    sys,
+    view::Made,
+    wire::{self, Beginning, Birth, Order, Word},
+};
+
+/// What it keeps.
+struct Init {
+    socket: UnixStream,
+    kin: Kin,
+    /// The processes that it was told to start and that run.
+    running: BTreeMap<Pid, u32>,
+    /// Why nothing can be started.
+    broken: Option<String>,
+}
+
+/// Is the init until the agent closes the socket. What was born in namespaces is in them already.
+pub(super) fn serve(socket: UnixStream, birth: &Birth) -> io::Result<()> {
+    // The leader of a group of its own, by which a later life of the agent finds it.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    let mask = SigSet::from(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let kin = if birth.level == Level::Namespaces { Kin::All } else { Kin::Descendants };
+    prctl::set_child_subreaper(true)?;
+    let mut view = Some(prepare(birth));
+    let mut init = Init { socket, kin, running: BTreeMap::new(), broken: None };
+    loop {
+        let [said, ended] = wait(&init.socket, &children)?;
+        if ended {
+            while children.read_signal()?.is_some() {}
+            init.note_ends()?;
+        }
+        if said {
+            match wire::receive(&init.socket) {
+                Ok(Some((order, descriptors))) => init.obey(order, descriptors, &mut view, birth)?,
+                // The agent is gone, or speaks in a way that nobody understands.
+                Ok(None) | Err(_) => return init.kin.end(|_, _| {}),
+            }
+        }
+    }
+}
+
+fn wait(socket: &UnixStream, children: &SignalFd) -> io::Result<[bool; 2]> {
+    let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut waiting, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(waiting.map(|descriptor| descriptor.any().unwrap_or(false))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What can be done before it is known for whom.
+fn prepare(birth: &Birth) -> io::Result<Option<Made>> {
+    match birth.level {
+        Level::Group | Level::Landlock => Ok(None),
+        Level::Namespaces => birth.view.make(Uid::current().is_root()).map(Some),
+    }
+}
+
+/// What can only be done once it is known, and after which nothing can be changed.
+fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) -> io::Result<()> {
+    match view? {
+        Some(made) => made.finish(&beginning.mounts)?,
+        None if beginning.mounts.is_empty() => {}
+        None => return Err(io::Error::other("mounts need namespaces")),
+    }
+    if let Some(bytes) = beginning.data_bytes_max {
+        setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
+    }
+    if let Some(processes) = beginning.processes_max {
+        setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
+    }
+    if level > Level::Group {
+        prctl::set_no_new_privs()?;
+        if level == Level::Namespaces {
+            sys::drop_capabilities()?;
+        }
+        // Nobody of the stage, who is the same user, may look into this process or change it.
+        prctl::set_dumpable(false)?;
+    }
+    beginning.rules.as_ref().map_or(Ok(()), super::landlock::Rules::enforce)
+}
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 1..BUSY_TRIES_MAX {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => sleep(BUSY_PAUSE),
+            result => return result,
+        }
+    }
+    command.spawn()
+}
+
+impl Init {
+    fn obey(
+        &mut self,
+        order: Order,
+        descriptors: Vec<OwnedFd>,
+        view: &mut Option<io::Result<Option<Made>>>,
+        birth: &Birth,
+    ) -> io::Result<()> {
+        match order {
+            Order::Begin(beginning) => {
+                if let Some(view) = view.take()
+                    && let Err(error) = begin(view, &beginning, birth.level)
+                {
+                    let reason = format!("the stage cannot be isolated: {error}");
+                    self.broken = Some(reason.clone());
+                    return self.say(&Word::Failed { reason });
+                }
+                Ok(())
+            }
+            Order::Start { number, launch } => {
+                let word = match self.start(number, &launch, descriptors) {
+                    Ok(()) => Word::Started { number },
+                    Err(error) => Word::NotStarted { number, code: error.raw_os_error(), reason: error.to_string() },
+                };
+                self.say(&word)?;
+                // It may have ended while this process did not listen for that.
+                self.note_ends()
+            }
+            Order::Signal { number, signal } => {
+                let leader = self.running.iter().find(|(_, running)| **running == number).map(|(pid, _)| *pid);
+                if let (Some(leader), Ok(signal)) = (leader, Signal::try_from(signal)) {
+                    // It may have ended just now.
+                    let _gone = killpg(leader, signal);
+                }
+                Ok(())
+            }
+            Order::Kill => self.clear(),
+            Order::Clear => {
+                self.clear()?;
+                self.say(&Word::Cleared)
+            }
+        }
+    }
+
+    fn start(&mut self, number: u32, launch: &Launch, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        if let Some(reason) = &self.broken {
+            return Err(io::Error::other(reason.clone()));
+        }
+        let Ok([out, err]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Err(io::Error::other("its output has no place to go")) };
+        let mut command = Command::new(&launch.program);
+        command.args(&launch.arguments).env_clear().envs(&launch.environment).current_dir(&launch.folder);
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        // A process inherits what its parent does not listen to.
+        let mask = SigSet::from(Signal::SIGCHLD);
+        mask.thread_unblock()?;
+        let child = spawn(&mut command);
+        mask.thread_block()?;
+        self.running.insert(Pid::from_raw(i32::try_from(child?.id()).map_err(io::Error::other)?), number);
+        Ok(())
+    }
+
+    /// Says of each process that has ended how. What it leaves is ended first: that of its group, or everything if no other runs.
+    fn note_ends(&mut self) -> io::Result<()> {
+        let mut ended = Vec::new();
+        let more = kin::reap(&mut |pid, status| ended.push((pid, status)))?;
+        let known: Vec<_> = ended.into_iter().filter_map(|(pid, status)| Some((pid, self.running.remove(&pid)?, status))).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        if more && self.running.is_empty() {
+            self.kin.end(|_, _| {})?;
+        } else if more {
+            for (pid, ..) in &known {
+                let _nobody_left = killpg(*pid, Signal::SIGKILL);
+            }
+        }
+        known.into_iter().try_for_each(|(_, number, status)| self.say(&Word::Ended { number, status }))
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        let mut ended = Vec::new();
+        self.kin.end(|pid, status| ended.push((pid, status)))?;
+        for (pid, status) in ended {
+            if let Some(number) = self.running.remove(&pid) {
+                self.say(&Word::Ended { number, status })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, word: &Word) -> io::Result<()> {
+        wire::send(&self.socket, word, &[])
+    }
+}

@@ -1,0 +1,199 @@
+//! The nursery: the process that every init of an agent's attempts is forked from, so that a stage pays for a fork and not for a program's
+//! start. It is the hidden command [`STAGE_INIT`] of `otto`.
+//!
+//! ```text
+//! agent ──▶ nursery ──fork──▶ (unshare) ──fork──▶ init of an attempt ──▶ its processes
+//!    └───────────── a socket of its own ─────────────────┘
+//! ```
+//!
+//! It adopts what loses its parent. A child that it has not made is therefore what an init left that was killed, and is killed, too.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{Gid, Pid, Uid, dup2_stdin, setsid},
+};
+
+use super::{
+    init,
+    isolation::Level,
+    kin::{self, Kin},
+    sys::fork_alone,
+    wire::{self, Birth, Born},
+};
+
+/// The hidden command of `otto` that is the nursery.
+pub const STAGE_INIT: &str = "stage-init";
+
+/// Is the nursery until the agent closes the socket, which is the standard input. To be called before the process has a second thread.
+pub fn stage_init() -> ExitCode {
+    let served = match serve() {
+        Ok(After::Done) => Ok(()),
+        Ok(After::Forked(child)) => child.live(),
+        Err(error) => Err(error),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // It has no log; its standard error is the agent's.
+            let _nobody_reads = writeln!(io::stderr(), "otto {STAGE_INIT}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The inits that are alive, and the folders of their control groups.
+type Inits = BTreeMap<Pid, Vec<PathBuf>>;
+
+/// What a process of the nursery does next.
+enum After {
+    /// The agent is gone, and so is all that was started for it.
+    Done,
+    /// This is not the nursery any more, but its child.
+    Forked(Child),
+}
+
+/// A process on its way to be an init.
+struct Child {
+    birth: Box<Birth>,
+    line: UnixStream,
+    /// Who the init is, or why there is none; closed without a word where this process itself is it.
+    teller: io::PipeWriter,
+}
+
+fn serve() -> io::Result<After> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    dup2_stdin(fs::File::open("/dev/null")?)?;
+    // What the terminal sends to the agent's group is not for stages, which the agent ends in order.
+    setsid()?;
+    prctl::set_child_subreaper(true)?;
+    let mask = SigSet::from(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut inits = BTreeMap::new();
+    loop {
+        let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+        wait(&mut waiting)?;
+        let [said, ended] = waiting.map(|descriptor| descriptor.any().unwrap_or(false));
+        if ended {
+            look_after(&mut inits, &children)?;
+        }
+        if said {
+            let Some((birth, descriptors)) = wire::receive::<Birth>(&socket)? else { break };
+            let groups = birth.groups.clone();
+            let born = match bear(birth, descriptors) {
+                Ok(Fork::Child(child)) => return Ok(After::Forked(child)),
+                Ok(Fork::Init(pid)) => {
+                    inits.insert(pid, groups);
+                    Born::Init { pid: pid.as_raw() }
+                }
+                Err(error) => Born::Failed { reason: error.to_string() },
+            };
+            wire::send(&socket, &born, &[])?;
+        }
+    }
+    let groups: Vec<PathBuf> = inits.values().flatten().cloned().collect();
+    // Each init ends by itself, with its own socket; what is left after that is nobody's.
+    while !inits.is_empty() {
+        wait(&mut [PollFd::new(children.as_fd(), PollFlags::POLLIN)])?;
+        look_after(&mut inits, &children)?;
+    }
+    Kin::Descendants.end(|_, _| {})?;
+    for group in groups {
+        // The agent may have removed it before it ended.
+        let _gone = fs::remove_dir(group);
+    }
+    Ok(After::Done)
+}
+
+fn wait(waiting: &mut [PollFd<'_>]) -> io::Result<()> {
+    match poll(waiting, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Forgets inits that have ended, and kills what they left.
+fn look_after(inits: &mut Inits, children: &SignalFd) -> io::Result<()> {
+    while children.read_signal()?.is_some() {}
+    kin::reap(&mut |pid, _| {
+        inits.remove(&pid);
+    })?;
+    for orphan in kin::children().into_iter().filter(|child| !inits.contains_key(child)) {
+        let _gone = kill(orphan, Signal::SIGKILL);
+    }
+    Ok(())
+}
+
+/// Where a fork has led.
+enum Fork {
+    Init(Pid),
+    Child(Child),
+}
+
+fn bear(birth: Birth, descriptors: Vec<OwnedFd>) -> io::Result<Fork> {
+    let Ok([line]) = <[OwnedFd; 1]>::try_from(descriptors) else { return Err(io::Error::other("an init needs a socket")) };
+    let (mut told, teller) = io::pipe()?;
+    let Some(pid) = fork_alone()? else {
+        return Ok(Fork::Child(Child { birth: Box::new(birth), line: line.into(), teller }));
+    };
+    drop(teller);
+    let mut said = String::new();
+    told.read_to_string(&mut said)?;
+    match said.parse() {
+        Ok(first) => Ok(Fork::Init(Pid::from_raw(first))),
+        Err(_) if said.is_empty() => Ok(Fork::Init(pid)),
+        Err(_) => Err(io::Error::other(said)),
+    }
+}
+
+impl Child {
+    /// Becomes the init, or makes it.
+    fn live(mut self) -> io::Result<()> {
+        match self.become_init() {
+            Ok(None) => {
+                drop(self.teller);
+                init::serve(self.line, &self.birth)
+            }
+            Ok(Some(first)) => write!(self.teller, "{first}"),
+            Err(error) => write!(self.teller, "{error}"),
+        }
+    }
+
+    /// `None` in the init; where it is a child of this process, its id.
+    fn become_init(&self) -> io::Result<Option<Pid>> {
+        if self.birth.level < Level::Namespaces {
+            return Ok(None);
+        }
+        let step = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+        let (user, group) = (Uid::current(), Gid::current());
+        let own = CloneFlags::CLONE_NEWUSER
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS;
+        unshare(own).map_err(io::Error::from).map_err(step("the system makes no namespaces"))?;
+        fs::write("/proc/self/setgroups", "deny").map_err(step("groups cannot be given up"))?;
+        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).map_err(step("the user cannot be mapped"))?;
+        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).map_err(step("the group cannot be mapped"))?;
+        // The first process of the new namespace is the first that is forked from here.
+        fork_alone()
+    }
+}

@@ -1,0 +1,90 @@
+//! What an operator says of the isolation of stages.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::Isolation;
+use crate::executor::environment::{Variables, tool_homes};
+
+/// Where `cargo login` keeps its tokens, below cargo's home.
+const CARGO_CREDENTIALS: [&str; 2] = ["credentials.toml", "credentials"];
+
+/// How an agent's stages are to be isolated.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// How far.
+    pub isolation: Isolation,
+    /// The program `otto`, whose hidden commands run in stages. Without it processes of stages are the agent's own children, and are held
+    /// together by their group only.
+    pub otto: Option<PathBuf>,
+    /// The most memory of a stage that demands none.
+    pub memory_bytes: Option<u64>,
+    /// What stages see though it lies in a hidden folder, read-only.
+    pub shown: Vec<PathBuf>,
+    /// What stages may write besides their own folders.
+    pub writable: Vec<PathBuf>,
+    /// What stages do not see: folders, and files that hold secrets.
+    pub hidden: Vec<PathBuf>,
+}
+
+impl SandboxOptions {
+    /// Nothing but the process group.
+    pub fn none() -> Self {
+        Self { isolation: Isolation::Auto, otto: None, memory_bytes: None, shown: Vec::new(), writable: Vec::new(), hidden: Vec::new() }
+    }
+
+    /// For an agent that was started with this environment: its home is hidden, but for the tools that stages find by `PATH`, and the homes of
+    /// tools may be written.
+    pub fn of(isolation: Isolation, otto: PathBuf, environment: &Variables) -> Self {
+        let home = environment.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && home.parent().is_some());
+        let passed = tool_homes(environment);
+        let writable: Vec<PathBuf> = ["RUSTUP_HOME", "CARGO_HOME"].iter().filter_map(|name| passed.get(*name).map(PathBuf::from)).collect();
+        let credentials = passed.get("CARGO_HOME").into_iter().flat_map(|home| CARGO_CREDENTIALS.map(|name| Path::new(home).join(name)));
+        let hidden = credentials.chain(home.clone()).collect();
+        let path = passed.get("PATH").into_iter().flat_map(|path| path.split(':')).map(PathBuf::from).filter(|entry| entry.is_absolute());
+        let shown = path.map(|entry| home.as_deref().and_then(|home| tool_below(home, &entry)).unwrap_or(entry)).collect();
+        Self { isolation, otto: Some(otto), memory_bytes: None, shown, writable, hidden }
+    }
+}
+
+/// The folder of the tool that has this folder of programs in a home: `~/.nvm` of `~/.nvm/versions/node/v22/bin`, `~/go` of `~/go/bin`.
+fn tool_below(home: &Path, programs: &Path) -> Option<PathBuf> {
+    let below = programs.strip_prefix(home).ok()?;
+    let Some(Component::Normal(first)) = below.components().next() else { return None };
+    let is_shared = first == ".local" || first == ".config";
+    if first.as_encoded_bytes().starts_with(b".") && !is_shared {
+        return Some(home.join(first));
+    }
+    // `bin` beside what belongs to it, unless that is the home itself.
+    programs.parent().filter(|parent| *parent != home && !is_shared).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_in_a_home_is_found_by_its_programs() {
+        let home = Path::new("/home/ann");
+        for (programs, tool) in [
+            ("/home/ann/.nvm/versions/node/v22/bin", Some("/home/ann/.nvm")),
+            ("/home/ann/go/bin", Some("/home/ann/go")),
+            ("/home/ann/bin", None),
+            ("/home/ann/.local/bin", None),
+            ("/usr/bin", None),
+        ] {
+            assert_eq!(tool_below(home, Path::new(programs)), tool.map(PathBuf::from), "{programs}");
+        }
+    }
+
+    #[test]
+    fn an_agents_home_is_hidden_and_its_tools_are_not() {
+        let variables = [("HOME", "/home/ann"), ("PATH", "/usr/bin:/home/ann/.local/bin:relative"), ("CARGO_HOME", "/home/ann/.cargo")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let options = SandboxOptions::of(Isolation::Auto, "/usr/bin/otto".into(), &variables);
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(options.shown, paths(&["/usr/bin", "/home/ann/.local/bin"]));
+        assert_eq!(options.writable, paths(&["/home/ann/.cargo"]));
+        let hidden = ["/home/ann/.cargo/credentials.toml", "/home/ann/.cargo/credentials", "/home/ann"];
+        assert_eq!(options.hidden, paths(&hidden));
+    }
+}

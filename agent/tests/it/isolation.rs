@@ -1,0 +1,121 @@
+//! What the processes of a stage can reach, and what becomes of those that misbehave, at each level that this machine offers.
+
+use agent::Level;
+use model::{StageOutcome, plan::Value};
+
+use crate::office::{Office, is_alive, sh, stage, until};
+
+/// The processes whose environment has this.
+fn with_mark(mark: &str) -> Vec<String> {
+    let names = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let has = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|bytes| bytes.windows(mark.len()).any(|w| w == mark.as_bytes()))
+    };
+    names.filter(|name| name.parse::<u32>().is_ok()).filter(has).filter(|pid| is_alive(pid)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_forks_twice_and_calls_setsid_ends_with_its_step() {
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        // The last one has no mark in its environment either.
+        let script = "set +x; (setsid sh -c '(sleep 77001 & setsid sleep 77002 & env -i setsid sleep 77003 &) &' &) & wait; sleep 0.2";
+        let mut stage = stage("escape", vec![sh(script), sh("set +x; ps -e -o args | grep '^[s]leep 7700' || echo none")]);
+        stage.environment.insert("ESCAPE".to_owned(), Value::Text(format!("from-{level}-{}", std::process::id())));
+        let (outcome, reason, said) = office.run_stage(stage, None).await;
+        assert_eq!((outcome, reason), (StageOutcome::Success, None), "{level}");
+        assert_eq!(said, "none\n", "{level}");
+        assert_eq!(with_mark(&format!("from-{level}-{}", std::process::id())), Vec::<String>::new(), "{level}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_in_namespaces_sees_and_writes_what_is_its_own() {
+    let Some(mut office) = Office::isolated(Level::Namespaces).await else { return };
+    let script = "set +x
+        ps -e -o args= | grep -c -v -e ps -e grep -e sh || true
+        ls /tmp | wc -l
+        echo mine >/tmp/mine; cat $TMPDIR/mine
+        touch /usr/not-mine 2>/dev/null || echo 'no /usr'
+        touch /etc/not-mine 2>/dev/null || echo 'no /etc'
+        (echo 1 >/proc/sys/kernel/sysrq) 2>/dev/null || echo 'no sysctl'
+        ls -d /dev/[sv]d? 2>/dev/null || echo 'no disk'
+        echo x >/dev/null && test -c /dev/urandom && test -d /dev/shm && touch /dev/shm/x && echo devices
+        grep -h CapEff /proc/self/status | tr -d '\\t'
+        touch source $HOME/home && echo written
+        mount -t tmpfs x /mnt 2>/dev/null || echo 'no mount'";
+    let (outcome, reason, said) = office.run("look", vec![sh(script)]).await;
+    assert_eq!((outcome, reason), (StageOutcome::Success, None), "{said}");
+    let lines: Vec<&str> = said.lines().skip(2).collect();
+    let expected = ["mine", "no /usr", "no /etc", "no sysctl", "no disk", "devices", "CapEff:0000000000000000", "written", "no mount"];
+    assert_eq!(lines, expected, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_eats_memory_ends_with_the_limit_named() {
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        let mut stage = stage("eater", vec![sh("set +x; x=0123456789abcdef; while :; do x=$x$x; done")]);
+        stage.requires.insert("memory".to_owned(), Value::Integer(64 << 20));
+        let (outcome, reason, _) = office.run_stage(stage, None).await;
+        assert_eq!(outcome, StageOutcome::Failure, "{level}");
+        let reason = reason.unwrap();
+        if limited("memory") {
+            assert!(reason.ends_with("; ended by the memory limit of 64 MiB"), "{level}: {reason}");
+        } else {
+            println!("SKIPPED: no control group limits memory here; it ended with: {reason}");
+        }
+        until("an empty spool", || office.leftovers().is_empty()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_forks_without_end_meets_its_limit_and_leaves_nothing() {
+    if !limited("pids") {
+        return println!("SKIPPED: no control group limits processes here");
+    }
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        let mark = format!("bomb-{level}-{}", std::process::id());
+        let mut stage = stage("bomb", vec![sh("set +x; bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 1000")]);
+        stage.environment.insert("BOMB".to_owned(), Value::Text(mark.clone()));
+        stage.timeout_ms = 2_000;
+        let (outcome, reason, _) = office.run_stage(stage, None).await;
+        assert_eq!(outcome, StageOutcome::Failure, "{level}");
+        let reason = reason.unwrap();
+        assert!(reason.contains("timed out after 2s") || reason.contains("stopped by the limit of 4,096 processes"), "{level}: {reason}");
+        assert_eq!(with_mark(&mark), Vec::<String>::new(), "{level}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ignores_sigterm_is_killed_after_its_grace() {
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        let mark = format!("deaf-{level}-{}", std::process::id());
+        let mut stage = stage("deaf", vec![sh("set +x; trap '' TERM; (trap '' TERM; setsid sleep 1000) & while :; do sleep 1; done")]);
+        stage.environment.insert("DEAF".to_owned(), Value::Text(mark.clone()));
+        stage.timeout_ms = 300;
+        let (outcome, reason, _) = office.run_stage(stage, None).await;
+        assert_eq!((outcome, reason.as_deref()), (StageOutcome::Failure, Some("timed out after 300ms")), "{level}");
+        assert_eq!(with_mark(&mark), Vec::<String>::new(), "{level}");
+    }
+}
+
+/// Whether this machine has a control group of version 1 or 2 in which the tests may limit this.
+fn limited(controller: &str) -> bool {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let first = groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let controllers = fields.next()?;
+        controllers
+            .split(',')
+            .any(|name| name == controller)
+            .then(|| format!("/sys/fs/cgroup/{controllers}{}", fields.next().unwrap_or("/")))
+    });
+    let second = "/sys/fs/cgroup/cgroup.subtree_control";
+    let folder = first.or_else(|| std::fs::read_to_string(second).ok()?.contains(controller).then(|| "/sys/fs/cgroup".to_owned()));
+    let Some(folder) = folder.map(std::path::PathBuf::from) else { return false };
+    let trial = folder.join(format!("otto-test-{}", std::process::id()));
+    std::fs::create_dir(&trial).is_ok() && std::fs::remove_dir(&trial).is_ok()
+}
