@@ -94,8 +94,8 @@ struct Told {
     over: bool,
 }
 
-/// The promises that hold for every log, whatever came before. `records` are those of one run of `plan`.
-pub(super) fn promises<'a>(plan: &Plan, records: impl Iterator<Item = &'a [RunEvent]>) {
+/// The promises that hold for every log, whatever came before. `records` are those of one run of `plan`. Gives the variables that each stage finds.
+pub(super) fn promises<'a>(plan: &Plan, records: impl Iterator<Item = &'a [RunEvent]>) -> Vec<BTreeMap<String, String>> {
     let mut log = Log { plan, told: BTreeMap::new(), held: false, cancelled: Cancel::Not, ended: false };
     for record in records {
         for event in record {
@@ -103,6 +103,7 @@ pub(super) fn promises<'a>(plan: &Plan, records: impl Iterator<Item = &'a [RunEv
         }
         log.record_ends();
     }
+    plan.stages.iter().map(|stage| log.found(&stage.id)).collect()
 }
 
 struct Log<'a> {

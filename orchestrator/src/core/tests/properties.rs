@@ -279,7 +279,14 @@ proptest! {
         }
         to_its_end(&mut run);
         consistent(&run.run);
-        promises(run.shape.plan(), records(&run));
+        let found = promises(run.shape.plan(), records(&run));
+        for (at, found) in found.into_iter().enumerate() {
+            // Besides, a stage finds what a person answered at its own gates, and `notify` everything.
+            let stage = &run.run.stages[at];
+            if !stage.attempts.is_empty() && stage.waits.is_empty() && run.shape.notify() != Some(at) {
+                prop_assert_eq!(run.run.found(at).variables, found);
+            }
+        }
     }
 
     #[test]

@@ -127,6 +127,17 @@ fn a_failure_that_is_allowed_shows_and_what_needs_it_goes_on() {
 }
 
 #[test]
+fn a_loss_nobody_understands_is_not_allowed_by_allow_failure() {
+    for (effect, outcome) in [(StageEffect::Safe, None), (StageEffect::Once, Some(RunOutcome::Unknown))] {
+        let mut run = Driven::new(vec![Stage { effect, allow_failure: true, retry: None, ..stage("a", &[]) }, stage("b", &["a"])]);
+        run.start("a");
+        let lease = run.lease("a");
+        run.input(Input::LeaseLapsed(lease));
+        assert_eq!((run.outcome(), matches!(run.status("b"), Status::Ready { .. })), (outcome, outcome.is_none()));
+    }
+}
+
+#[test]
 fn what_needs_an_unstable_stage_goes_on_and_the_run_is_unstable() {
     let mut run = Driven::new(vec![stage("a", &[]), stage("b", &["a"])]);
     run.through("a", StageOutcome::Unstable);

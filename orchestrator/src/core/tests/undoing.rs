@@ -1,8 +1,8 @@
 //! Stories of the end of a run: what is undone, and who is told.
 
 use model::{
-    RunOutcome, StageOutcome,
-    event::run::SkipReason,
+    RunId, RunOutcome, StageOutcome, TriggerId,
+    event::run::{CancelReason, SkipReason},
     plan::{Effect as StageEffect, Need, NeedReason, Notify, Plan, Skip, Stage, StageKind, Step, Value},
     trigger::Trigger,
 };
@@ -61,6 +61,26 @@ fn what_did_not_succeed_or_stands_after_the_failure_is_not_undone() {
     alone.through("a", StageOutcome::Failure);
     alone.through("b", StageOutcome::Success);
     assert_eq!(alone.status("undo-a"), &Status::Skipped(SkipReason::NothingToUndo), "what failed itself has no rollback");
+}
+
+#[test]
+fn what_fails_before_it_in_the_plan_does_not_concern_a_rollback() {
+    let mut run = Driven::new(vec![stage("a", &[]), stage("b", &[]), rollback("undo-b", &["b"]), stage("c", &["b"])]);
+    run.through("a", StageOutcome::Failure);
+    run.through("b", StageOutcome::Success);
+    run.through("c", StageOutcome::Success);
+    assert_eq!(run.status("undo-b"), &Status::Skipped(SkipReason::NothingToUndo));
+}
+
+#[test]
+fn a_rollback_that_was_not_needed_does_not_make_a_spared_delivery_aborted() {
+    let once = Stage { effect: StageEffect::Once, retry: None, ..stage("a", &[]) };
+    let mut run = Driven::new(vec![once, rollback("undo-a", &["a"])]);
+    run.start("a");
+    let reason = CancelReason::Newer { run: RunId::of(&TriggerId::of("test", "newer")) };
+    run.input(Input::Cancel { by: "otto".to_owned(), reason, force: false });
+    run.finish("one", "a", StageOutcome::Success);
+    assert_eq!((run.status("undo-a"), run.outcome()), (&Status::Skipped(SkipReason::NothingToUndo), Some(RunOutcome::Success)));
 }
 
 #[test]
@@ -156,12 +176,12 @@ fn a_cancel_in_order_is_told_and_one_by_force_is_not() {
     assert!(run.input(cancel("bob")).events.is_empty());
     run.start("notify");
     assert!(matches!(effects(&run.run)[..], [Effect::Assign { .. }]));
-    run.input(Input::Cancel { by: "bob".to_owned(), reason: model::event::run::CancelReason::Person, force: true });
+    run.input(Input::Cancel { by: "bob".to_owned(), reason: CancelReason::Person, force: true });
     assert!(matches!(effects(&run.run)[..], [Effect::Cancel { force: true, .. }]));
     run.pass_time();
     assert_eq!(run.outcome(), Some(RunOutcome::Aborted));
     let mut forced = Driven::of(telling(vec![stage("a", &[])]), &trigger(), &Beginning::default());
-    forced.input(Input::Cancel { by: "bob".to_owned(), reason: model::event::run::CancelReason::Person, force: true });
+    forced.input(Input::Cancel { by: "bob".to_owned(), reason: CancelReason::Person, force: true });
     assert_eq!((forced.status("notify"), forced.outcome()), (&Status::Skipped(SkipReason::Cancelled), Some(RunOutcome::Aborted)));
 }
 
