@@ -18,7 +18,7 @@ use super::{
     state::Run,
 };
 
-/// The first and the last millisecond between two questions of a poll: the plan may say anything.
+/// The least time between two questions of a poll, in milliseconds: the plan may say anything, and the address may be slow.
 const POLL_MS_MIN: u64 = 100;
 
 /// What follows from an answer.
