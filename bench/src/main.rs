@@ -1,10 +1,11 @@
 //! How fast Otto is, beside the bare processes in the same run. `cargo run --release -p bench` prints the tables of `docs/benchmarks.md`;
-//! `cargo run --release -p bench -- language` only that of the language.
+//! `cargo run --release -p bench -- language` only that of the language, and `-- cache` that of caches.
 //!
 //! Figures are whole-path: what a client sees, through separate processes, with every write synced before it is acknowledged.
 
 mod act;
 mod baseline;
+mod cache;
 mod language;
 mod local;
 mod output;
@@ -25,8 +26,10 @@ use stats::Row;
 async fn main() -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", machine())?;
-    if std::env::args().nth(1).as_deref() == Some("language") {
-        return Ok(write!(out, "{}", language::measure()?)?);
+    match std::env::args().nth(1).as_deref() {
+        Some("language") => return Ok(write!(out, "{}", language::measure()?)?),
+        Some("cache") => return Ok(write!(out, "{}", cache::measure()?)?),
+        Some(_) | None => {}
     }
     let otto = build_otto()?;
     let floor = baseline::shells(baseline::SHELLS)?;
@@ -35,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
     rows.extend(services::measure(&otto, &floor).await?);
     writeln!(out, "{}", Row::table(&rows))?;
     writeln!(out, "{}", output::measure(&otto)?)?;
+    writeln!(out, "{}", cache::measure()?)?;
     writeln!(out, "{}", waterfall::measure(&otto).await?)?;
     write!(out, "{}", language::measure()?)?;
     Ok(())
