@@ -42,6 +42,8 @@ pub(super) struct Means {
     pub(super) runtime: Option<Runtime>,
     /// How far they are kept apart.
     pub(super) isolation: Isolation,
+    /// The directory in which they run, instead of one of their own.
+    pub(super) in_place: Option<PathBuf>,
 }
 
 /// The folder in which stages work. It does not lie in the project: tools that look for their root upwards must not find the project's.
@@ -120,6 +122,6 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         containers: means.runtime,
         sandbox: SandboxOptions::of(means.isolation, current_exe().context("cannot find this program")?, &environment),
         program: agent::THIS_PROGRAM.into(),
-        in_place: None,
+        in_place: means.in_place,
     })
 }

@@ -18,7 +18,7 @@ use std::{
     collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread::available_parallelism,
     time::Duration,
@@ -78,6 +78,9 @@ pub struct RunArgs {
     /// How far stages are kept apart from this machine: auto, namespaces, landlock or group [default: group, or auto if a stage demands one]
     #[arg(long)]
     isolation: Option<Isolation>,
+    /// Run stages in this directory itself, one at a time: nothing is put there or removed, and what they leave stays
+    #[arg(long, conflicts_with = "jobs")]
+    in_place: bool,
     /// Go on after a failure with all that does not need what failed, as the services do; else nothing new starts
     #[arg(long, short)]
     keep_going: bool,
@@ -117,9 +120,10 @@ impl RunArgs {
     }
 
     /// How stages are run. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
-    fn means(&self, runtime: Option<Runtime>, demands_isolation: bool) -> Means {
+    fn means(&self, root: &Path, runtime: Option<Runtime>, demands_isolation: bool) -> Means {
         let default = if demands_isolation { Isolation::Auto } else { Isolation::Level(Level::Group) };
-        Means { slots: self.slots(), runtime, isolation: self.isolation.unwrap_or(default) }
+        let in_place = self.in_place.then(|| root.to_owned());
+        Means { slots: self.slots(), runtime, isolation: self.isolation.unwrap_or(default), in_place }
     }
 
     /// How the run is shown.
@@ -156,7 +160,7 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(runtime) => runtime,
         Err(error) => return Ok(refuse(&error)),
     };
-    let means = args.means(runtime, demands_isolation(&planned));
+    let means = args.means(source.pipeline.root(), runtime, demands_isolation(&planned));
     let place = Place::open(&source)?;
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
@@ -218,7 +222,7 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
     }
     let journal = Journal::open(&held.kept.journal())?;
     // What its plan demands is not known yet.
-    let means = args.means(containers::of_machine().await, true);
+    let means = args.means(store.root(), containers::of_machine().await, true);
     let house = House::start(blobs, &held, journal, means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }

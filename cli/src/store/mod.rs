@@ -93,6 +93,11 @@ impl Store {
         None
     }
 
+    /// The folder whose runs these are.
+    pub fn root(&self) -> &Path {
+        self.folder.ancestors().nth(Path::new(FOLDER).components().count()).expect("it lies below its root")
+    }
+
     /// Where it lies.
     pub fn folder(&self) -> &Path {
         &self.folder
