@@ -1,6 +1,7 @@
 //! A cache that is put into a work directory, beside `cp -r` of the same tree in the same run.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -59,7 +60,8 @@ pub(crate) fn measure() -> anyhow::Result<String> {
             })?);
         }
         let share = restored.p50().as_secs_f64() / copied.p50().as_secs_f64() * 100.0;
-        text += &format!("| {state} | {} | {} | {share:.0} % | 80 % |\n", ms(copied.p50()), ms(restored.p50()));
+        writeln!(text, "| {state} | {} | {} | {share:.0} % | 80 % |", ms(copied.p50()), ms(restored.p50()))
+            .expect("a string takes everything");
     }
     Ok(text)
 }
