@@ -31,6 +31,7 @@ use service::{OnError, Supervisor};
 use tokio::task::spawn_blocking;
 
 pub use executor::environment::{Variables, tool_homes};
+pub use sandbox::doctor::{Finding, examine, offers};
 pub use sandbox::{Isolation, Level, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, stage_init};
 pub use spool::SpoolError;
 
@@ -104,6 +105,11 @@ pub enum Error {
     /// It cannot listen.
     #[error("the agent cannot listen to the bus")]
     Bus(#[from] BusError),
+}
+
+/// What a stage demands that a machine of these facts does not have, for people; `None` if it could run there.
+pub fn lacks(requires: &model::plan::Requirements, facts: &BTreeMap<String, Value>) -> Option<String> {
+    core::requirements::missing(requires, facts)
 }
 
 /// `arch`, `os`, `cores`, and `memory` in bytes, of this machine. What it offers to isolate stages, an agent finds out by itself.

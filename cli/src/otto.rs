@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
-    command::{Terminal, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, runs, show},
+    command::{Terminal, agent as agents, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, runs, show},
     demo, hook, run, serve, up,
 };
 
@@ -57,6 +57,7 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Hook(hook::HookArgs),
     Serve(serve::ServeArgs),
+    Agent(agents::AgentArgs),
     /// Serve an editor: errors, completion, documentation and formatting over standard input and output
     Lsp,
     /// Print the API's OpenAPI document
@@ -118,6 +119,7 @@ impl Command {
             Self::Cancel(args) => cancel::run(args).await,
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),
+            Self::Agent(args) => agents::run(&args),
             Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
             Self::PlanWorker { .. } | Self::StepExec { .. } => unreachable!("it is done before the runtime starts"),

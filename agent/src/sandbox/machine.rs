@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{
     Confined, Held, Isolation, Launch, Level, Limits, Mount, SandboxOptions,
-    cgroup::{Base, Controller, Group},
+    cgroup::{Base, Controller, Group, Version},
     landlock::{self, Rules},
     link::Link,
     parent::Parent,
@@ -71,7 +71,7 @@ pub(crate) struct Sandbox {
 }
 
 #[derive(Debug)]
-struct Holder {
+pub(super) struct Holder {
     level: Level,
     parent: Parent,
     base: Base,
@@ -99,22 +99,14 @@ impl Sandbox {
                 Isolation::Level(level) => Err(SandboxError::NotOffered { level, reason: "the program `otto` is not named".to_owned() }),
             };
         };
-        let nursery = |source| SandboxError::Nursery { otto: otto.clone(), source };
-        let parent = Parent::start(otto).map_err(nursery)?;
-        let mut prefix = Digest::of(data.as_os_str().as_encoded_bytes()).hex();
-        prefix.truncate(PREFIX_CHARACTERS);
-        let base = Base::find(format!("otto-{prefix}-"));
-        let view = view(options, otto, data);
-        let mut holder = Holder { level: Level::Group, parent, base, view, ready: Mutex::default(), next: AtomicU64::new(0) };
+        let mut holder = Holder::start(options, otto, data)?;
         match options.isolation {
             Isolation::Level(level) => {
-                holder.level = level;
-                holder.trial(data).map_err(|reason| SandboxError::NotOffered { level, reason })?;
+                holder.try_level(level, data).map_err(|reason| SandboxError::NotOffered { level, reason })?;
             }
             Isolation::Auto => {
                 for level in Level::ALL.into_iter().rev() {
-                    holder.level = level;
-                    match holder.trial(data) {
+                    match holder.try_level(level, data) {
                         Ok(()) => break,
                         Err(reason) => info!(%level, reason, "this machine does not offer an isolation"),
                     }
@@ -179,6 +171,27 @@ impl Sandbox {
 }
 
 impl Holder {
+    /// At the least level.
+    pub(super) fn start(options: &SandboxOptions, otto: &Path, data: &Path) -> Result<Self, SandboxError> {
+        let parent = Parent::start(otto).map_err(|source| SandboxError::Nursery { otto: otto.to_owned(), source })?;
+        let mut prefix = Digest::of(data.as_os_str().as_encoded_bytes()).hex();
+        prefix.truncate(PREFIX_CHARACTERS);
+        let base = Base::find(format!("otto-{prefix}-"));
+        let view = view(options, otto, data);
+        Ok(Self { level: Level::Group, parent, base, view, ready: Mutex::default(), next: AtomicU64::new(0) })
+    }
+
+    /// Which version of control groups limits this, if one does.
+    pub(super) fn limits(&self, controller: Controller) -> Option<Version> {
+        self.base.limits(controller)
+    }
+
+    /// Changes the level, and starts something at it, as an attempt would.
+    pub(super) fn try_level(&mut self, level: Level, data: &Path) -> Result<(), String> {
+        self.level = level;
+        self.trial(data)
+    }
+
     fn prepare(&self, workspace: &Workspace) -> io::Result<Prepared> {
         let view = View { workspace: workspace.root().to_owned(), temporary: workspace.temporary(), ..self.view.clone() };
         let group = self.base.make(self.next.fetch_add(1, Ordering::Relaxed))?;
@@ -210,7 +223,6 @@ impl Holder {
         }
     }
 
-    /// Starts something at this level, as an attempt would.
     fn trial(&self, data: &Path) -> Result<(), String> {
         if self.level == Level::Landlock && !landlock::is_there() {
             return Err("the kernel has no landlock, or it is switched off".to_owned());

@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod direct;
+pub(crate) mod doctor;
 mod init;
 mod isolation;
 mod kin;

@@ -119,3 +119,19 @@ fn limited(controller: &str) -> bool {
     let trial = folder.join(format!("otto-test-{}", std::process::id()));
     std::fs::create_dir(&trial).is_ok() && std::fs::remove_dir(&trial).is_ok()
 }
+
+#[test]
+fn what_is_missing_on_this_machine_is_said_with_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let findings = agent::examine(&crate::office::isolated(Level::Group), &folder.path().canonicalize().unwrap()).unwrap();
+    let subjects: Vec<&str> = findings.iter().map(|finding| finding.subject).collect();
+    assert_eq!(subjects, ["namespaces", "landlock", "group", "memory limit", "process limit", "processor limit"]);
+    for finding in &findings {
+        println!("{finding:?}");
+        assert_eq!(finding.there, finding.remedy.is_none(), "{finding:?}");
+    }
+    assert!(findings.iter().any(|finding| finding.subject == "group" && finding.there), "{findings:?}");
+    let offered = agent::offers(&findings);
+    let demand = [("isolation".to_owned(), Value::Text("group".to_owned()))].into();
+    assert_eq!(agent::lacks(&demand, &offered), None);
+}

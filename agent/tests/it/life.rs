@@ -51,6 +51,7 @@ fn what_ran_when_the_agent_was_killed_is_ended_and_reported_lost() {
         let assign = model::protocol::agent::AgentCommand::Assign(Box::new(assignment.clone()));
         bus.publish(&eventbus::Subject::inbox(&crate::office::name()), &assign).await.unwrap();
         until("both processes", || std::fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 2)).await;
+        until("what the agent says of it", || office.has_kept_output()).await;
     };
     killed(&office, auction);
     let pids: Vec<String> = std::fs::read_to_string(&pids).unwrap().lines().map(str::to_owned).collect();

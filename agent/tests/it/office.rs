@@ -321,6 +321,14 @@ impl Office {
         .await;
     }
 
+    /// Whether the agent has written down something that was said.
+    pub(crate) fn has_kept_output(&self) -> bool {
+        let attempts = std::fs::read_dir(self.path("agent/spool")).unwrap().map(|entry| entry.unwrap().path());
+        let files = attempts.flat_map(|attempt| std::fs::read_dir(attempt).unwrap().map(|entry| entry.unwrap()));
+        let outputs = files.filter(|file| file.file_name().to_string_lossy().starts_with("output"));
+        outputs.into_iter().any(|output| output.metadata().unwrap().len() > 0)
+    }
+
     /// The agent's folders of attempts, without those that are made ahead: their journal is empty.
     pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
         let (spool, work) = (self.path("agent/spool"), self.path("agent/work"));

@@ -1,6 +1,7 @@
 //! Commands that ask the API, or look at a pipeline file. Each is its arguments and what is printed; standard output is data, standard
 //! error is talk.
 
+pub mod agent;
 pub mod cancel;
 pub mod check;
 pub mod explain;

@@ -1,0 +1,98 @@
+//! What this machine offers to isolate and limit stages, found by trying it: `otto agent doctor`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use model::plan::Value;
+use serde::Serialize;
+
+use super::{
+    Level, SandboxError, SandboxOptions,
+    cgroup::{Controller, Version},
+    machine::Holder,
+};
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was tried.
+    pub subject: &'static str,
+    /// Whether it is there.
+    pub there: bool,
+    /// What was found.
+    pub found: String,
+    /// What that means for stages.
+    pub meaning: &'static str,
+    /// How to get it, where it is missing.
+    pub remedy: Option<&'static str>,
+}
+
+/// Tries everything, in `data`, a folder of its own.
+pub fn examine(options: &SandboxOptions, data: &Path) -> Result<Vec<Finding>, SandboxError> {
+    let Some(otto) = &options.otto else { return Ok(Vec::new()) };
+    let mut holder = Holder::start(options, otto, data)?;
+    let mut findings: Vec<_> = Level::ALL.into_iter().rev().map(|level| of_level(level, holder.try_level(level, data))).collect();
+    findings.extend(Controller::ALL.into_iter().map(|controller| of_controller(controller, holder.limits(controller))));
+    Ok(findings)
+}
+
+/// What an agent of these options would offer to stages here besides [`machine_facts`](crate::machine_facts).
+pub fn offers(findings: &[Finding]) -> BTreeMap<String, Value> {
+    let levels = Level::ALL.into_iter().filter(|level| findings.iter().any(|finding| finding.subject == level.name() && finding.there));
+    BTreeMap::from([("isolation".to_owned(), Value::List(levels.map(|level| Value::Text(level.name().to_owned())).collect()))])
+}
+
+fn of_level(level: Level, tried: Result<(), String>) -> Finding {
+    let (meaning, missing, remedy) = match level {
+        Level::Namespaces => (
+            "a stage has processes, mounts, /proc, /tmp and /dev of its own, and writes nothing but what is its own",
+            "stages see the machine's processes and files",
+            "Linux 5.12 or newer; allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+             kernel.apparmor_restrict_unprivileged_userns), and in a container an unmasked /proc",
+        ),
+        Level::Landlock => (
+            "a stage writes only below its own folders and the tools' homes",
+            "without namespaces, stages write wherever the agent's user may",
+            "Linux 5.13 or newer with landlock among the kernel's `lsm=`",
+        ),
+        Level::Group => (
+            "whatever a stage leaves, also by setsid, is adopted and ended",
+            "what leaves its process group is found only by its environment",
+            "/proc must be mounted, and `otto` be able to start itself",
+        ),
+    };
+    match tried {
+        Ok(()) => Finding { subject: level.name(), there: true, found: "a shell works in it".to_owned(), meaning, remedy: None },
+        Err(reason) => Finding { subject: level.name(), there: false, found: reason, meaning: missing, remedy: Some(remedy) },
+    }
+}
+
+fn of_controller(controller: Controller, version: Option<Version>) -> Finding {
+    let (subject, meaning, missing) = match controller {
+        Controller::Memory => (
+            "memory limit",
+            "`memory` of a stage limits all its processes together",
+            "`memory` of a stage limits the data of each process alone",
+        ),
+        Controller::Pids => (
+            "process limit",
+            "a stage has at most 4,096 processes",
+            "only in namespaces, and not for the superuser, the number of a stage's processes is limited",
+        ),
+        Controller::Cpu => ("processor limit", "`cores` of a stage limits its processor time", "`cores` of a stage does not limit it"),
+    };
+    let found = match version {
+        Some(Version::One) => "control groups of version 1",
+        Some(Version::Two) => "control groups of version 2",
+        None => "no control group that may be written to",
+    };
+    let remedy = version.is_none().then_some(
+        "give the agent a group: a service of systemd with `Delegate=yes`; in a container a writable /sys/fs/cgroup with this controller",
+    );
+    Finding {
+        subject,
+        there: version.is_some(),
+        found: found.to_owned(),
+        meaning: if version.is_some() { meaning } else { missing },
+        remedy,
+    }
+}
