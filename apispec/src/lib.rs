@@ -9,17 +9,24 @@
 mod bytes;
 mod event;
 mod log;
+mod output;
 mod problem;
 mod run;
 pub mod schema;
 mod stage;
+mod wait;
 
 pub use bytes::Base64;
 pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
 pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_GAP};
+pub use output::{OutputsView, TestFailureView, TestsView, TreeView};
 pub use problem::{Code, Problem};
-pub use run::{Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RunCreate, RunCreated, RunDetail, RunList, RunStatus, RunView};
-pub use stage::{
-    AttemptStatus, AttemptView, DeclineView, OfferView, OutputView, ReservationView, SegmentView, SkipView, StageRef, StageStatus,
-    StageView,
+pub use run::{
+    Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList,
+    RunStatus, RunView,
 };
+pub use stage::{
+    AttemptStatus, AttemptView, DeclineView, LockHolderView, OfferView, OutputView, ReservationView, RetryReasonView, SegmentView,
+    SkipView, StageRef, StageStatus, StageView,
+};
+pub use wait::{AnswerCreate, AnswerGiven, AnswerView, OpenWaitView, QuestionView, WaitList, WaitName, WaitView};

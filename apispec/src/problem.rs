@@ -73,15 +73,30 @@ codes! {
     /// There is no such stage in the run.
     UnknownStage = "unknown_stage", 404, "no such stage",
         "GET /v1/runs/{run} lists the run's stages; name one by its path or its id";
+    /// There is no such callback.
+    UnknownCallback = "unknown_callback", 404, "no such address",
+        "check the address for missing characters";
     /// There is no such path.
     UnknownPath = "unknown_path", 404, "no such path",
         "all paths are in /v1/openapi.json";
+    /// Nothing waits for this answer.
+    NoSuchWait = "no_such_wait", 404, "nothing waits for that",
+        "GET /v1/runs/{run} shows what its stages wait for, GET /v1/waits what waits for a person in all runs";
     /// The path exists, with other methods.
     MethodNotAllowed = "method_not_allowed", 405, "the path does not take this method",
         "the header `Allow` names the methods of this path";
     /// The run has ended.
     RunEnded = "run_ended", 409, "the run has ended",
         "nothing is left to do: its outcome stands";
+    /// The run has not ended.
+    RunOpen = "run_open", 409, "the run has not ended",
+        "wait for its end, or ask for it: only an ended run is run again";
+    /// The answer does not fit the question, or is about another delivery.
+    WrongAnswer = "wrong_answer", 409, "the answer does not fit what is waited for",
+        "look at what is waited for again, and answer that";
+    /// The callback was used.
+    CallbackUsed = "callback_used", 410, "this address was called before",
+        "nothing is left to do: each address takes one call";
     /// The body has too many bytes.
     BodyTooLarge = "body_too_large", 413, "the body is too large",
         "a pipeline file has at most 1 MiB; bring sources into the depot and name their digest";

@@ -42,6 +42,35 @@ pub struct RunCreate {
     /// Values of the pipeline's parameters.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
+    /// How long the whole run may take, in milliseconds; without it, as long as its stages and gates may.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Asks for an ended run to be run again: the same plan, digest for digest, on the same source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerunCreate {
+    /// Which stages start again. The others keep their outcome, and what they have left.
+    #[serde(default)]
+    pub stages: RerunStages,
+}
+
+/// Which stages of an ended run start again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum RerunStages {
+    /// All.
+    #[default]
+    All,
+    /// Those that did not succeed, and what waits for them.
+    Failed,
+    /// This one, and what waits for it.
+    Stage {
+        /// Its path or its id.
+        stage: String,
+    },
 }
 
 fn project_default() -> ProjectName {
@@ -83,6 +112,9 @@ pub struct RunView {
     pub accepted_at: Timestamp,
     /// What the pipeline file gave.
     pub plan: PlanView,
+    /// The earlier run that it runs again; `null` for one that was planned.
+    #[schema(value_type = Option<schema::RunId>)]
+    pub rerun_of: Option<RunId>,
     /// Where it stands.
     pub status: RunStatus,
 }
@@ -118,10 +150,18 @@ pub enum PlanView {
 pub enum RunStatus {
     /// Stages wait or run.
     Running,
+    /// It waits for the end of an older run of the same branch or pull request.
+    Held {
+        /// That run.
+        #[schema(value_type = schema::RunId)]
+        older: RunId,
+    },
     /// Its end was asked for; stages that run are being ended.
     Cancelling {
         /// Who asked.
         by: String,
+        /// Whether at once, without a word to what runs.
+        force: bool,
         /// When.
         #[schema(value_type = schema::Timestamp)]
         since: Timestamp,

@@ -11,16 +11,26 @@ use utoipa::{
 };
 
 /// The kinds of a run's events, as [`model::event::run::RunEvent::kind`] names them.
-pub const EVENT_KINDS: [&str; 11] = [
+pub const EVENT_KINDS: [&str; 21] = [
     "run_accepted",
     "stage_ready",
     "stage_awarded",
     "stage_declined",
     "stage_started",
     "stage_finished",
+    "stage_retried",
+    "stage_ended",
+    "stage_reused",
+    "wait_opened",
+    "wait_answered",
+    "lock_queued",
+    "lock_acquired",
     "stage_lost",
     "stage_skipped",
     "stage_log_stored",
+    "stage_cancel_requested",
+    "run_held",
+    "run_released",
     "cancel_requested",
     "run_finished",
 ];
@@ -68,15 +78,18 @@ schema!(Timestamp, "milliseconds since 1970-01-01T00:00:00Z, without leap second
     .schema_type(Type::Integer)
     .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
     .minimum(Some(0)));
-schema!(TriggerKind, "what made the run start", |builder| choice(builder, &["push", "manual"]));
+schema!(TriggerKind, "what made the run start", |builder| choice(
+    builder,
+    &["push", "tag", "pull_request", "merge_queue", "cron", "manual"]
+));
 schema!(Effect, "whether the stage may start a second time without a person", |builder| choice(builder, &["safe", "once"]));
 schema!(StageOutcome, "how an attempt, and with its last attempt the stage, ended", |builder| choice(
     builder,
-    &["success", "failure", "aborted"]
+    &["success", "unstable", "failure", "aborted"]
 ));
 schema!(RunOutcome, "how the run ended: the worst of its stages", |builder| choice(
     builder,
-    &["skipped", "success", "failure", "aborted", "unknown"]
+    &["skipped", "success", "unstable", "failure", "aborted", "unknown"]
 ));
 schema!(Stream, "standard output, standard error, or Otto itself", |builder| choice(builder, &["out", "err", "otto"]));
 schema!(RunEvent, "an event as it stands in the run's log; what else it carries depends on its kind", |builder| builder
@@ -120,9 +133,9 @@ mod tests {
     #[test]
     fn the_choices_are_those_of_the_model() {
         use model::{RunOutcome as R, StageOutcome as S, context::EventKind as K, plan::Effect as E, protocol::log::Stream as L};
-        check_choice::<StageOutcome>(&[S::Success, S::Failure, S::Aborted]);
-        check_choice::<RunOutcome>(&[R::Skipped, R::Success, R::Failure, R::Aborted, R::Unknown]);
-        check_choice::<TriggerKind>(&[K::Push, K::Manual]);
+        check_choice::<StageOutcome>(&[S::Success, S::Unstable, S::Failure, S::Aborted]);
+        check_choice::<RunOutcome>(&[R::Skipped, R::Success, R::Unstable, R::Failure, R::Aborted, R::Unknown]);
+        check_choice::<TriggerKind>(&K::ALL);
         check_choice::<Effect>(&[E::Safe, E::Once]);
         check_choice::<Stream>(&[L::Out, L::Err, L::Otto]);
     }

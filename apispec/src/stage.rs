@@ -1,10 +1,10 @@
 //! Stages of a run, their attempts, and the offers that decided where they ran.
 
-use model::{AgentName, AuctionId, Digest, StageId, StageOutcome, Timestamp, plan::Effect};
+use model::{AgentName, AuctionId, Digest, RunId, StageId, StageOutcome, Timestamp, plan::Effect};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::schema;
+use crate::{OutputsView, WaitView, schema};
 
 /// A stage of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,6 +23,17 @@ pub struct StageView {
     pub status: StageStatus,
     /// Every award it had, in their order.
     pub attempts: Vec<AttemptView>,
+    /// What it waits or waited for, of people and of the outside.
+    pub waits: Vec<WaitView>,
+    /// The lock that it holds or held.
+    pub lock: Option<String>,
+    /// The earlier run that it is taken from; `null` if it runs in this one.
+    #[schema(value_type = Option<schema::RunId>)]
+    pub reused_from: Option<RunId>,
+    /// Whether the run goes on if it fails.
+    pub may_fail: bool,
+    /// What it has left to others.
+    pub outputs: OutputsView,
 }
 
 /// Names a stage.
@@ -43,6 +54,43 @@ pub enum StageStatus {
     Waiting {
         /// What.
         on: Vec<StageRef>,
+    },
+    /// For people, the outside, or time: see what of [`StageView::waits`] has no answer. No agent is held.
+    Gated {
+        /// Since when.
+        #[schema(value_type = schema::Timestamp)]
+        since: Timestamp,
+    },
+    /// For its lock.
+    Queued {
+        /// Which.
+        lock: String,
+        /// Since when.
+        #[schema(value_type = schema::Timestamp)]
+        since: Timestamp,
+        /// Who holds it; `null` if it is just being handed over.
+        holder: Option<LockHolderView>,
+        /// How many others wait that came before.
+        before: usize,
+    },
+    /// It is to be started again, in a while.
+    Pausing {
+        /// The attempt that follows.
+        attempt: u32,
+        /// What it follows.
+        after: RetryReasonView,
+        /// When it may start.
+        #[schema(value_type = schema::Timestamp)]
+        due_at: Timestamp,
+    },
+    /// Its steps have ended, its agent was released, and it waits for its exit gates.
+    Exiting {
+        /// How its steps ended: the stage, too, if its gates let it.
+        #[schema(value_type = schema::StageOutcome)]
+        outcome: StageOutcome,
+        /// Since when.
+        #[schema(value_type = schema::Timestamp)]
+        since: Timestamp,
     },
     /// It could start, and no agent has it.
     Ready {
@@ -85,7 +133,7 @@ pub enum StageStatus {
         /// When its first step began, by the agent's clock; `null` if none did.
         #[schema(value_type = Option<schema::Timestamp>)]
         started_at: Option<Timestamp>,
-        /// When it ended, by the agent's clock.
+        /// When it ended: by the agent's clock where it had one.
         #[schema(value_type = schema::Timestamp)]
         at: Timestamp,
     },
@@ -112,6 +160,47 @@ pub enum SkipView {
     },
     /// The run was cancelled before it started.
     Cancelled,
+    /// A condition does not hold.
+    Condition {
+        /// The condition, as the pipeline has it.
+        condition: String,
+        /// What makes it false.
+        because: String,
+    },
+    /// Another stage of its `fanout` failed.
+    Fanout {
+        /// Which.
+        failed: StageRef,
+    },
+    /// It undoes what did not happen, or what needs no undoing.
+    NothingToUndo,
+    /// Another stage only was wanted.
+    NotWanted,
+    /// Another stage failed, and nothing was to start after that.
+    Stopped {
+        /// Which.
+        failed: StageRef,
+    },
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LockHolderView {
+    /// The run.
+    #[schema(value_type = schema::RunId)]
+    pub run: RunId,
+    /// The stage.
+    pub stage: StageRef,
+}
+
+/// What an attempt is followed by another one after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryReasonView {
+    /// A step failed, or the time was over.
+    Failed,
+    /// Its agent was lost.
+    Lost,
 }
 
 /// An agent that did not take a stage, and why.

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
-    command::{Terminal, agent as agents, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, runs, show},
+    command::{
+        Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, rerun, runs, show, waits,
+    },
     demo, hook, run, serve, up,
 };
 
@@ -54,6 +56,11 @@ enum Command {
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
     Log(log::LogArgs),
+    Waits(waits::WaitsArgs),
+    Approve(answer::ApproveArgs),
+    Answer(answer::AnswerArgs),
+    Resume(answer::ResumeArgs),
+    Rerun(rerun::RerunArgs),
     Cancel(cancel::CancelArgs),
     Hook(hook::HookArgs),
     Serve(serve::ServeArgs),
@@ -116,6 +123,11 @@ impl Command {
             Self::Runs(args) => runs::run(args).await,
             Self::Show(args) => show::run(args).await,
             Self::Log(args) => log::run(args).await,
+            Self::Waits(args) => waits::run(args).await,
+            Self::Approve(args) => answer::approve(args).await,
+            Self::Answer(args) => answer::answer(args).await,
+            Self::Resume(args) => answer::resume(args).await,
+            Self::Rerun(args) => rerun::run(args).await,
             Self::Cancel(args) => cancel::run(args).await,
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),

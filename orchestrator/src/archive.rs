@@ -1,6 +1,6 @@
 //! Logs that another process writes, or that nobody writes any more, read for showing: nothing here decides, and nothing is appended.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use blob::Blobs;
 use eventbus::StoredRecord;
@@ -47,7 +47,15 @@ impl Archive {
         let (commands, _nobody_listens) = mpsc::channel(1);
         let bus = eventbus::memory::bus();
         let plans = Plans::new(bus.clone(), blobs.clone());
-        let orchestrator = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs, bus, commands };
+        let orchestrator = Orchestrator {
+            runs: Runs::default(),
+            logs: LogHub::default(),
+            blobs,
+            bus,
+            commands,
+            callback_key: None,
+            hints: Arc::default(),
+        };
         Self { orchestrator, unreadable: BTreeMap::new(), plans, known: BTreeMap::new() }
     }
 

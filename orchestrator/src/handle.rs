@@ -1,16 +1,29 @@
 //! What the HTTP API, and a command in the same process, can ask of the orchestrator.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 use blob::Blobs;
 use eventbus::{Bus, BusError};
-use model::{RunId, trigger::Trigger};
+use model::{
+    RunId, StageId, TriggerId,
+    event::run::{Answer, CancelReason, WaitKey},
+    trigger::{Rerun, RerunStages, Trigger},
+};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, oneshot},
     time::timeout,
 };
 
 use crate::{
+    callbacks::{CallbackKey, Called},
+    core::{
+        Input,
+        wait::{self, Unfit},
+    },
+    engine::{Hint, Hints},
     logs::LogHub,
     runs::{Runs, Snapshot},
 };
@@ -31,6 +44,9 @@ pub struct Orchestrator {
     pub blobs: Blobs,
     pub(crate) bus: Bus,
     pub(crate) commands: mpsc::Sender<Command>,
+    /// None where nobody is called back.
+    pub(crate) callback_key: Option<CallbackKey>,
+    pub(crate) hints: Arc<RwLock<Hints>>,
 }
 
 /// Why a command had no effect.
@@ -42,6 +58,34 @@ pub enum CommandError {
     /// The run has ended.
     #[error("the run {0} has ended")]
     Ended(RunId),
+    /// The run has not ended.
+    #[error("the run {0} has not ended")]
+    Open(RunId),
+    /// The run has no plan.
+    #[error("the run {0} has no plan: there is nothing to run again")]
+    NoPlan(RunId),
+    /// There is no such stage.
+    #[error("the run {run} has no stage {stage}")]
+    UnknownStage {
+        /// The run.
+        run: RunId,
+        /// The stage.
+        stage: StageId,
+    },
+    /// The answer is not taken.
+    #[error("{stage} of {run} does not take this answer")]
+    Unfit {
+        /// The run.
+        run: RunId,
+        /// The stage's path.
+        stage: String,
+        /// Why.
+        #[source]
+        why: Unfit,
+    },
+    /// No address has this secret.
+    #[error("no address has this secret")]
+    UnknownCallback,
     /// Whether it took effect is not known yet.
     #[error("the orchestrator did not answer in time about {0}")]
     Late(RunId),
@@ -50,8 +94,11 @@ pub enum CommandError {
     Bus(#[from] BusError),
 }
 
-pub(crate) enum Command {
-    Cancel { run: RunId, by: String, done: oneshot::Sender<Result<(), CommandError>> },
+/// Something that happens to a run, from outside. Whoever sends it is told whether there is such a run, and hears the rest from its log.
+pub(crate) struct Command {
+    pub(crate) run: RunId,
+    pub(crate) input: Input,
+    pub(crate) done: oneshot::Sender<Result<(), CommandError>>,
 }
 
 impl Orchestrator {
@@ -61,28 +108,97 @@ impl Orchestrator {
         Ok(trigger.run())
     }
 
-    /// Asks for the end of a run. The request is in the log when this returns; it has taken effect when the run has ended.
-    pub async fn cancel(&self, run: &RunId, by: &str) -> Result<Snapshot, CommandError> {
-        let late = || CommandError::Late(run.clone());
-        timeout(COMMAND_DEADLINE, self.cancel_and_see(run, by)).await.map_err(|_| late())?
+    /// Runs an ended run again: the same plan on the same source. The same `key` again is the same new run.
+    pub async fn rerun(&self, of: &RunId, stages: RerunStages, key: &str) -> Result<RunId, CommandError> {
+        let old = self.runs.get(of).ok_or_else(|| CommandError::UnknownRun(of.clone()))?.run;
+        if old.ended.is_none() {
+            return Err(CommandError::Open(of.clone()));
+        }
+        if old.shape.is_empty() {
+            return Err(CommandError::NoPlan(of.clone()));
+        }
+        if let RerunStages::Stage(stage) = &stages
+            && old.shape.find(stage).is_none()
+        {
+            return Err(CommandError::UnknownStage { run: of.clone(), stage: stage.clone() });
+        }
+        let rerun = Some(Rerun { of: of.clone(), stages });
+        self.create(&Trigger { id: TriggerId::of("rerun", key), rerun, ..Trigger::clone(&old.trigger) }).await
     }
 
-    async fn cancel_and_see(&self, run: &RunId, by: &str) -> Result<Snapshot, CommandError> {
-        let late = || CommandError::Late(run.clone());
-        // Follow first, then ask: the record that says so is not missed.
-        let mut appended = self.runs.follow();
-        let (done, outcome) = oneshot::channel();
-        let command = Command::Cancel { run: run.clone(), by: by.to_owned(), done };
-        self.commands.send(command).await.map_err(|_| late())?;
-        outcome.await.map_err(|_| late())??;
-        loop {
-            let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
-            if snapshot.run.cancelled.is_some() || snapshot.run.ended.is_some() {
-                return Ok(snapshot);
-            }
-            if let Err(RecvError::Closed) = appended.recv().await {
-                return Err(late());
-            }
+    /// Asks for the end of a run, at once if `force` says so. The request is in the log when this returns; it has taken effect when the run
+    /// has ended.
+    pub async fn cancel(&self, run: &RunId, by: &str, force: bool) -> Result<Snapshot, CommandError> {
+        let input = Input::Cancel { by: by.to_owned(), reason: CancelReason::Person, force };
+        let is_cancelled = |snapshot: &Snapshot| {
+            let cancelled = snapshot.run.cancelled.as_ref();
+            cancelled.is_some_and(|cancelled| !force || cancelled.forced.is_some())
+        };
+        self.give(run, input, is_cancelled).await
+    }
+
+    /// Answers something that a stage waits for. The answer is in the log when this returns.
+    pub async fn answer(
+        &self,
+        run: &RunId,
+        stage: &StageId,
+        wait: WaitKey,
+        answer: Answer,
+        by: Option<&str>,
+    ) -> Result<Snapshot, CommandError> {
+        let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
+        let unknown = || CommandError::UnknownStage { run: run.clone(), stage: stage.clone() };
+        let at = snapshot.run.shape.find(stage).ok_or_else(unknown)?;
+        let unfit = |why| CommandError::Unfit { run: run.clone(), stage: snapshot.run.shape.stage(at).path.clone(), why };
+        wait::fits(&snapshot.run, at, wait, &answer).map_err(unfit)?;
+        let given = |snapshot: &Snapshot| snapshot.run.stages[at].waits.get(&wait).and_then(|wait| wait.answer.clone());
+        let input = Input::Answered { at, wait, answer: answer.clone(), by: by.map(str::to_owned) };
+        let after = self.give(run, input, |snapshot| given(snapshot).is_some() || snapshot.run.stages[at].is_over()).await?;
+        match given(&after) {
+            Some((taken, by_whom)) if taken == answer && by_whom.as_deref() == by => Ok(after),
+            Some(_) => Err(unfit(Unfit::Answered)),
+            None => Err(unfit(Unfit::Late)),
         }
+    }
+
+    /// An outside system calls the address with this secret.
+    pub async fn call_back(&self, secret: &str) -> Result<(), CommandError> {
+        let called = self.callback_key.as_ref().and_then(|key| key.open(secret));
+        let Called { run, stage, wait } = called.ok_or(CommandError::UnknownCallback)?;
+        match self.answer(&run, &stage, wait, Answer::CalledBack, None).await {
+            Ok(_) => Ok(()),
+            // Only who made the secret could make it name what there is not: it is of a run that has left memory.
+            Err(CommandError::UnknownRun(_) | CommandError::UnknownStage { .. } | CommandError::Ended(_)) => {
+                Err(CommandError::UnknownCallback)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The caches that runs have left, for the engine that a later process starts.
+    pub fn hints(&self) -> Vec<Hint> {
+        self.hints.read().expect("no holder of this lock panics").all()
+    }
+
+    /// Gives an input to a run, and waits until the log has what was to come of it, or the run has ended.
+    async fn give(&self, run: &RunId, input: Input, is_done: impl Fn(&Snapshot) -> bool) -> Result<Snapshot, CommandError> {
+        let late = || CommandError::Late(run.clone());
+        let given = async {
+            // Follow first, then ask: the record that says so is not missed.
+            let mut appended = self.runs.follow();
+            let (done, outcome) = oneshot::channel();
+            self.commands.send(Command { run: run.clone(), input, done }).await.map_err(|_| late())?;
+            outcome.await.map_err(|_| late())??;
+            loop {
+                let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
+                if is_done(&snapshot) || snapshot.run.ended.is_some() {
+                    return Ok(snapshot);
+                }
+                if let Err(RecvError::Closed) = appended.recv().await {
+                    return Err(late());
+                }
+            }
+        };
+        timeout(COMMAND_DEADLINE, given).await.map_err(|_| late())?
     }
 }

@@ -70,6 +70,17 @@ impl Runs {
         self.kept.read().expect("no holder of this lock panics").runs.get(run).cloned()
     }
 
+    /// The sequence of the run's first record.
+    pub(crate) fn first_sequence(&self, run: &RunId) -> Option<u64> {
+        self.kept.read().expect("no holder of this lock panics").runs.get(run).and_then(Snapshot::first_sequence)
+    }
+
+    /// Runs that have not ended.
+    pub fn open(&self) -> Vec<Arc<Run>> {
+        let kept = self.kept.read().expect("no holder of this lock panics");
+        kept.runs.values().filter(|snapshot| snapshot.run.ended.is_none()).map(|snapshot| snapshot.run.clone()).collect()
+    }
+
     /// Runs, the newest first, at most `limit`, older than the run `before` where one is given.
     pub fn list(&self, before: Option<&RunId>, limit: usize) -> Vec<Arc<Run>> {
         let kept = self.kept.read().expect("no holder of this lock panics");
@@ -127,9 +138,9 @@ impl Runs {
         }
     }
 
-    /// Shows the state after `appended`, then tells the followers.
-    pub(crate) fn publish(&self, run: &Run, appended: Appended) {
-        let appended = Arc::new(appended);
+    /// Shows the state after `appended`, then tells the followers. Gives both back, as they are shared.
+    pub(crate) fn publish(&self, run: &Run, appended: Appended) -> (Arc<Run>, Arc<Appended>) {
+        let (run, appended) = (Arc::new(run.clone()), Arc::new(appended));
         {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
             let known = kept.runs.remove(&run.id).map(|snapshot| snapshot.records);
@@ -137,10 +148,11 @@ impl Runs {
             if known.is_some() || appended.record.previous.is_none() {
                 let mut records = known.unwrap_or_default();
                 Arc::make_mut(&mut records).push(appended.clone());
-                kept.put(Snapshot { run: Arc::new(run.clone()), records });
+                kept.put(Snapshot { run: run.clone(), records });
             }
         }
-        let _nobody_follows = self.appended.send(appended);
+        let _nobody_follows = self.appended.send(appended.clone());
+        (run, appended)
     }
 }
 

@@ -11,7 +11,7 @@ mod tests;
 
 use std::time::Duration;
 
-use apispec::{Code, EventView, Problem, RunCreate, RunCreated, RunDetail, RunList, RunView};
+use apispec::{AnswerCreate, Code, EventView, Problem, RerunCreate, RunCreate, RunCreated, RunDetail, RunList, RunView, WaitList};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use model::RunId;
@@ -119,9 +119,26 @@ impl Client {
         self.read(self.request(Method::GET, &format!("/v1/runs/{run}/events"))).await
     }
 
-    /// Asks for the end of a run.
-    pub async fn cancel(&self, run: &RunId) -> Result<RunView, ClientError> {
-        self.read(self.request(Method::POST, &format!("/v1/runs/{run}/cancel"))).await
+    /// Asks for the end of a run; at once, if `force` says so.
+    pub async fn cancel(&self, run: &RunId, force: bool) -> Result<RunView, ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/runs/{run}/cancel"));
+        self.read(request.query(&[("force", force.to_string())])).await
+    }
+
+    /// Answers something that waits for a person.
+    pub async fn answer(&self, run: &RunId, answer: &AnswerCreate) -> Result<RunView, ClientError> {
+        self.read(self.request(Method::POST, &format!("/v1/runs/{run}/answer")).json(answer)).await
+    }
+
+    /// Runs an ended run again.
+    pub async fn rerun(&self, run: &RunId, rerun: &RerunCreate) -> Result<RunId, ClientError> {
+        let created: RunCreated = self.read(self.request(Method::POST, &format!("/v1/runs/{run}/rerun")).json(rerun)).await?;
+        Ok(created.run)
+    }
+
+    /// What waits for a person now, in all runs.
+    pub async fn waits(&self) -> Result<WaitList, ClientError> {
+        self.read(self.request(Method::GET, "/v1/waits")).await
     }
 
     /// The output of a run so far, or of one of its stages, as it arrives.
@@ -206,6 +223,7 @@ fn hint(problem: &Problem) -> &str {
         (Code::Unauthorized, "set OTTO_API_TOKEN_FILE to the file of that API's token, or unset it to speak with the last `otto up`"),
         (Code::UnknownRun, "`otto runs` lists the runs"),
         (Code::UnknownStage, "`otto show` lists the run's stages"),
+        (Code::NoSuchWait, "`otto show` says for what a run's stages wait, and `otto waits` what waits for a person in all runs"),
     ];
     own.into_iter().find(|(code, _)| *code == problem.code).map_or(&problem.hint, |(_, hint)| hint)
 }

@@ -7,6 +7,7 @@ use blob::{Blobs, DiskStore, disk::Durability};
 use futures_util::StreamExt as _;
 use model::RunOutcome;
 use orchestrator::{
+    callbacks::CallbackKey,
     engine::{self, EngineOptions},
     http::{self, ApiToken, HttpOptions},
 };
@@ -39,7 +40,7 @@ impl House {
         let options = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen: None };
         parser_service::run(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
         auctioneer::run(auctioneer::AuctioneerOptions { name: "test".to_owned() }, bus.clone(), &supervisor).await.unwrap();
-        let options = EngineOptions { name: "test".to_owned(), signer: None };
+        let options = EngineOptions::new("test", CallbackKey::generate().unwrap());
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
         let options = HttpOptions { listen, token: ApiToken::new(TOKEN), hosts: Vec::new(), origins: Vec::new() };
@@ -119,7 +120,7 @@ async fn a_run_that_nobody_takes_says_so_and_can_be_cancelled() {
     let mut events = house.client.follow_events(&run);
     let Some(EventMessage::Event(first)) = events.next().await.unwrap() else { panic!("a run has events") };
     assert_eq!(first.event.kind(), "run_accepted");
-    let cancelling = house.client.cancel(&run).await.unwrap();
+    let cancelling = house.client.cancel(&run, false).await.unwrap();
     assert!(matches!(cancelling.status, RunStatus::Cancelling { .. } | RunStatus::Ended { .. }));
     let ended = timeout(DEADLINE, async {
         loop {
@@ -132,7 +133,7 @@ async fn a_run_that_nobody_takes_says_so_and_can_be_cancelled() {
     });
     assert_eq!(ended.await.unwrap().outcome, RunOutcome::Aborted);
     assert_eq!(events.next().await.unwrap(), None);
-    let again = house.client.cancel(&run).await.unwrap_err();
+    let again = house.client.cancel(&run, false).await.unwrap_err();
     assert!(matches!(&again, ClientError::Refused(problem) if problem.code == Code::RunEnded), "{again}");
     house.supervisor.shut_down().await;
 }

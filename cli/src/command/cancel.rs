@@ -18,13 +18,16 @@ use crate::client::{Client, ClientError};
 pub struct CancelArgs {
     /// The run: its id, the beginning of it, or `latest`
     run: String,
+    /// At once: nothing that runs is left time to clear up, no `notify` is run, and what cannot be reached counts as ended
+    #[arg(long)]
+    force: bool,
 }
 
 /// Asks for the end of the run. A run that has ended is left as it is.
 pub async fn run(args: CancelArgs) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
     let run = client.pick(&args.run).await?;
-    match client.cancel(&run).await {
+    match client.cancel(&run, args.force).await {
         Ok(view) => Terminal::stdout().print(&format!("{run} {}\n", text::status(&view.status)))?,
         Err(ClientError::Refused(problem)) if problem.code == Code::RunEnded => writeln!(io::stderr(), "{run} has ended before")?,
         Err(error) => return Err(error.into()),

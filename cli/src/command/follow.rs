@@ -18,8 +18,7 @@ use anstyle::{AnsiColor, Style};
 use apispec::{ChunkView, EventView, GapReason, GapView, StageView};
 use model::{
     AgentName, RunOutcome, StageId, StageOutcome, Timestamp,
-    event::run::{Planned, RunEvent, SkipReason},
-    planning::Text,
+    event::run::Planned,
     protocol::log::{LogChunk, Stream},
 };
 
@@ -177,73 +176,6 @@ impl<W: Write> Follow<W> {
     /// Prints an event of the API.
     pub fn event_view(&mut self, event: &EventView) -> io::Result<()> {
         self.event(&event.event, event.at)
-    }
-
-    /// Prints what an event means to people, if it does; `at` is when it was decided.
-    pub fn event(&mut self, event: &RunEvent, at: Timestamp) -> io::Result<()> {
-        match event {
-            RunEvent::RunAccepted { trigger, planned } => {
-                self.accepted_at = Some(at);
-                let source = match &trigger.pipeline {
-                    Text::Inline(source) => source.as_bytes(),
-                    Text::Depot(_) => &[],
-                };
-                self.accepted(planned, &trigger.pipeline_path, source)
-            }
-            RunEvent::StageReady { .. }
-            | RunEvent::StageRetried { .. }
-            | RunEvent::StageEnded { .. }
-            | RunEvent::StageReused { .. }
-            | RunEvent::WaitOpened { .. }
-            | RunEvent::WaitAnswered { .. }
-            | RunEvent::LockQueued { .. }
-            | RunEvent::LockAcquired { .. }
-            | RunEvent::StageCancelRequested { .. }
-            | RunEvent::RunHeld { .. }
-            | RunEvent::RunReleased => Ok(()),
-            RunEvent::StageLogStored { stage, attempt, log } => self.stored(stage, *attempt, log.length),
-            RunEvent::StageAwarded { stage, attempt, agent, .. } => {
-                self.end(stage)?;
-                if let Some(followed) = self.stages.get_mut(stage) {
-                    followed.awarded = Some((*attempt, agent.clone()));
-                }
-                self.release(stage)
-            }
-            RunEvent::StageStarted { stage, attempt, .. } => self.begin(stage, *attempt),
-            RunEvent::StageDeclined { stage, agent, reason, .. } => {
-                self.mark(stage, '↺', AnsiColor::Yellow, &format!("{agent} declined: {reason}"))
-            }
-            RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at, .. } => {
-                self.begin(stage, *attempt)?;
-                let ran = started_at.map(|started| (started, *finished_at));
-                self.ended(stage, Ended { attempt: *attempt, outcome: *outcome, reason: reason.clone(), ran })
-            }
-            RunEvent::StageLost { stage, reason, .. } => {
-                self.close_lines(stage)?;
-                self.mark(stage, '✘', AnsiColor::Red, &format!("its agent was lost: {reason}"))
-            }
-            RunEvent::StageSkipped { stage, reason } => {
-                let why = match reason {
-                    SkipReason::NeedFailed { stage: need } => format!("skipped, as {} did not succeed", self.path(need)),
-                    SkipReason::Cancelled => "skipped, as the run was cancelled".to_owned(),
-                    SkipReason::Condition { condition, because } => {
-                        format!("skipped, as `{}` does not hold: {}", printable(condition, false), printable(because, false))
-                    }
-                    SkipReason::Fanout { failed } => format!("skipped, as {} failed", self.path(failed)),
-                    SkipReason::NothingToUndo => "skipped, as there is nothing to undo".to_owned(),
-                    SkipReason::NotWanted => "skipped, as it was not asked for".to_owned(),
-                    SkipReason::Stopped { failed } => format!("skipped, as {} failed before it started", self.path(failed)),
-                };
-                self.mark(stage, '–', AnsiColor::BrightBlack, &why)
-            }
-            RunEvent::CancelRequested { by, .. } => self.line(&format!("cancelled by {}", printable(by, false)), AnsiColor::Yellow),
-            RunEvent::RunFinished { outcome } => {
-                self.outcome = Some(*outcome);
-                let took = self.accepted_at.map(|accepted| format!(" in {}", text::duration(at.since(accepted)))).unwrap_or_default();
-                self.end_all()?;
-                self.line(&format!("run: {outcome}{took}"), colour_of_run(*outcome))
-            }
-        }
     }
 
     /// Prints output.
@@ -478,6 +410,9 @@ fn shortened(path: &str) -> String {
     let end: String = path.chars().skip(length - PATH_COLUMNS_MAX + 1).collect();
     format!("…{end}")
 }
+
+#[path = "follow_events.rs"]
+mod events;
 
 #[cfg(test)]
 #[path = "follow_tests.rs"]

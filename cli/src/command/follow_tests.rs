@@ -5,7 +5,8 @@ use model::{
     AttemptId, AuctionId, Digest, RunId, TriggerId,
     context::TriggerContext,
     diagnostic::{Diagnostic, Severity, Span},
-    event::run::{CancelReason, Outputs, StoredLog},
+    event::run::{CancelReason, Outputs, RunEvent, SkipReason, StoredLog},
+    planning::Text,
     trigger::Trigger,
 };
 

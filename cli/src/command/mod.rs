@@ -2,6 +2,7 @@
 //! error is talk.
 
 pub mod agent;
+pub mod answer;
 pub mod cancel;
 pub mod check;
 pub mod explain;
@@ -11,10 +12,13 @@ pub mod follow;
 pub mod lock;
 pub mod log;
 pub mod lsp;
+pub mod rerun;
 pub mod runs;
 pub mod show;
+pub mod waits;
 
 mod terminal;
 pub(crate) mod text;
+pub(crate) mod words;
 
 pub use terminal::{Terminal, Unheard, complain};

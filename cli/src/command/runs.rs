@@ -39,7 +39,7 @@ fn table(runs: &[RunView], now: Timestamp) -> String {
     let row = |run: &RunView| {
         let took = match run.status {
             RunStatus::Ended { at, .. } => at,
-            RunStatus::Running | RunStatus::Cancelling { .. } => now,
+            RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } => now,
         };
         vec![
             run.id.to_string(),
@@ -72,6 +72,7 @@ mod tests {
             pipeline_path: "Ottofile".to_owned(),
             accepted_at: Timestamp(1_000),
             plan: PlanView::Planned { digest: Digest::of(b"p"), stages: 1 },
+            rerun_of: None,
             status,
         }
     }

@@ -1,15 +1,19 @@
 //! `otto show`: one run, stage by stage.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
-use apispec::{AttemptStatus, AttemptView, DeclineView, PlanView, RunDetail, RunStatus, SkipView, StageStatus, StageView};
+use apispec::{
+    AttemptStatus, AttemptView, DeclineView, OutputsView, PlanView, QuestionView, RunDetail, RunStatus, SkipView, StageStatus, StageView,
+    TestsView,
+};
 use clap::Args;
-use model::Timestamp;
+use model::{RunId, Timestamp};
 use service::clock;
 
 use super::{
     Terminal,
     text::{self, printable},
+    words,
 };
 use crate::store::{Source, reach};
 
@@ -41,21 +45,23 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     let took = |until: Timestamp| text::duration(until.since(run.accepted_at));
     let took = match run.status {
         RunStatus::Ended { at, .. } => format!("took {}", took(at)),
-        RunStatus::Running | RunStatus::Cancelling { .. } => format!("{} so far", took(now)),
+        RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } => format!("{} so far", took(now)),
     };
     let cancelled = match &run.status {
         RunStatus::Cancelling { by, .. } | RunStatus::Ended { cancelled_by: Some(by), .. } => {
             format!(", cancelled by {}", printable(by, false))
         }
+        RunStatus::Held { older } => format!(", until {older} has ended"),
         RunStatus::Running | RunStatus::Ended { cancelled_by: None, .. } => String::new(),
     };
+    let again = run.rerun_of.as_ref().map(|of| format!(", again after {of}")).unwrap_or_default();
     let branch = if run.branch.is_empty() { String::new() } else { format!(", branch {}", printable(&run.branch, false)) };
     let commit = if run.commit.is_empty() { String::new() } else { format!(", commit {}", printable(text::commit(&run.commit), false)) };
     let mut shown = String::new();
     let mut line = |text: String| writeln!(shown, "{text}").expect("a string takes any text");
     line(run.id.to_string());
     line(format!("  {}{branch}{commit}, {}", run.project, printable(&run.pipeline_path, false)));
-    line(format!("  {}{cancelled}, began {}, {took}", text::status(&run.status), text::ago(run.accepted_at, now)));
+    line(format!("  {}{cancelled}{again}, began {}, {took}", text::status(&run.status), text::ago(run.accepted_at, now)));
     match &run.plan {
         PlanView::Planned { digest, .. } => line(format!("  plan {digest}")),
         PlanView::NotTriggered { reason } => line(format!("  not started: {}", printable(reason, false))),
@@ -70,6 +76,11 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
         shown.push('\n');
         shown.push_str(&text::table(&rows));
     }
+    let details: Vec<String> = detail.stages.iter().flat_map(|stage| details(&run.id, stage, now)).collect();
+    if !details.is_empty() {
+        shown.push('\n');
+        details.iter().for_each(|line| writeln!(shown, "{}", printable(line, false)).expect("a string takes any text"));
+    }
     shown
 }
 
@@ -80,11 +91,22 @@ fn row(stage: &StageView, now: Timestamp) -> Vec<String> {
 
 /// Where the stage stands, in a word, and what there is to say of it.
 fn words(stage: &StageView, now: Timestamp) -> (String, String) {
-    let agent = stage.attempts.last().map(|last| last.agent.to_string()).unwrap_or_default();
     let (word, what) = match &stage.status {
         StageStatus::Waiting { on } => {
             let paths: Vec<&str> = on.iter().map(|stage| stage.path.as_str()).collect();
-            ("waiting", format!("for {}", paths.join(", ")))
+            ("waiting", if paths.is_empty() { "for its turn".to_owned() } else { format!("for {}", paths.join(", ")) })
+        }
+        StageStatus::Gated { since } => ("waits", format!("for {}, {}", text::duration(now.since(*since)), asked(stage))),
+        StageStatus::Exiting { outcome, since } => {
+            ("waits", format!("for {} after {outcome}, {}", text::duration(now.since(*since)), asked(stage)))
+        }
+        StageStatus::Queued { lock, since, holder, before } => {
+            let holder = holder.as_ref().map(|holder| format!(" held by {} of {}", holder.stage.path, holder.run)).unwrap_or_default();
+            let before = if *before == 0 { String::new() } else { format!(", after {before} others") };
+            ("queued", format!("for {}, for the lock {lock}{holder}{before}", text::duration(now.since(*since))))
+        }
+        StageStatus::Pausing { attempt, after, due_at } => {
+            ("pauses", format!("until try {attempt} in {}, as {}", text::duration(due_at.since(now)), words::after(*after)))
         }
         StageStatus::Ready { since, declined, unplaced, .. } => {
             ("ready", format!("for {}, {}", text::duration(now.since(*since)), unplaced_words(declined, unplaced.as_deref())))
@@ -92,15 +114,86 @@ fn words(stage: &StageView, now: Timestamp) -> (String, String) {
         StageStatus::Awarded { agent, .. } => ("awarded", format!("to {agent}, which has not begun")),
         StageStatus::Running { agent, since } => ("running", format!("on {agent} for {}", text::duration(now.since(*since)))),
         StageStatus::Ended { outcome, reason, started_at, at } => {
-            let took = started_at.map(|started| format!(" in {}", text::duration(at.since(started)))).unwrap_or_default();
-            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            return (outcome.to_string(), format!("on {agent}{took}{}{why}", tries(&stage.attempts)));
+            let took = started_at.map(|started| format!("in {}", text::duration(at.since(started)))).unwrap_or_default();
+            return (outcome.to_string(), ended(stage, &took, reason.as_deref()));
         }
-        StageStatus::Lost { reason } => ("lost", format!("on {agent}{}: {reason}", tries(&stage.attempts))),
-        StageStatus::Skipped { reason: SkipView::Cancelled } => ("skipped", "as the run was cancelled".to_owned()),
-        StageStatus::Skipped { reason: SkipView::NeedFailed { stage } } => ("skipped", format!("as {} did not succeed", stage.path)),
+        StageStatus::Lost { reason } => ("lost", ended(stage, "", Some(reason))),
+        StageStatus::Skipped { reason } => ("skipped", skipped(reason)),
     };
     (word.to_owned(), what)
+}
+
+/// Where it ran, how long, after which tries, and why it ended so.
+fn ended(stage: &StageView, took: &str, reason: Option<&str>) -> String {
+    let place = match (&stage.reused_from, stage.attempts.last()) {
+        (Some(run), _) => format!("as in {run}"),
+        (None, Some(last)) => format!("on {}", last.agent),
+        (None, None) => String::new(),
+    };
+    let ran: Vec<&str> = [place.as_str(), took].into_iter().filter(|part| !part.is_empty()).collect();
+    let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{}{}{why}", ran.join(" "), tries(&stage.attempts)).trim_start_matches(": ").to_owned()
+}
+
+/// For what the stage waits now.
+fn asked(stage: &StageView) -> String {
+    let open: Vec<String> = stage.waits.iter().filter(|wait| wait.answer.is_none()).map(|wait| words::asked(&wait.question)).collect();
+    open.join("; ")
+}
+
+fn skipped(reason: &SkipView) -> String {
+    match reason {
+        SkipView::Cancelled => "as the run was cancelled".to_owned(),
+        SkipView::NeedFailed { stage } => format!("as {} did not succeed", stage.path),
+        SkipView::Condition { condition, because } => format!("as `{condition}` does not hold: {because}"),
+        SkipView::Fanout { failed } => format!("as {} failed", failed.path),
+        SkipView::NothingToUndo => "as there is nothing to undo".to_owned(),
+        SkipView::NotWanted => "as it was not asked for".to_owned(),
+        SkipView::Stopped { failed } => format!("as {} failed before it started", failed.path),
+    }
+}
+
+/// What is to be told of a stage in lines of their own: what it waits for and how to answer, and what it has left.
+fn details(run: &RunId, stage: &StageView, now: Timestamp) -> Vec<String> {
+    let path = &stage.path;
+    let waits = stage.waits.iter().map(|wait| match &wait.answer {
+        Some(answer) => format!("{path}: {}", words::answered(answer)),
+        None => {
+            let until = wait.due_at.map(|due| format!(", until {} from now", text::duration(due.since(now)))).unwrap_or_default();
+            let how = how(run, path, &wait.question).map(|how| format!("; {how}")).unwrap_or_default();
+            format!("{path}: waits {}{until}{how}", words::asked(&wait.question))
+        }
+    });
+    let OutputsView { variables, artifacts, caches, tests } = &stage.outputs;
+    let variables = variables.iter().map(|(name, text)| match text {
+        Some(text) => format!("{path}: variable {name} = {}", text.lines().next().unwrap_or_default()),
+        None => format!("{path}: variable {name} was dropped"),
+    });
+    let trees = [("artifact", artifacts), ("cache", caches)].into_iter().flat_map(|(what, trees)| {
+        trees.iter().map(move |(name, tree)| format!("{path}: {what} {name}, {} entries, {} bytes", tree.entries, tree.bytes))
+    });
+    let tests = tests.iter().flat_map(|tests| {
+        let TestsView { passed, failed, skipped, duration_ms, failures } = tests;
+        let took = text::duration(Duration::from_millis(*duration_ms));
+        let whole = format!("{path}: tests: {passed} passed, {failed} failed, {skipped} skipped in {took}");
+        let each = failures.iter().map(move |failure| {
+            format!("{path}:   {} {}: {}", failure.suite, failure.name, failure.message.lines().next().unwrap_or_default())
+        });
+        std::iter::once(whole).chain(each)
+    });
+    waits.chain(variables).chain(trees).chain(tests).collect()
+}
+
+/// How a person answers.
+fn how(run: &RunId, path: &str, question: &QuestionView) -> Option<String> {
+    let path =
+        if path.chars().all(|one| one.is_ascii_alphanumeric() || "-_/.".contains(one)) { path.to_owned() } else { format!("'{path}'") };
+    match question {
+        QuestionView::Confirm { .. } => Some(format!("answer with `otto approve {run} {path}`, or with `--refuse`")),
+        QuestionView::Prompt { .. } => Some(format!("answer with `otto answer {run} {path} TEXT`")),
+        QuestionView::Pause => Some(format!("go on with `otto resume {run} {path}`")),
+        QuestionView::Webhook { .. } | QuestionView::Poll { .. } | QuestionView::Time => None,
+    }
 }
 
 /// Why no agent has the stage.
@@ -123,7 +216,7 @@ fn tries(attempts: &[AttemptView]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use apispec::{RunView, StageRef};
+    use apispec::{AnswerView, LockHolderView, RetryReasonView, RunView, StageRef, TestFailureView, TreeView, WaitView};
     use model::{
         AttemptId, AuctionId, Digest, RunId, RunOutcome, StageId, StageOutcome, TriggerId,
         context::EventKind,
@@ -143,6 +236,7 @@ mod tests {
             pipeline_path: "Ottofile".to_owned(),
             accepted_at: Timestamp(1_000),
             plan,
+            rerun_of: None,
             status,
         }
     }
@@ -166,7 +260,19 @@ mod tests {
     }
 
     fn stage(path: &str, status: StageStatus, attempts: Vec<AttemptView>) -> StageView {
-        StageView { id: StageId::of(path), path: path.to_owned(), needs: Vec::new(), effect: Effect::Safe, status, attempts }
+        StageView {
+            id: StageId::of(path),
+            path: path.to_owned(),
+            needs: Vec::new(),
+            effect: Effect::Safe,
+            status,
+            attempts,
+            waits: Vec::new(),
+            lock: None,
+            reused_from: None,
+            may_fail: false,
+            outputs: OutputsView::default(),
+        }
     }
 
     #[test]
@@ -201,8 +307,53 @@ mod tests {
             stage("Ship", StageStatus::Lost { reason: "its lease lapsed".to_owned() }, vec![lost()]),
         ];
         let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len() };
-        let status = RunStatus::Cancelling { by: "api".to_owned(), since };
+        let status = RunStatus::Cancelling { by: "api".to_owned(), force: false, since };
         insta::assert_snapshot!(shown(&RunDetail { run: view(status, plan), stages }, Timestamp(3_000)));
+    }
+
+    #[test]
+    fn what_waits_says_for_whom_and_how_to_answer() {
+        let wait = |name: &str, question, answer| WaitView {
+            wait: name.parse().unwrap(),
+            question,
+            since: Timestamp(2_000),
+            due_at: Some(Timestamp(63_000)),
+            answer,
+        };
+        let confirm = || QuestionView::Confirm { message: "Ship it?".to_owned(), by: vec!["ops".to_owned()], delivery: Digest::of(b"d") };
+        let since = Timestamp(2_000);
+        let mut gated = stage("Ship it now", StageStatus::Gated { since }, vec![]);
+        let called = QuestionView::Webhook { description: "the scanner".to_owned() };
+        gated.waits = vec![wait("enter:0", confirm(), None), wait("enter:1", called, Some(AnswerView::CalledBack))];
+        let holder = LockHolderView { run: RunId::of(&TriggerId::of("t", "2")), stage: reference("Deploy") };
+        let queued = StageStatus::Queued { lock: "production".to_owned(), since, holder: Some(holder), before: 2 };
+        let pausing = StageStatus::Pausing { attempt: 2, after: RetryReasonView::Failed, due_at: Timestamp(13_000) };
+        let ended = StageStatus::Ended { outcome: StageOutcome::Unstable, reason: None, started_at: None, at: since };
+        let mut reused = stage("Test", ended, vec![]);
+        reused.reused_from = Some(RunId::of(&TriggerId::of("t", "0")));
+        let failure = TestFailureView { suite: "sums".to_owned(), name: "adds".to_owned(), message: "3 is not 4".to_owned() };
+        reused.outputs = OutputsView {
+            variables: [("version".to_owned(), Some("1.2".to_owned())), ("gone".to_owned(), None)].into(),
+            artifacts: [("dist".to_owned(), TreeView { archive: Digest::of(b""), bytes: 10, entries: 2 })].into(),
+            caches: [].into(),
+            tests: Some(TestsView { passed: 5, failed: 1, skipped: 0, duration_ms: 1_500, failures: vec![failure] }),
+        };
+        let ended = StageStatus::Ended {
+            outcome: StageOutcome::Failure,
+            reason: Some("refused by ann: too late".to_owned()),
+            started_at: None,
+            at: since,
+        };
+        let stages = vec![
+            gated,
+            stage("Deploy", queued, vec![]),
+            stage("Flaky", pausing, vec![]),
+            reused,
+            stage("Confirm", ended, vec![]),
+            stage("Undo", StageStatus::Skipped { reason: SkipView::NothingToUndo }, vec![]),
+        ];
+        let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len() };
+        insta::assert_snapshot!(shown(&RunDetail { run: view(RunStatus::Running, plan), stages }, Timestamp(3_000)));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(crate) fn ago(since: Timestamp, now: Timestamp) -> String {
 pub(crate) fn status(status: &RunStatus) -> String {
     match status {
         RunStatus::Running => "running".to_owned(),
+        RunStatus::Held { .. } => "held".to_owned(),
         RunStatus::Cancelling { .. } => "cancelling".to_owned(),
         RunStatus::Ended { outcome, .. } => outcome.to_string(),
     }

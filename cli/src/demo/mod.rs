@@ -155,6 +155,10 @@ fn stage_line(stage: &StageView) -> String {
         }
         StageStatus::Ended { .. }
         | StageStatus::Waiting { .. }
+        | StageStatus::Gated { .. }
+        | StageStatus::Queued { .. }
+        | StageStatus::Pausing { .. }
+        | StageStatus::Exiting { .. }
         | StageStatus::Ready { .. }
         | StageStatus::Awarded { .. }
         | StageStatus::Running { .. }

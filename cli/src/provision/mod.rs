@@ -32,6 +32,7 @@ use eventbus::{
     subject::Role as BusRole,
 };
 use model::{AgentName, Timestamp};
+use orchestrator::engine::Reach;
 use service::env;
 
 pub use self::{
@@ -42,7 +43,7 @@ use self::{files::FileError, lock::Lock};
 
 /// How long a role's token for the depot is good. It is minted anew at every `otto up`, so this bounds one uptime only.
 const ROLE_TOKEN_MS: u64 = 366 * 24 * 60 * 60 * 1000;
-/// Random bytes of the API's token.
+/// Random bytes of the API's token, and of the key of callbacks.
 const API_TOKEN_BYTES: usize = 32;
 
 /// What is provisioned.
@@ -147,6 +148,7 @@ impl Provision {
         provision.write_nats_config()?;
         provision.write_depot_keys()?;
         files::read_or_create_secret(&provision.api_token_file(), random_token)?;
+        files::read_or_create_secret(&provision.callback_key_file(), random_token)?;
         ClientEnv { api_url: provision.api_url(), api_token_file: provision.api_token_file() }.write(&provision.data)?;
         Ok(provision)
     }
@@ -218,6 +220,9 @@ impl Provision {
                 settings.insert(env::LISTEN, ports::listen(self.ports.api).to_string());
                 settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
                 settings.insert(env::DEPOT_SIGNING_SEED_FILE, text(&self.signing_seed_file()));
+                settings.insert(env::CALLBACK_KEY_FILE, text(&self.callback_key_file()));
+                settings.insert(env::PUBLIC_URL, self.api_url());
+                settings.insert(env::POLL_REACH, Reach::Loopback.to_string());
             }
             "parser" => {
                 settings.insert(env::LISTEN, ports::listen(self.ports.parser).to_string());
@@ -253,6 +258,10 @@ impl Provision {
 
     fn signing_seed_file(&self) -> PathBuf {
         self.data.join("keys/depot/signing.seed")
+    }
+
+    fn callback_key_file(&self) -> PathBuf {
+        self.data.join("keys/callback.key")
     }
 
     fn verifying_key_file(&self) -> PathBuf {
@@ -335,7 +344,7 @@ mod tests {
         let mut after = secrets(&data.join("keys"));
         assert!(after.remove(&second.keys.agent_seed_file(&agent_name(2))).is_some(), "the new agent has a key");
         assert_eq!(after, before);
-        assert!(before.len() >= 8, "five services, an agent, the depot, the API: {:?}", before.keys());
+        assert!(before.len() >= 9, "five services, an agent, the depot, the API and its callbacks: {:?}", before.keys());
     }
 
     #[tokio::test]

@@ -206,7 +206,7 @@ impl<'a> Follower<'a> {
 
     fn cancel(&mut self) {
         let (orchestrator, run) = (self.orchestrator, self.run.clone());
-        self.told.push(Box::pin(async move { (Told::Cancel, orchestrator.cancel(&run, BY).await.map(|_snapshot| ())) }));
+        self.told.push(Box::pin(async move { (Told::Cancel, orchestrator.cancel(&run, BY, false).await.map(|_snapshot| ())) }));
     }
 
     fn send(&mut self, ask: &Ask, answer: Answer) {

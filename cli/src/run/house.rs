@@ -9,6 +9,7 @@ use blob::Blobs;
 use eventbus::memory::Journal;
 use orchestrator::{
     Orchestrator,
+    callbacks::CallbackKey,
     engine::{self, EngineOptions},
 };
 use parser_service::ParserOptions;
@@ -84,7 +85,7 @@ impl House {
         let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: parser_service::Isolation::None, listen: None };
         parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
-        let options = EngineOptions { name: NAME.to_owned(), signer: None };
+        let options = EngineOptions::new(NAME, CallbackKey::generate()?);
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
         agent::run(agent_options(means, workplace.agent())?, bus, blobs, &supervisor).await?;
         Ok(Self { orchestrator, supervisor, workplace })

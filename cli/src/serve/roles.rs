@@ -1,6 +1,6 @@
 //! The roles, each put together from its settings.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, thread::available_parallelism};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, thread::available_parallelism};
 
 use agent::{
     AgentOptions, Isolation, SandboxOptions, Variables,
@@ -17,7 +17,7 @@ use eventbus::{
 };
 use model::AgentName;
 use orchestrator::{
-    engine::{self, EngineOptions},
+    engine::{self, EngineOptions, Reach},
     http::{self, ApiToken, HttpOptions},
 };
 use parser_service::ParserOptions;
@@ -147,7 +147,7 @@ impl Serve for Auctioneer {
 pub(super) struct Orchestrator {
     bus: BusSettings,
     blobs: Blobs,
-    signer: token::Signer,
+    engine: EngineOptions,
     http: HttpOptions,
 }
 
@@ -156,16 +156,41 @@ impl Serve for Orchestrator {
         let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
         let seed = reader.required_file(env::DEPOT_SIGNING_SEED_FILE);
         let signer = reader.required_with(env::DEPOT_SIGNING_SEED_FILE, seed, str::parse);
-        let (listen, api_token) = (reader.required(env::LISTEN), reader.required_file(env::API_TOKEN_FILE));
-        let http = HttpOptions { listen: listen?, token: ApiToken::new(&api_token?), hosts: vec![], origins: vec![] };
-        Some(Self { bus: bus?, blobs: blobs?, signer: signer?, http })
+        let (listen, api_token) = (reader.required::<SocketAddr>(env::LISTEN), reader.required_file(env::API_TOKEN_FILE));
+        let key = reader.required_file(env::CALLBACK_KEY_FILE);
+        let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
+        let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
+        let reach = reader.or(env::POLL_REACH, Reach::Public);
+        let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
+        let hosts = public.iter().map(|public| public.host.clone()).collect();
+        let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
+        let engine = EngineOptions { signer: Some(signer?), callback_base, reach, ..EngineOptions::new(&name, callback_key?) };
+        let http = HttpOptions { listen, token: ApiToken::new(&api_token?), hosts, origins: vec![] };
+        Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let bus = self.bus.connect(Identity::Service(BusRole::Orchestrator)).await?;
-        let options = EngineOptions { name: BusRole::Orchestrator.to_string(), signer: Some(self.signer) };
-        let orchestrator = engine::start(options, bus, self.blobs, supervisor).await?;
+        let orchestrator = engine::start(self.engine, bus, self.blobs, supervisor).await?;
         Ok(format!("API on http://{}", http::serve(self.http, orchestrator, supervisor)?))
+    }
+}
+
+/// Where the API is reached from outside. It answers under that name, too.
+struct PublicUrl {
+    url: String,
+    host: String,
+}
+
+impl FromStr for PublicUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url: reqwest::Url = text.parse().map_err(|_| "it is no address")?;
+        match (url.scheme(), url.host_str()) {
+            ("http" | "https", Some(host)) => Ok(Self { url: text.to_owned(), host: host.to_owned() }),
+            _ => Err("it is no http:// or https:// address"),
+        }
     }
 }
 

@@ -1,29 +1,46 @@
 //! From a stored trigger to the first record of its run.
+//!
+//! ```text
+//! trigger ─▶ prepare (plan it, or read the run that is run again) ─▶ its turn among the runs of its branch ─▶ append ─▶ begin
+//! ```
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use eventbus::{AppendError, TriggerDelivery};
 use model::{
-    Digest, RunId, StageId, Timestamp,
-    event::run::{RunRecord, WaitKey},
+    Digest, RunId, Timestamp,
+    event::run::{Planned, RunRecord},
+    trigger::{Rerun, Trigger},
 };
 use service::clock;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
     Done, Engine,
     log::{self, Tail},
     open::OpenRun,
-    plans::PlanningError,
+    plans::{PlanningError, Plans, empty_shape},
+    recovery,
+    refusal::{NO_RERUN, diagnostic},
+    series::Key,
 };
 use crate::{
     core::{
-        Beginning, Context, Position, Run,
+        Beginning, Context, Position, Run, Shape,
         decide::{Proposals, accept, before},
+        rerun::{self, Reused},
+        shape::Index,
     },
     runs::Appended,
 };
+
+/// What a trigger's run begins with.
+pub(super) struct Prepared {
+    trigger: Trigger,
+    planned: Planned,
+    shape: Arc<Shape>,
+    reused: BTreeMap<Index, Reused>,
+}
 
 /// What became of a trigger.
 pub(super) enum TakenIn {
@@ -40,6 +57,8 @@ pub(super) enum TakenIn {
 pub(super) enum LaterReason {
     #[error("its plan cannot be made now")]
     Plan(#[from] PlanningError),
+    #[error("the run that it runs again cannot be read now")]
+    Rerun(#[from] recovery::LaterReason),
     #[error("its first record cannot be stored now")]
     Append(#[from] AppendError),
 }
@@ -63,31 +82,55 @@ impl Engine {
             // Delivered again while it is being taken in; if that fails, it comes once more.
             return;
         }
-        let (plans, bus, name) = (self.plans.clone(), self.bus.clone(), self.name.clone());
+        let (plans, bus) = (self.plans.clone(), self.bus.clone());
+        let old = trigger.rerun.as_ref().and_then(|rerun| self.runs.get(&rerun.of)).map(|snapshot| snapshot.run);
         self.work.push(Box::pin(async move {
-            let begin = async {
-                let (planned, shape) = plans.plan(&trigger).await?;
-                let at = Timestamp(clock::unix_ms());
-                let first = before(&trigger, planned, shape, Position { sequence: 0, at });
-                let proposals = Proposals::new();
-                let events = accept(&first, &Context { proposals: &proposals, callback_secrets: &no_secrets }, &Beginning::default(), at);
-                let (record, bytes) = log::encode(Tail::default(), &name, at, events);
-                let digest = Digest::of(&bytes);
-                let sequence = bus.append(&first.id, 0, bytes).await?;
-                Ok(TakenIn::Begun { run: Box::new(first), record, sequence, digest })
-            };
-            let outcome = match begin.await {
-                Ok(begun) => begun,
-                Err(LaterReason::Append(AppendError::Conflict { .. })) => TakenIn::Known,
-                Err(reason) => TakenIn::Later(reason),
+            let outcome = prepare(trigger, old, &bus, &plans).await;
+            Done::Prepared { delivery, outcome }
+        }));
+    }
+
+    /// The plan is there: the run begins when it is its turn.
+    pub(super) fn prepared(&mut self, delivery: TriggerDelivery, outcome: Result<Prepared, LaterReason>) {
+        let prepared = match outcome {
+            Ok(prepared) => prepared,
+            Err(reason) => return self.taken_in(delivery, TakenIn::Later(reason)),
+        };
+        let Some(key) = Key::of(&prepared.trigger) else { return self.accept(delivery, prepared, None) };
+        if self.series.may_begin(&key, &prepared.trigger.run()) {
+            self.accept(delivery, prepared, Some(&key));
+        } else {
+            // They are few: INTAKE_MAX bounds all that are taken in.
+            self.turns.entry(key).or_default().push_back((delivery, prepared));
+        }
+    }
+
+    fn accept(&mut self, delivery: TriggerDelivery, prepared: Prepared, key: Option<&Key>) {
+        let Prepared { trigger, planned, shape, reused } = prepared;
+        let held = key.filter(|_| matches!(planned, Planned::Plan { .. })).and_then(|key| self.series.older(key));
+        let at = Timestamp(clock::unix_ms());
+        let first = before(&trigger, planned, shape, Position { sequence: 0, at });
+        let (proposals, secrets) = (Proposals::new(), self.secrets());
+        let context = Context { proposals: &proposals, callback_secrets: &secrets };
+        let events = accept(&first, &context, &Beginning { reused, held }, at);
+        let (record, bytes) = log::encode(Tail::default(), &self.name, at, events);
+        let digest = Digest::of(&bytes);
+        let bus = self.bus.clone();
+        self.work.push(Box::pin(async move {
+            let outcome = match bus.append(&first.id, 0, bytes).await {
+                Ok(sequence) => TakenIn::Begun { run: Box::new(first), record, sequence, digest },
+                Err(AppendError::Conflict { .. }) => TakenIn::Known,
+                Err(error) => TakenIn::Later(error.into()),
             };
             Done::TakenIn { delivery, outcome }
         }));
     }
 
     pub(super) fn taken_in(&mut self, delivery: TriggerDelivery, outcome: TakenIn) {
-        if let Ok(trigger) = &delivery.trigger {
-            self.intake.remove(&trigger.run());
+        let key = delivery.trigger.as_ref().ok().and_then(Key::of);
+        let id = delivery.trigger.as_ref().ok().map(Trigger::run);
+        if let Some(id) = &id {
+            self.intake.remove(id);
         }
         match outcome {
             TakenIn::Begun { run, record, sequence, digest } => {
@@ -95,12 +138,30 @@ impl Engine {
                 self.dismiss(delivery);
             }
             TakenIn::Known => {
-                if let Ok(trigger) = &delivery.trigger {
-                    self.reload(trigger.run(), None);
+                if let Some(id) = &id {
+                    self.reload(id.clone(), None);
                 }
                 self.dismiss(delivery);
             }
             TakenIn::Later(reason) => warn!(error = service::supervisor::chain(&reason), "a trigger waits"),
+        }
+        if let (Some(key), Some(id)) = (key, id) {
+            self.next_turn(&key, &id);
+        }
+    }
+
+    /// The run of this series has begun, or will not now: the next one may.
+    fn next_turn(&mut self, key: &Key, run: &RunId) {
+        if !self.series.begun(key, run) {
+            return;
+        }
+        let Some(waiting) = self.turns.get_mut(key) else { return };
+        let next = waiting.pop_front();
+        if waiting.is_empty() {
+            self.turns.remove(key);
+        }
+        if let Some((delivery, prepared)) = next {
+            self.prepared(delivery, Ok(prepared));
         }
     }
 
@@ -113,10 +174,11 @@ impl Engine {
             self.damaged.insert(id);
             return;
         }
-        self.leases.follow(&run, Instant::now());
-        self.runs.publish(&run, appended);
+        let (_, appended) = self.runs.publish(&run, appended);
+        self.took(&run, &appended);
         self.open.insert(id.clone(), OpenRun::new(run, Tail { sequence, digest: Some(digest) }));
-        self.speak(&id);
+        self.opened(&id);
+        self.settle_others();
     }
 
     /// Tells the bus that the trigger need not be delivered again.
@@ -130,12 +192,33 @@ impl Engine {
     }
 }
 
-/// Plans with a webhook are refused so far.
-pub(super) fn no_secrets(_: &RunId, stage: &StageId, _: WaitKey) -> Digest {
-    Digest::of(stage.as_str().as_bytes())
+/// Plans the trigger's pipeline, or takes the plan of the run that it runs again: `old`, where that is in memory.
+async fn prepare(trigger: Trigger, old: Option<Arc<Run>>, bus: &eventbus::Bus, plans: &Plans) -> Result<Prepared, LaterReason> {
+    let Some(Rerun { of, stages }) = trigger.rerun.clone() else {
+        let (planned, shape) = plans.plan(&trigger).await?;
+        return Ok(Prepared { trigger, planned, shape, reused: BTreeMap::new() });
+    };
+    let old = match old {
+        Some(old) => Some(old),
+        None => recovery::read_run(&of, bus, plans).await?.map(Arc::new),
+    };
+    let refused = |why: String| {
+        let help = "run the pipeline anew";
+        let diagnostics = vec![diagnostic(NO_RERUN, &trigger.pipeline_path, why, help)];
+        Prepared { trigger: trigger.clone(), planned: Planned::Refused { diagnostics }, shape: empty_shape(), reused: BTreeMap::new() }
+    };
+    Ok(match old {
+        None => refused(format!("there is no run {of}, or its log is damaged")),
+        Some(old) if old.ended.is_none() => refused(format!("the run {of} has not ended")),
+        Some(old) if !matches!(old.planned, Planned::Plan { .. }) => refused(format!("the run {of} has no plan")),
+        Some(old) => {
+            let reused = rerun::reused(&old, &stages);
+            Prepared { planned: old.planned.clone(), shape: old.shape.clone(), reused, trigger }
+        }
+    })
 }
 
 /// Keeps the record's type in one place for the readers of a log.
-pub(super) fn appended(run: &model::RunId, sequence: u64, record: RunRecord) -> Arc<Appended> {
+pub(super) fn appended(run: &RunId, sequence: u64, record: RunRecord) -> Arc<Appended> {
     Arc::new(Appended { run: run.clone(), sequence, record })
 }

@@ -52,11 +52,10 @@ impl Leases {
         }
     }
 
-    /// The agent shows that it is alive.
-    pub(crate) fn renew(&mut self, lease: &Lease, agent: &AgentName, now: Instant) {
-        if let Some(held) = self.held.get_mut(lease).filter(|held| held.agent == *agent) {
-            held.until = now + LEASE;
-        }
+    /// The agent shows that it is alive; `true` if the lease is its own, and is renewed.
+    pub(crate) fn renew(&mut self, lease: &Lease, agent: &AgentName, now: Instant) -> bool {
+        let held = self.held.get_mut(lease).filter(|held| held.agent == *agent);
+        held.map(|held| held.until = now + LEASE).is_some()
     }
 
     /// Takes out what was not renewed in time. If its loss cannot be stored now, it is granted again and lapses again.

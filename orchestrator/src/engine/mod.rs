@@ -12,57 +12,76 @@
 
 pub(crate) mod log;
 
+mod agenda;
+mod assign;
+mod ears;
+mod hints;
 mod intake;
 mod leases;
+mod locks;
 mod open;
+mod others;
 mod outbox;
 pub(crate) mod plans;
+mod polls;
 pub(crate) mod recovery;
 mod refusal;
+mod requests;
+mod series;
 mod speak;
 mod starving;
 mod supply;
+mod timing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::pending,
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
 use blob::{Blobs, token::Signer};
-use eventbus::{AppendError, Bus, BusError, Message, Pattern, Subject, Subscription, TriggerDelivery, Triggers};
+use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use model::{
-    AgentName, Digest, RunId, Timestamp,
-    event::run::{CancelReason, RunEvent, RunRecord},
-    protocol::{
-        agent::{AgentReport, AgentStatus},
-        auction::Proposal,
-    },
+    AgentName, Digest, RunId, StageId, Timestamp,
+    event::run::{RunEvent, RunRecord, WaitKey},
+    protocol::auction::Proposal,
 };
 use service::{OnError, Supervisor, clock};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, trace, warn};
+use tracing::{error, trace, warn};
 
 pub use self::log::LogError;
+pub use hints::{Hint, Scope};
 pub use plans::PlanningError;
+pub use polls::{InvalidReach, Reach};
 pub use refusal::CODES;
 pub use supply::SupplyError;
 
+pub(crate) use self::hints::Hints;
 use self::{
+    agenda::Agenda,
+    ears::Ears,
     leases::Leases,
+    locks::Locks,
     log::Tail,
     open::{APPEND_PAUSE, OpenRun},
     outbox::{Outbox, post},
     plans::Plans,
+    polls::Poller,
+    series::{AllSeries, Key},
     starving::Starving,
+    timing::PollKey,
 };
 use crate::{
-    core::{Answer, Context, Input, decide, effects::touched},
-    handle::{COMMANDS_MAX, Command, CommandError, Orchestrator},
+    callbacks::CallbackKey,
+    core::{Answer, Context, Input, Run, decide, effects::touched, resolve},
+    handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
     runs::{Appended, Runs},
 };
@@ -85,6 +104,21 @@ pub struct EngineOptions {
     pub name: String,
     /// Signs the agents' rights at the depot; none where agents read the store on disk.
     pub signer: Option<Signer>,
+    /// From this, the secrets of callbacks are derived. After a restart it must be the same.
+    pub callback_key: CallbackKey,
+    /// Where outside systems reach the API, such as `https://otto.example.org`; without it, stages are told of no callback.
+    pub callback_base: Option<String>,
+    /// Which addresses may be polled.
+    pub reach: Reach,
+    /// Caches of earlier runs that are in no log of the bus.
+    pub hints: Vec<Hint>,
+}
+
+impl EngineOptions {
+    /// An engine whose runs call nobody, and that only this machine's addresses are polled of besides the public ones.
+    pub fn new(name: &str, callback_key: CallbackKey) -> Self {
+        Self { name: name.to_owned(), signer: None, callback_key, callback_base: None, reach: Reach::Loopback, hints: Vec::new() }
+    }
 }
 
 /// Why the engine did not start.
@@ -98,39 +132,19 @@ pub enum EngineError {
 /// Reads the logs, starts the engine under `supervisor`, and gives the handle. When it returns, every open run is in memory.
 pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<Orchestrator, EngineError> {
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
-    let handle = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs: blobs.clone(), bus: bus.clone(), commands };
-    let [declined, started, finished, stored, requested] = Pattern::reports();
-    let ears = Ears {
-        reports: [
-            bus.subscribe(declined).await?,
-            bus.subscribe(started).await?,
-            bus.subscribe(finished).await?,
-            bus.subscribe(stored).await?,
-            bus.subscribe(requested).await?,
-        ],
-        statuses: bus.subscribe(Pattern::statuses()).await?,
-        proposals: bus.subscribe(Subject::proposed()).await?,
-        commands: received,
+    let handle = Orchestrator {
+        runs: Runs::default(),
+        logs: LogHub::default(),
+        blobs,
+        bus: bus.clone(),
+        commands,
+        callback_key: Some(options.callback_key.clone()),
+        hints: Arc::default(),
     };
+    let ears = Ears::open(&bus, received).await?;
     let output = LogHub::subscribe(&bus).await?;
     let (outbox, letters) = Outbox::new();
-    let mut engine = Engine {
-        name: options.name,
-        signer: options.signer,
-        plans: Plans::new(bus.clone(), blobs),
-        bus: bus.clone(),
-        runs: handle.runs.clone(),
-        outbox,
-        open: BTreeMap::new(),
-        damaged: BTreeSet::new(),
-        intake: BTreeSet::new(),
-        reloading: BTreeSet::new(),
-        work: FuturesUnordered::new(),
-        leases: Leases::default(),
-        starving: Starving::default(),
-        agents: BTreeSet::new(),
-        ticked: Instant::now(),
-    };
+    let mut engine = Engine::new(options, &handle, outbox);
     engine.recover().await?;
     let triggers = bus.triggers().await?;
     let token = supervisor.token().clone();
@@ -147,18 +161,13 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     Ok(handle)
 }
 
-/// Everything that the engine listens to but triggers.
-struct Ears {
-    reports: [Subscription; 5],
-    statuses: Subscription,
-    proposals: Subscription,
-    commands: mpsc::Receiver<Command>,
-}
-
 struct Engine {
     name: String,
     signer: Option<Signer>,
+    callback_key: CallbackKey,
+    callback_base: Option<String>,
     bus: Bus,
+    blobs: Blobs,
     plans: Plans,
     runs: Runs,
     outbox: Outbox,
@@ -172,6 +181,25 @@ struct Engine {
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     leases: Leases,
     starving: Starving,
+    locks: Locks,
+    series: AllSeries,
+    /// Series in which something changed, and nothing was made of it yet.
+    unsettled: BTreeSet<Key>,
+    /// Runs that begin when the one before them in their series has.
+    turns: BTreeMap<Key, VecDeque<(TriggerDelivery, intake::Prepared)>>,
+    /// Shared with those who ask the handle.
+    hints: Arc<RwLock<Hints>>,
+    /// Runs that steps have asked for, and whose triggers are being stored.
+    requested: BTreeSet<requests::Asked>,
+    poller: Poller,
+    /// Open runs by when something happens to them by itself.
+    agenda: Agenda,
+    /// Waits by when their address is asked again.
+    polls: Agenda<PollKey>,
+    /// Open runs that are looked at in each tick. The others only wait.
+    awake: BTreeSet<RunId>,
+    /// Not all logs are read yet, so nothing is made of what runs mean to each other.
+    recovering: bool,
     /// Agents that were heard of.
     agents: BTreeSet<AgentName>,
     /// The last look at the time.
@@ -181,6 +209,8 @@ struct Engine {
 /// What came of work that took time.
 #[expect(clippy::large_enum_variant, reason = "each is moved once, out of the future that made it")]
 enum Done {
+    /// A trigger's plan is made, or was found.
+    Prepared { delivery: TriggerDelivery, outcome: Result<intake::Prepared, intake::LaterReason> },
     /// A trigger has become the first record of a run, or is one already.
     TakenIn { delivery: TriggerDelivery, outcome: intake::TakenIn },
     /// A trigger's run is known: the bus was told.
@@ -189,6 +219,10 @@ enum Done {
     Appended { run: RunId, pending: Pending, outcome: Result<u64, AppendError> },
     /// A log was read again.
     Reloaded { run: RunId, asker: Option<recovery::Asker>, outcome: recovery::Reloaded },
+    /// An address was asked.
+    Polled { key: PollKey, expected: u16, every: Duration, outcome: timing::Polled },
+    /// The trigger that a step asked for was stored, or not.
+    Requested { asked: requests::Asked, outcome: Result<RunId, requests::RequestError> },
 }
 
 /// A record on its way to the log.
@@ -199,32 +233,43 @@ struct Pending {
     answers: Vec<Answer>,
 }
 
-/// Something that arrived.
-enum Heard {
-    Report(Message),
-    Status(Message),
-    Proposal(Message),
-    Command(Command),
-}
-
-impl Ears {
-    /// The next thing that arrives. Cancel safe.
-    async fn next(&mut self) -> Option<Heard> {
-        let [declined, started, finished, stored, requested] = &mut self.reports;
-        tokio::select! {
-            message = finished.next() => message.map(Heard::Report),
-            message = started.next() => message.map(Heard::Report),
-            message = declined.next() => message.map(Heard::Report),
-            message = stored.next() => message.map(Heard::Report),
-            message = requested.next() => message.map(Heard::Report),
-            message = self.proposals.next() => message.map(Heard::Proposal),
-            message = self.statuses.next() => message.map(Heard::Status),
-            command = self.commands.recv() => command.map(Heard::Command),
-        }
-    }
-}
-
 impl Engine {
+    fn new(options: EngineOptions, handle: &Orchestrator, outbox: Outbox) -> Self {
+        let engine = Self {
+            name: options.name,
+            signer: options.signer,
+            callback_key: options.callback_key,
+            callback_base: options.callback_base.map(|base| base.trim_end_matches('/').to_owned()),
+            plans: Plans::new(handle.bus.clone(), handle.blobs.clone()),
+            bus: handle.bus.clone(),
+            blobs: handle.blobs.clone(),
+            runs: handle.runs.clone(),
+            outbox,
+            open: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            intake: BTreeSet::new(),
+            reloading: BTreeSet::new(),
+            work: FuturesUnordered::new(),
+            leases: Leases::default(),
+            starving: Starving::default(),
+            locks: Locks::default(),
+            series: AllSeries::default(),
+            unsettled: BTreeSet::new(),
+            turns: BTreeMap::new(),
+            hints: handle.hints.clone(),
+            requested: BTreeSet::new(),
+            poller: Poller::new(options.reach),
+            agenda: Agenda::default(),
+            polls: Agenda::default(),
+            awake: BTreeSet::new(),
+            recovering: false,
+            agents: BTreeSet::new(),
+            ticked: Instant::now(),
+        };
+        engine.give_hints(options.hints);
+        engine
+    }
+
     async fn run(mut self, mut ears: Ears, mut triggers: Triggers, token: CancellationToken) -> Result<(), BusError> {
         let mut ticker = interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -233,8 +278,16 @@ impl Engine {
             self.speak(&run);
         }
         loop {
+            let pause = self.pause();
+            let due = async {
+                match pause {
+                    Some(pause) => sleep(pause).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 () = token.cancelled() => return Ok(()),
+                () = due => self.on_time(),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
                 heard = ears.next() => match heard {
                     Some(heard) => self.hear(heard),
@@ -244,39 +297,7 @@ impl Engine {
                     Some(delivery) => self.take_in(delivery),
                     None => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed) },
                 },
-                _ = ticker.tick(), if !self.open.is_empty() => self.tick(),
-            }
-        }
-    }
-
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Report(message) => {
-                let Some((agent, report)) = spoken::<AgentReport>(&message) else { return };
-                let run = report.lease.attempt.run.clone();
-                trace!(target: WATERFALL, point = "report heard", attempt = %report.lease.attempt, report = ?report.report.kind());
-                self.leases.renew(&report.lease, &agent, Instant::now());
-                self.input(&run, Input::Report { agent, report });
-            }
-            Heard::Status(message) => {
-                let Some((agent, status)) = spoken::<AgentStatus>(&message) else { return };
-                self.status(&agent, &status);
-            }
-            Heard::Proposal(message) => match message.read::<Proposal>() {
-                Ok(proposal) => self.propose(proposal),
-                Err(error) => warn!(error = service::supervisor::chain(&error), "not a proposal"),
-            },
-            Heard::Command(Command::Cancel { run, by, done }) => {
-                let known = self.runs.get(&run).map(|snapshot| snapshot.run.ended.is_some());
-                let outcome = match known {
-                    None => Err(CommandError::UnknownRun(run)),
-                    Some(true) => Err(CommandError::Ended(run)),
-                    Some(false) => {
-                        self.input(&run, Input::Cancel { by, reason: CancelReason::Person, force: false });
-                        Ok(())
-                    }
-                };
-                let _caller_left = done.send(outcome);
+                _ = ticker.tick(), if !self.awake.is_empty() => self.tick(),
             }
         }
     }
@@ -288,6 +309,7 @@ impl Engine {
         }
         if let Some(open) = self.open.get_mut(run) {
             open.push(input, Instant::now());
+            self.awake.insert(run.clone());
             self.advance(run);
         } else if let Input::Report { agent, report } = &input {
             self.reopen(run, agent, report);
@@ -313,10 +335,14 @@ impl Engine {
         let Some(open) = self.open.get_mut(run) else { return };
         let Some(inputs) = open.due(Instant::now()) else { return };
         let now = Timestamp(clock::unix_ms());
-        let context = Context { proposals: &open.proposals, callback_secrets: &intake::no_secrets };
+        let secrets = secrets(&self.callback_key);
+        let context = Context { proposals: &open.proposals, callback_secrets: &secrets };
         let decision = decide(&open.run, &context, &inputs, now);
         if decision.events.is_empty() {
             self.answer(decision.answers);
+            if inputs.contains(&Input::TimePassed) {
+                self.schedule_later(run);
+            }
             return;
         }
         trace!(target: WATERFALL, point = "decided", %run);
@@ -333,11 +359,14 @@ impl Engine {
 
     fn done(&mut self, done: Done) {
         match done {
+            Done::Prepared { delivery, outcome } => self.prepared(delivery, outcome),
             Done::TakenIn { delivery, outcome } => self.taken_in(delivery, outcome),
             Done::Dismissed => {}
             Done::Appended { run, pending, outcome: Ok(sequence) } => self.appended(&run, pending, sequence),
             Done::Appended { run, pending, outcome: Err(error) } => self.not_appended(&run, pending, &error),
             Done::Reloaded { run, asker, outcome } => self.reloaded(&run, asker, outcome),
+            Done::Polled { key, expected, every, outcome } => self.polled(&key, expected, every, &outcome),
+            Done::Requested { asked, outcome } => self.requested(&asked, outcome),
         }
     }
 
@@ -349,14 +378,12 @@ impl Engine {
         if let Err(error) = log::apply(&mut open.run, &appended, 0) {
             error!(%run, error = service::supervisor::chain(&error), "the run is set aside");
             self.open.remove(run);
+            self.forget_among_others(run);
             self.damaged.insert(run.clone());
             return;
         }
         open.stored(Tail { sequence, digest: Some(pending.digest) });
         let now = Instant::now();
-        if open.run.next_due().is_some_and(|due| due <= Timestamp(clock::unix_ms())) {
-            open.push(Input::TimePassed, now);
-        }
         let touched = touched(&open.run, &appended.record.events);
         let unsaid = if let Some(stages) = touched {
             for at in &stages {
@@ -367,11 +394,61 @@ impl Engine {
             self.leases.follow(&open.run, now);
             open.unsaid(now)
         };
-        self.runs.publish(&open.run, appended);
+        let (state, appended) = self.runs.publish(&open.run, appended);
         self.say_all(run, unsaid);
         self.answer(pending.answers);
         self.wake(freed);
+        self.awake.insert(run.clone());
+        self.schedule(run);
+        self.took(&state, &appended);
         self.advance(run);
+        self.settle_others();
+    }
+
+    /// Takes up what a stored record means beyond its own run.
+    fn took(&mut self, run: &Run, appended: &Appended) {
+        self.follow_others(run, appended);
+        for (index, event) in appended.record.events.iter().enumerate() {
+            let RunEvent::StageFinished { stage, outputs, .. } = event else { continue };
+            let Some(at) = run.shape.find(stage).filter(|_| !outputs.caches.is_empty()) else { continue };
+            let Ok(stage) = resolve::stage(run, at) else { continue };
+            let mut hints = self.hints.write().expect("no holder of this lock panics");
+            for (name, tree) in &outputs.caches {
+                let key = stage.caches.get(name).and_then(|cache| cache.key.as_ref()?.as_text().map(str::to_owned));
+                let hint = Hint {
+                    project: run.trigger.project.clone(),
+                    scope: Scope::of(&run.trigger.context),
+                    stage: stage.path.clone(),
+                    cache: name.clone(),
+                    key,
+                    tree: tree.clone(),
+                };
+                hints.note(hint, (appended.sequence, index));
+            }
+        }
+    }
+
+    /// What earlier runs have left that are in no log here.
+    fn give_hints(&self, given: Vec<Hint>) {
+        let mut hints = self.hints.write().expect("no holder of this lock panics");
+        // Older than every record: the first sequence is 1.
+        given.into_iter().enumerate().for_each(|(index, hint)| hints.note(hint, (0, index)));
+    }
+
+    /// A run was put among the open ones.
+    fn opened(&mut self, run: &RunId) {
+        self.awake.insert(run.clone());
+        if let Some(open) = self.open.get(run) {
+            self.leases.follow(&open.run, Instant::now());
+        }
+        self.schedule(run);
+        self.speak(run);
+        self.advance(run);
+    }
+
+    /// SHA-256 of the secret of each callback.
+    fn secrets(&self) -> impl Fn(&RunId, &StageId, WaitKey) -> Digest + use<> {
+        secrets(&self.callback_key)
     }
 
     fn not_appended(&mut self, run: &RunId, pending: Pending, failure: &AppendError) {
@@ -396,57 +473,13 @@ impl Engine {
             }
         }
     }
+}
 
-    /// Looks at the time: what is late is said again, given up, or forgotten.
-    fn tick(&mut self) {
-        let now = Instant::now();
-        let stalled = now - std::mem::replace(&mut self.ticked, now) >= STALL;
-        // Whoever could not be heard is not late.
-        let heard = self.bus.is_connected() && !stalled;
-        if !heard {
-            self.leases.excuse(now);
-        }
-        for lease in self.leases.lapsed(now) {
-            let run = lease.attempt.run.clone();
-            debug!(attempt = %lease.attempt, "the lease lapsed");
-            self.input(&run, Input::LeaseLapsed(lease));
-        }
-        let runs: Vec<RunId> = self.open.keys().cloned().collect();
-        for run in runs {
-            let Some(open) = self.open.get_mut(&run) else { continue };
-            if heard {
-                for input in open.not_taken_up(now) {
-                    open.push(input, now);
-                }
-            } else {
-                open.excuse(now);
-            }
-            if open.run.next_due().is_some_and(|due| due <= Timestamp(clock::unix_ms())) {
-                open.push(Input::TimePassed, now);
-            }
-            if open.is_done(now) {
-                self.leases.forget(&run);
-                self.open.remove(&run);
-                continue;
-            }
-            self.speak(&run);
-            self.advance(&run);
-        }
-    }
+fn secrets(key: &CallbackKey) -> impl Fn(&RunId, &StageId, WaitKey) -> Digest + use<> {
+    let key = key.clone();
+    move |run, stage, wait| Digest::of(key.secret(run, stage, wait).as_bytes())
 }
 
 fn frees_a_slot(event: &RunEvent) -> bool {
     matches!(event, RunEvent::StageFinished { .. } | RunEvent::StageLost { .. } | RunEvent::StageDeclined { .. })
-}
-
-/// What an agent says under its own subject, whatever the message claims.
-fn spoken<T: serde::de::DeserializeOwned>(message: &Message) -> Option<(AgentName, T)> {
-    let agent = message.subject.agent()?;
-    match message.read() {
-        Ok(said) => Some((agent, said)),
-        Err(error) => {
-            warn!(%agent, error = service::supervisor::chain(&error), "an agent said what cannot be read");
-            None
-        }
-    }
 }

@@ -209,7 +209,7 @@ impl OpenRun {
     fn due_now(&mut self, effect: Effect, now: Instant) -> Option<(Effect, u32)> {
         let key = effect.key();
         let said = self.said.get(&key).filter(|said| said.effect == effect);
-        if said.is_some_and(|said| now < said.last + pause_of(&effect)) {
+        if said.is_some_and(|said| pause_of(&effect).is_none_or(|pause| now < said.last + pause)) {
             return None;
         }
         let first = said.map_or(now, |said| said.first);
@@ -260,6 +260,13 @@ impl OpenRun {
             | Input::Released
             | Input::TimePassed => false,
         })
+    }
+
+    /// Whether nothing will come of looking at the run before something happens to it: it only waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        let waits = self.run.ended.is_none() && self.run.active.is_empty();
+        let asks_addresses_only = self.said.values().all(|said| matches!(said.effect, Effect::Poll { .. }));
+        waits && asks_addresses_only && self.inputs.is_empty() && !self.busy && !self.reloading
     }
 
     /// Whether the run can leave memory: it has ended, its outputs are stored or late, and nothing is under way.
@@ -316,12 +323,13 @@ fn asked(effect: Effect, stood: Duration) -> Effect {
     Effect::Auction { at, attempt, after, except }
 }
 
-fn pause_of(effect: &Effect) -> Duration {
+/// Before the effect is said again; never, where who was told asks by itself.
+fn pause_of(effect: &Effect) -> Option<Duration> {
     match effect {
-        Effect::Auction { after, .. } if after.is_empty() => AUCTION_PAUSE,
-        Effect::Auction { .. } => AHEAD_PAUSE,
-        Effect::Assign { .. } | Effect::Cancel { .. } => Duration::from_millis(RESEND_MS),
-        Effect::Poll { every_ms, .. } => Duration::from_millis(*every_ms),
+        Effect::Auction { after, .. } if after.is_empty() => Some(AUCTION_PAUSE),
+        Effect::Auction { .. } => Some(AHEAD_PAUSE),
+        Effect::Assign { .. } | Effect::Cancel { .. } => Some(Duration::from_millis(RESEND_MS)),
+        Effect::Poll { .. } => None,
     }
 }
 

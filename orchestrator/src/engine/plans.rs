@@ -188,7 +188,8 @@ impl Plans {
     }
 }
 
-fn empty_shape() -> Arc<Shape> {
+/// The graph of a run without a plan.
+pub(super) fn empty_shape() -> Arc<Shape> {
     Arc::new(Shape::new(Plan::new(Vec::new())))
 }
 

@@ -17,14 +17,14 @@ use tracing::{error, info, warn};
 
 use super::{
     APPEND_PAUSE, Done, Engine,
-    intake::{appended, no_secrets},
+    intake::appended,
     log::{self, LogError, Tail},
     open::OpenRun,
     plans::{PlanningError, Plans},
 };
 use crate::{
     core::{
-        Context, Input, Run,
+        Context, Decision, Input, Run,
         decide::{Proposals, decide},
     },
     runs::{Appended, ENDED_RUNS_MAX},
@@ -133,10 +133,13 @@ impl Engine {
             }
         }
         let count = readings.len();
+        self.recovering = true;
         for (run, reading) in readings {
             let outcome = reading.finish(&run, &self.plans).await;
             self.reloaded(&run, None, outcome);
         }
+        self.recovering = false;
+        self.settle_others();
         info!(runs = count, open = self.open.len(), damaged = self.damaged.len(), "the logs are read");
         Ok(())
     }
@@ -144,6 +147,7 @@ impl Engine {
     fn set_aside(&mut self, run: &RunId, damage: &LogError) {
         error!(%run, error = service::supervisor::chain(damage), "the run's log is damaged, and the run is set aside");
         self.open.remove(run);
+        self.forget_among_others(run);
         self.damaged.insert(run.clone());
     }
 
@@ -176,10 +180,7 @@ impl Engine {
                 self.put_in(run, *loaded);
                 if let (false, Some(Asker { agent, report })) = (self.open.contains_key(run), asker) {
                     // Nothing is left to do for the run, so nothing can follow from the report but an answer.
-                    let proposals = Proposals::new();
-                    let context = Context { proposals: &proposals, callback_secrets: &no_secrets };
-                    let decision = decide(&state, &context, &[Input::Report { agent, report }], state.accepted_at);
-                    self.answer(decision.answers);
+                    self.answer(self.answers_of(&state, agent, report).answers);
                 }
             }
             Reloaded::Damaged(damage) => self.set_aside(run, &damage),
@@ -197,8 +198,12 @@ impl Engine {
         if self.open.get(id).is_some_and(|open| !open.reloading) {
             return;
         }
-        self.leases.follow(&loaded.run, now);
+        let records = loaded.records.clone();
         self.runs.load(loaded.run.clone(), loaded.records);
+        for appended in &records {
+            self.took(&loaded.run, appended);
+        }
+        self.leases.follow(&loaded.run, now);
         if let Some(open) = self.open.get_mut(id) {
             open.run = loaded.run;
             open.tail = loaded.tail;
@@ -211,8 +216,14 @@ impl Engine {
             }
             self.open.insert(id.clone(), open);
         }
-        self.speak(id);
-        self.advance(id);
+        self.opened(id);
+    }
+
+    /// What would follow from a report, if the run were open.
+    fn answers_of(&self, run: &Run, agent: AgentName, report: AgentReport) -> Decision {
+        let (proposals, secrets) = (Proposals::new(), self.secrets());
+        let context = Context { proposals: &proposals, callback_secrets: &secrets };
+        decide(run, &context, &[Input::Report { agent, report }], run.accepted_at)
     }
 
     /// An agent speaks of a run that is not open. If its word changes anything, the run is opened, and the agent's next word counts.
@@ -223,10 +234,7 @@ impl Engine {
             self.reload(run.clone(), Some(asker));
             return;
         };
-        let input = Input::Report { agent: asker.agent.clone(), report: asker.report.clone() };
-        let proposals = Proposals::new();
-        let context = Context { proposals: &proposals, callback_secrets: &no_secrets };
-        let decision = decide(&snapshot.run, &context, &[input], snapshot.run.accepted_at);
+        let decision = self.answers_of(&snapshot.run, asker.agent.clone(), asker.report.clone());
         if decision.events.is_empty() {
             self.answer(decision.answers);
         } else {
@@ -239,6 +247,15 @@ impl Engine {
 pub(super) struct Asker {
     agent: AgentName,
     report: AgentReport,
+}
+
+/// A run as its log has it; `None` if there is none, or none that can be read.
+pub(super) async fn read_run(run: &RunId, bus: &Bus, plans: &Plans) -> Result<Option<Run>, LaterReason> {
+    match read(run, bus, plans).await {
+        Reloaded::Run(loaded) => Ok(Some(loaded.run)),
+        Reloaded::Missing | Reloaded::Damaged(_) => Ok(None),
+        Reloaded::Later(reason) => Err(reason),
+    }
 }
 
 async fn read(run: &RunId, bus: &Bus, plans: &Plans) -> Reloaded {

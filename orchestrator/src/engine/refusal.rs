@@ -4,7 +4,7 @@
 
 use model::{
     diagnostic::{Diagnostic, Severity, Span},
-    plan::{Notify, Plan, Retry, RetryReason, Stage, StageKind, Step, Value},
+    plan::{Notify, Plan, Stage, Step, Value},
 };
 
 /// A file that the pipeline names could not be supplied.
@@ -15,21 +15,20 @@ pub(super) const STAGE_TOO_LARGE: &str = "E0901";
 pub(super) const REQUEST_TOO_LARGE: &str = "E0902";
 /// The run cannot do this yet.
 pub(super) const NOT_RUN_YET: &str = "E0903";
+/// The run that is to be run again cannot be.
+pub(super) const NO_RERUN: &str = "E0906";
 /// Every code with which the orchestrator refuses a plan; each has a page in `docs/errors`.
-pub const CODES: &[&str] = &[NO_SUPPLY, STAGE_TOO_LARGE, REQUEST_TOO_LARGE, NOT_RUN_YET];
+pub const CODES: &[&str] = &[NO_SUPPLY, STAGE_TOO_LARGE, REQUEST_TOO_LARGE, NOT_RUN_YET, NO_RERUN];
 
 /// The most bytes of one stage's JSON: its assignment must fit into one message of the bus.
 const STAGE_BYTES_MAX: usize = 512 * 1024;
 /// Diagnostics of one plan: who mends the first ones hears of the others.
 const REFUSALS_MAX: usize = 20;
-/// The library that has no archive: the agent knows its steps. Those of others are programs in their archives.
-const LIBRARY: &str = "stdlib";
-/// Its steps that are run.
-const STEPS: [&str; 2] = ["sh", "echo"];
 
 /// Why the plan of the file at `path` is not run; empty if it is.
 pub(super) fn refusals(path: &str, plan: &Plan) -> Vec<Diagnostic> {
-    let whole = of_plan(plan).into_iter().map(|what| not_yet(path, &format!("the pipeline has {what}")));
+    let whole = of_steps([&plan.notify.success, &plan.notify.failure, &plan.notify.complete].into_iter().flatten());
+    let whole = whole.into_iter().map(|what| not_yet(path, &format!("the pipeline's `notify` has {what}")));
     let stages = plan.stages.iter().filter_map(|stage| {
         if serde_json::to_vec(stage).map_or(usize::MAX, |bytes| bytes.len()) > STAGE_BYTES_MAX {
             let message = format!("the stage `{}` is over the limit of {STAGE_BYTES_MAX} bytes for one stage", stage.path);
@@ -61,16 +60,6 @@ fn not_yet(path: &str, what: &str) -> Diagnostic {
     diagnostic(NOT_RUN_YET, path, format!("{what}, which is not run yet"), help)
 }
 
-/// What of the plan as a whole is not done yet. The configuration is that of steps, which are refused themselves; credentials that no
-/// stage has are used by none.
-fn of_plan(plan: &Plan) -> Option<&'static str> {
-    let Plan { schema: _, stages: _, libraries: _, newer, credentials: _, configuration: _, notify } = plan;
-    if newer.is_some() {
-        return Some("`newer`");
-    }
-    (!notify.is_empty()).then_some("`notify`")
-}
-
 /// The first thing of a stage that is not done yet. A new field of a stage stops here, until somebody decides about it.
 fn of_stage(stage: &Stage) -> Option<String> {
     let Stage {
@@ -79,84 +68,65 @@ fn of_stage(stage: &Stage) -> Option<String> {
         needs: _,
         timeout_ms: _,
         effect: _,
-        kind,
-        skipped,
-        conditions,
-        enter,
-        exit,
-        requires,
+        kind: _,
+        skipped: _,
+        conditions: _,
+        enter: _,
+        exit: _,
+        requires: _,
         container,
         services,
-        environment,
-        deployment,
+        environment: _,
+        deployment: _,
         credentials,
-        lock,
-        caches,
-        uses,
-        bare,
+        lock: _,
+        caches: _,
+        uses: _,
+        bare: _,
         steps,
         notify,
-        retry,
-        allow_failure,
-        fanouts,
+        retry: _,
+        allow_failure: _,
+        fanouts: _,
     } = stage;
     let simple = [
-        (!matches!(kind, StageKind::Work), kind_named(kind)),
-        (skipped.is_some(), "a condition that is false"),
-        (!conditions.is_empty(), "a condition that is decided in the run"),
-        (!enter.is_empty() || !exit.is_empty(), "a gate that waits"),
-        (!requires.values().all(Value::is_known), "a requirement that is known in the run only"),
         (container.is_none() && !services.is_empty(), "services, and no image for its steps (`runtime { docker { image = … } }`)"),
-        (container.as_ref().is_some_and(|container| !container.image.is_known()), "an image that is known in the run only"),
-        (!environment.values().all(|value| value.as_text().is_some()), "a variable of the environment that is known in the run only"),
-        (deployment.is_some(), "an environment that it delivers to"),
         (!credentials.is_empty(), "credentials"),
-        (lock.is_some(), "a lock"),
-        (!caches.is_empty() || !uses.is_empty(), "a cache"),
-        (*bare, "`checkout = false`"),
-        (!Notify::is_empty(notify), "`notify`"),
-        (retry.as_ref().is_some_and(is_new), "a `retry` with a pause, or after a failure"),
-        (*allow_failure, "`allow_failure`"),
-        (!fanouts.is_empty(), "its place in a `fanout`"),
     ];
     let simple = simple.into_iter().find_map(|(there, what)| there.then(|| what.to_owned()));
-    simple.or_else(|| steps.iter().find_map(of_step))
+    let Notify { success, failure, complete } = notify;
+    simple.or_else(|| of_steps([steps, success, failure, complete].into_iter().flatten()))
 }
 
-fn kind_named(kind: &StageKind) -> &'static str {
-    match kind {
-        StageKind::Work => "steps",
-        StageKind::Wait(_) => "something to wait for",
-        StageKind::Rollback => "steps that undo (`rollback`)",
+/// Steps that get credentials, also within others.
+fn of_steps<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Option<String> {
+    let mut open: Vec<&Step> = steps.into_iter().collect();
+    while let Some(step) = open.pop() {
+        if !step.credentials.is_empty() {
+            return Some(format!("a step `{}` with credentials", step.symbol));
+        }
+        let mut values: Vec<&Value> = step.parameters.values().collect();
+        while let Some(value) = values.pop() {
+            match value {
+                Value::Steps { steps } => open.extend(steps),
+                Value::List(items) => values.extend(items),
+                Value::Boolean(_)
+                | Value::Integer(_)
+                | Value::Text(_)
+                | Value::Decimal { .. }
+                | Value::Variable { .. }
+                | Value::Call { .. } => {}
+            }
+        }
     }
-}
-
-/// Only what was lost is started again so far, and at once.
-fn is_new(retry: &Retry) -> bool {
-    let Retry { attempts: _, backoff_ms, on } = retry;
-    *backoff_ms > 0 || on.iter().any(|reason| !matches!(reason, RetryReason::Lost))
-}
-
-fn of_step(step: &Step) -> Option<String> {
-    let Step { symbol, library, parameters, timeout_ms, attempts, into, credentials } = step;
-    if library == LIBRARY && !STEPS.contains(&symbol.as_str()) {
-        return Some(format!("the step `{symbol}`"));
-    }
-    let of_every_step = [
-        (timeout_ms.is_some(), "timeout"),
-        (attempts.is_some(), "retry"),
-        (into.is_some(), "into"),
-        (!credentials.is_empty(), "credentials"),
-        (!parameters.values().all(Value::is_known), "an argument that is known in the run only"),
-    ];
-    of_every_step.into_iter().find_map(|(there, what)| there.then(|| format!("a step `{symbol}` with {what}")))
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use model::plan::{Skip, Wait};
+    use model::plan::{Service, StageKind, Wait};
 
     use super::*;
 
@@ -174,23 +144,33 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agents_do_is_not_refused() {
-        let retry = Some(Retry { attempts: 3, backoff_ms: 0, on: vec![RetryReason::Lost] });
-        let environment = BTreeMap::from([("A".to_owned(), Value::from("b"))]);
-        assert_eq!(told(Stage { retry, environment, ..stage(sh()) }), "");
+    fn what_runs_is_not_refused() {
+        let lock = Some("production".to_owned());
+        let kind = StageKind::Wait(Wait::Pause);
+        for stage in
+            [stage(sh()), Stage { lock, ..stage(sh()) }, Stage { kind, ..Stage::new("Build") }, Stage { bare: true, ..stage(sh()) }]
+        {
+            assert_eq!(told(stage), "");
+        }
+        assert_eq!(told(stage(Step { into: Some("x".to_owned()), ..sh() })), "");
         assert_eq!(told(stage(Step::new("./x", "deploy", BTreeMap::new()))), "");
     }
 
     #[test]
-    fn each_new_thing_is_refused_by_its_name_and_its_stage() {
-        let skipped = Some(Skip { condition: "branch == 'a'".to_owned(), because: "branch is 'b'".to_owned() });
+    fn what_is_not_done_yet_is_refused_by_its_name_and_its_stage() {
+        let secret = || Step { credentials: vec!["deploy-key".to_owned()], ..sh() };
+        let within = Step::new("stdlib", "dir", BTreeMap::from([("steps".to_owned(), Value::Steps { steps: vec![secret()] })]));
+        let database =
+            Service { name: "db".to_owned(), image: Value::from("postgres:16"), environment: BTreeMap::new(), port: None, ready: None };
+        let complete = Notify { complete: vec![secret()], ..Notify::default() };
         let cases = [
-            (Stage { skipped, ..stage(sh()) }, "a condition that is false"),
-            (Stage { kind: StageKind::Wait(Wait::Pause), ..Stage::new("Build") }, "something to wait for"),
-            (Stage { bare: true, ..stage(sh()) }, "`checkout = false`"),
-            (Stage { lock: Some("l".to_owned()), ..stage(sh()) }, "a lock"),
-            (stage(Step { into: Some("x".to_owned()), ..sh() }), "a step `sh` with into"),
-            (stage(Step::new("stdlib", "git", BTreeMap::new())), "the step `git`"),
+            (
+                Stage { services: vec![database], ..stage(sh()) },
+                "services, and no image for its steps (`runtime { docker { image = … } }`)",
+            ),
+            (Stage { credentials: vec!["deploy-key".to_owned()], ..stage(sh()) }, "credentials"),
+            (stage(within), "a step `sh` with credentials"),
+            (Stage { notify: complete, ..stage(sh()) }, "a step `sh` with credentials"),
         ];
         for (stage, what) in cases {
             assert_eq!(told(stage), format!("E0903: the stage `Build` has {what}, which is not run yet"));
@@ -206,7 +186,7 @@ mod tests {
 
     #[test]
     fn no_more_refusals_than_a_person_reads() {
-        let stages = (0..100).map(|at| Stage { bare: true, ..Stage::new(&at.to_string()) }).collect();
+        let stages = (0..100).map(|at| Stage { credentials: vec!["x".to_owned()], ..Stage::new(&at.to_string()) }).collect();
         assert_eq!(refusals("Ottofile", &Plan::new(stages)).len(), REFUSALS_MAX);
     }
 }

@@ -1,24 +1,18 @@
 //! What the engine says: assignments, cancels and acknowledgements to agents, requests to the auctioneer.
 
-use std::{collections::BTreeSet, time::Duration};
-
-use blob::token::{Claims, Read};
 use eventbus::Subject;
 use model::{
-    AgentName, RunId, Timestamp,
+    AgentName, RunId,
     protocol::{
-        agent::{AgentCommand, AgentStatus, Assignment, Lease},
+        agent::{AgentCommand, AgentStatus, Lease},
         auction::AuctionRequest,
     },
 };
-use service::clock;
 use tokio::time::Instant;
+use tracing::{debug, error};
 
 use super::{Engine, WOKEN_MAX, outbox::Letter};
-use crate::core::{Answer, AttemptEnd, Effect, Run, shape::Index};
-
-/// How long after a stage's time is up its agent may still store output: a bus or depot that was away comes back in that time.
-const STORE_OUTPUT: Duration = Duration::from_hours(24);
+use crate::core::{Answer, AttemptEnd, Effect, resolve};
 
 impl Engine {
     /// Says what the state of the run demands and was not said lately.
@@ -28,50 +22,33 @@ impl Engine {
         self.say_all(run, unsaid);
     }
 
-    pub(super) fn say_all(&self, run: &RunId, unsaid: Vec<(Effect, u32)>) {
+    pub(super) fn say_all(&mut self, run: &RunId, unsaid: Vec<(Effect, u32)>) {
         for (effect, round) in unsaid {
             self.say(run, effect, round);
         }
     }
 
-    fn say(&self, run: &RunId, effect: Effect, round: u32) {
-        let Some(run) = self.open.get(run).map(|open| &open.run) else { return };
+    fn say(&mut self, id: &RunId, effect: Effect, round: u32) {
+        let Some(run) = self.open.get(id).map(|open| &open.run) else { return };
         match effect {
             Effect::Auction { at, attempt, after, except } => {
                 let auction = model::AuctionId::of(&attempt, round);
-                let requires = run.shape.stage(at).demands();
-                let request = AuctionRequest { auction, attempt, requires, source: run.trigger.source, after, except };
-                self.outbox.send(Letter::Auction(request));
+                match resolve::stage(run, at) {
+                    Ok(stage) => {
+                        let requires = stage.demands();
+                        let request = AuctionRequest { auction, attempt, requires, source: run.trigger.source, after, except };
+                        self.outbox.send(Letter::Auction(request));
+                    }
+                    // It ends as soon as it is ready.
+                    Err(unset) => debug!(%attempt, %unset, "no agent is asked for a stage"),
+                }
             }
-            Effect::Assign { at, agent, lease } => {
-                let assignment = self.assignment(run, at, lease);
-                self.command(&agent, AgentCommand::Assign(Box::new(assignment)));
-            }
+            Effect::Assign { at, agent, lease } => match self.assignment(run, at, lease) {
+                Ok(assignment) => self.command(&agent, AgentCommand::Assign(Box::new(assignment))),
+                Err(unset) => error!(run = %id, %unset, "a stage that was placed cannot be assigned"),
+            },
             Effect::Cancel { agent, lease, force, .. } => self.command(&agent, AgentCommand::Cancel { lease, force }),
-            // Plans with a poll are refused so far.
-            Effect::Poll { .. } => {}
-        }
-    }
-
-    fn assignment(&self, run: &Run, at: Index, lease: Lease) -> Assignment {
-        let stage = run.shape.stage(at).clone();
-        let libraries = run.planned.libraries_of(&stage);
-        let depot_token = self.signer.as_ref().map(|signer| {
-            let lives = Duration::from_millis(stage.timeout_ms) + STORE_OUTPUT;
-            signer.mint(&Claims {
-                holder: lease.attempt.to_string(),
-                read: Read::Only(run.trigger.source.into_iter().chain(libraries.values().copied()).collect::<BTreeSet<_>>()),
-                write: true,
-                expires_at: Timestamp(clock::unix_ms()) + lives,
-            })
-        });
-        Assignment {
-            branch: run.trigger.context.branch.clone(),
-            commit: run.trigger.context.commit.clone(),
-            source: run.trigger.source,
-            depot_token: depot_token.unwrap_or_default(),
-            libraries,
-            ..Assignment::new(lease, stage, run.trigger.project.to_string())
+            Effect::Poll { at, wait, .. } => self.poll((id.clone(), at, wait)),
         }
     }
 
@@ -91,8 +68,11 @@ impl Engine {
     /// An agent is there: its leases are renewed, and what it should not be doing any more is ended.
     pub(super) fn status(&mut self, agent: &AgentName, status: &AgentStatus) {
         let now = Instant::now();
+        let mut locked = Vec::new();
         for lease in &status.leases {
-            self.leases.renew(lease, agent, now);
+            if self.leases.renew(lease, agent, now) && self.holds_a_lock(lease) {
+                locked.push(lease.clone());
+            }
             // Also of a run that has ended: its agent may come back long after.
             let superseded = self.runs.get(&lease.attempt.run).is_some_and(|snapshot| {
                 let known = snapshot.run.attempt_of(lease);
@@ -102,10 +82,18 @@ impl Engine {
                 self.command(agent, AgentCommand::Cancel { lease: lease.clone(), force: false });
             }
         }
+        if !locked.is_empty() && status.number > 0 {
+            self.command(agent, AgentCommand::Renewed { status: status.number, leases: locked });
+        }
         let is_new = self.agents.insert(agent.clone());
         if is_new || status.slots_free > 0 {
             self.wake(if is_new { WOKEN_MAX } else { 1 });
         }
+    }
+
+    fn holds_a_lock(&self, lease: &Lease) -> bool {
+        let stage = self.open.get(&lease.attempt.run).and_then(|open| open.run.stage(&lease.attempt.stage));
+        stage.is_some_and(|(_, stage)| stage.lock.is_some())
     }
 
     /// Holds the auctions of the longest waiting stages again, as `freed` slots may be free now.

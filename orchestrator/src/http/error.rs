@@ -18,7 +18,7 @@ use utoipa::{
     openapi::{Content, Ref, RefOr, Response, ResponseBuilder},
 };
 
-use crate::CommandError;
+use crate::{CommandError, core::wait::Unfit};
 
 /// The media type of a problem document (RFC 9457, section 3).
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -62,6 +62,9 @@ pub enum ApiError {
         /// What was asked for.
         stage: String,
     },
+    /// Nothing waits for this answer.
+    #[error("{0}")]
+    NoSuchWait(&'static str),
     /// There is no such path.
     #[error("there is no path `{0}`")]
     UnknownPath(String),
@@ -83,6 +86,9 @@ pub enum ApiError {
     /// Too many streams.
     #[error("{} streams are being followed", super::FOLLOWERS_MAX)]
     TooManyFollowers,
+    /// A callback was called before.
+    #[error("it was called before, or what it was for is over")]
+    CallbackUsed,
     /// The orchestrator did not do it.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -115,14 +121,22 @@ impl ApiError {
             Self::ForeignHost(_) => Code::ForeignHost,
             Self::Origin(_) => Code::OriginRefused,
             Self::UnknownRun(_) | Self::Command(CommandError::UnknownRun(_)) => Code::UnknownRun,
-            Self::UnknownStage { .. } => Code::UnknownStage,
+            Self::UnknownStage { .. } | Self::Command(CommandError::UnknownStage { .. }) => Code::UnknownStage,
+            Self::NoSuchWait(_) => Code::NoSuchWait,
+            Self::Command(CommandError::Unfit { why, .. }) => match why {
+                Unfit::Unknown | Unfit::Early => Code::NoSuchWait,
+                Unfit::Answered | Unfit::Late | Unfit::Other(_) => Code::WrongAnswer,
+            },
+            Self::Command(CommandError::UnknownCallback) => Code::UnknownCallback,
+            Self::CallbackUsed => Code::CallbackUsed,
             Self::UnknownPath(_) => Code::UnknownPath,
             Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
             Self::BodyTooLarge | Self::Command(CommandError::Bus(BusError::TooLarge { .. })) => Code::BodyTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::UnknownSource(_) => Code::UnknownSource,
             Self::TooManyFollowers => Code::TooManyFollowers,
-            Self::Command(CommandError::Ended(_)) => Code::RunEnded,
+            Self::Command(CommandError::Ended(_) | CommandError::NoPlan(_)) => Code::RunEnded,
+            Self::Command(CommandError::Open(_)) => Code::RunOpen,
             Self::Command(CommandError::Late(_)) => Code::OutcomeUnknown,
             Self::Command(CommandError::Bus(_)) => Code::BusUnavailable,
             Self::Depot(_) => Code::DepotUnavailable,

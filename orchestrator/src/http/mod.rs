@@ -1,4 +1,4 @@
-//! The HTTP API: create a run, show, list and cancel runs, follow their events and their output.
+//! The HTTP API: create, show, list, cancel and rerun runs, answer what they wait for, follow their events and their output.
 //!
 //! A request is read by extractors, authorised by one of them ([`access::Caller`]), becomes one call into the [`Orchestrator`], and its
 //! result a view of `apispec`. What can be followed has two paths: the thing as it is now, and beside it `…/follow`, the same as a stream
@@ -13,7 +13,9 @@ mod logs;
 mod runs;
 mod spec;
 mod sse;
-pub(crate) mod view;
+pub mod view;
+mod view_waits;
+mod waits;
 
 #[cfg(test)]
 mod tests;
@@ -124,6 +126,10 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::list)
         .service(runs::show)
         .service(runs::cancel)
+        .service(runs::rerun)
+        .service(waits::list)
+        .service(waits::answer)
+        .service(waits::call_back)
         .service(events::list)
         .service(events::follow)
         .service(logs::whole)

@@ -1,16 +1,16 @@
-//! Runs: create one, show it, list them, ask for its end.
+//! Runs: create one, show it, list them, ask for its end, run it again.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
-use apispec::{RunCreate, RunCreated, RunDetail, RunList, RunView};
+use apispec::{RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunView};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use model::{
     RunId, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
-    trigger::Trigger,
+    trigger::{self, Trigger},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -94,6 +94,9 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
     check_text("pipeline_path", &wanted.pipeline_path, PATH_BYTES_MAX)?;
     check_text("branch", &wanted.branch, BRANCH_BYTES_MAX)?;
     check_text("commit", &wanted.commit, COMMIT_BYTES_MAX)?;
+    if wanted.timeout_ms == Some(0) {
+        return Err(ApiError::InvalidBody("`timeout_ms` is 0: leave it out, and the run takes as long as its stages".to_owned()));
+    }
     let blobs = &api.orchestrator.blobs;
     if let Some(source) = wanted.source
         && !blobs.has(&source).await?
@@ -124,7 +127,7 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         lock: None,
         missing_libraries: BTreeMap::new(),
         rerun: None,
-        timeout_ms: None,
+        timeout_ms: wanted.timeout_ms,
         only: None,
         stop_at_failure: false,
     })
@@ -189,7 +192,17 @@ pub(super) async fn list(_caller: Caller, api: web::Data<Api>, query: web::Query
 pub(super) async fn show(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<web::Json<RunDetail>, ApiError> {
     let snapshot = find(&api, &run).await?;
     let run = &snapshot.run;
-    Ok(web::Json(view::detail(run, |stage| api.orchestrator.runs.unplaced(&run.id, stage))))
+    Ok(web::Json(view::detail(run, &api.orchestrator.runs)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CancelQuery {
+    /// At once: nothing that runs is left time to clear up, and what cannot be reached counts as ended.
+    #[serde(default)]
+    #[param(default = false)]
+    force: bool,
 }
 
 /// Ask for the end of a run.
@@ -198,12 +211,58 @@ pub(super) async fn show(_caller: Caller, api: web::Data<Api>, run: web::Path<St
 #[utoipa::path(
     tag = "runs",
     operation_id = "run_cancel",
-    params(("run" = apispec::schema::RunId, Path, description = "the run")),
+    params(("run" = apispec::schema::RunId, Path, description = "the run"), CancelQuery),
     responses((status = 202, description = "the run, whose end was asked for", body = RunView), ApiError),
 )]
 #[post("/v1/runs/{run}/cancel")]
-pub(super) async fn cancel(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn cancel(
+    _caller: Caller,
+    api: web::Data<Api>,
+    run: web::Path<String>,
+    query: web::Query<CancelQuery>,
+) -> Result<HttpResponse, ApiError> {
     let snapshot = find(&api, &run).await?;
-    let state = api.orchestrator.cancel(&snapshot.run.id, CANCELLED_BY).await?.run;
+    let state = api.orchestrator.cancel(&snapshot.run.id, CANCELLED_BY, query.force).await?.run;
     Ok(HttpResponse::Accepted().json(view::run(&state)))
+}
+
+/// Run an ended run again: the same plan, digest for digest, on the same source.
+///
+/// What is not run again keeps its outcome and what it has left. The same `Idempotency-Key` again is the same new run.
+#[utoipa::path(
+    tag = "runs",
+    operation_id = "run_rerun",
+    params(
+        ("run" = apispec::schema::RunId, Path, description = "the run"),
+        ("Idempotency-Key" = Option<String>, Header, description = "makes the same request, sent again, the same run", max_length = 255),
+    ),
+    request_body = RerunCreate,
+    responses(
+        (status = 201, description = "the new run", body = RunCreated,
+            headers(("Location" = String, description = "where the run is shown"))),
+        ApiError,
+    ),
+)]
+#[post("/v1/runs/{run}/rerun")]
+pub(super) async fn rerun(
+    _caller: Caller,
+    api: web::Data<Api>,
+    request: HttpRequest,
+    run: web::Path<String>,
+    body: web::Json<RerunCreate>,
+) -> Result<HttpResponse, ApiError> {
+    let delivery = delivery(&request)?;
+    let old = find(&api, &run).await?.run;
+    let stages = match body.into_inner().stages {
+        RerunStages::All => trigger::RerunStages::All,
+        RerunStages::Failed => trigger::RerunStages::Failed,
+        RerunStages::Stage { stage: name } => {
+            let stages = old.shape.plan().stages.iter();
+            let found = stages.filter(|stage| stage.path == name || stage.id.as_str() == name).map(|stage| stage.id.clone()).next();
+            trigger::RerunStages::Stage(found.ok_or_else(|| ApiError::UnknownStage { run: old.id.clone(), stage: name })?)
+        }
+    };
+    let run = api.orchestrator.rerun(&old.id, stages, &delivery).await?;
+    let location = (header::LOCATION, format!("/v1/runs/{run}"));
+    Ok(HttpResponse::Created().insert_header(location).json(RunCreated { run }))
 }

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
+    callbacks::CallbackKey,
     core::{Position, Run, Shape},
     handle::Orchestrator,
     logs::LogHub,
@@ -50,7 +51,15 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
         let (commands, _nobody) = mpsc::channel(1);
-        let orchestrator = Orchestrator { runs: Runs::default(), logs: LogHub::default(), blobs, bus: eventbus::memory::bus(), commands };
+        let orchestrator = Orchestrator {
+            runs: Runs::default(),
+            logs: LogHub::default(),
+            blobs,
+            bus: eventbus::memory::bus(),
+            commands,
+            callback_key: Some(CallbackKey::generate().unwrap()),
+            hints: Arc::default(),
+        };
         let supervisor = Supervisor::new();
         let options =
             HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), hosts: Vec::new(), origins: Vec::new() };

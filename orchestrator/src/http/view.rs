@@ -1,22 +1,25 @@
 //! Views of a run: its state, as readers of the API see it.
 
 use apispec::{
-    AttemptStatus, AttemptView, DeclineView, EndView, EventView, OfferView, OutputView, PlanView, ReservationView, RunDetail, RunStatus,
-    RunView, SegmentView, SkipView, StageRef, StageStatus, StageView,
+    AttemptStatus, AttemptView, DeclineView, EndView, EventView, LockHolderView, OfferView, OutputView, PlanView, ReservationView,
+    RetryReasonView, RunDetail, RunStatus, RunView, SegmentView, SkipView, StageRef, StageStatus, StageView,
 };
 use model::{
-    StageId,
+    StageId, Timestamp,
     event::run::{LogSegment, Planned, SkipReason},
-    protocol::auction::{Declined, RankedOffer, Reservation},
+    plan::RetryReason,
+    protocol::auction::{RankedOffer, Reservation},
 };
 
+use super::view_waits;
+pub(super) use super::view_waits::waits;
 use crate::{
     core::{Attempt, AttemptEnd, Run, Status, shape::Index},
-    runs::Appended,
+    runs::{Appended, Runs},
 };
 
 /// A run.
-pub(super) fn run(run: &Run) -> RunView {
+pub fn run(run: &Run) -> RunView {
     let context = &run.trigger.context;
     RunView {
         id: run.id.clone(),
@@ -31,19 +34,22 @@ pub(super) fn run(run: &Run) -> RunView {
             Planned::Refused { diagnostics } => PlanView::Refused { diagnostics: diagnostics.clone() },
             Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
         },
+        rerun_of: run.trigger.rerun.as_ref().map(|rerun| rerun.of.clone()),
         status: match (&run.ended, &run.cancelled) {
             (Some((outcome, at)), cancelled) => {
                 RunStatus::Ended { outcome: *outcome, at: *at, cancelled_by: cancelled.as_ref().map(|cancelled| cancelled.by.clone()) }
             }
-            (None, Some(cancelled)) => RunStatus::Cancelling { by: cancelled.by.clone(), since: cancelled.since },
-            (None, None) => RunStatus::Running,
+            (None, Some(cancelled)) => {
+                RunStatus::Cancelling { by: cancelled.by.clone(), force: cancelled.forced.is_some(), since: cancelled.since }
+            }
+            (None, None) => run.held.as_ref().map_or(RunStatus::Running, |older| RunStatus::Held { older: older.clone() }),
         },
     }
 }
 
-/// A run with its stages. `unplaced` says why a ready stage found no agent in its last auction.
-pub(super) fn detail(state: &Run, unplaced: impl Fn(&StageId) -> Option<Vec<Declined>>) -> RunDetail {
-    RunDetail { run: run(state), stages: (0..state.shape.len()).map(|at| stage(state, at, &unplaced)).collect() }
+/// A run with its stages. The other runs say who holds a lock, and why a ready stage found no agent in its last auction.
+pub fn detail(state: &Run, runs: &Runs) -> RunDetail {
+    RunDetail { run: run(state), stages: (0..state.shape.len()).map(|at| stage(state, at, runs)).collect() }
 }
 
 /// How the run ended, if it did.
@@ -52,72 +58,98 @@ pub(crate) fn end(run: &Run) -> Option<EndView> {
 }
 
 /// The events of a record.
-pub(super) fn events(appended: &Appended) -> impl Iterator<Item = EventView> + '_ {
+pub fn events(appended: &Appended) -> impl Iterator<Item = EventView> + '_ {
     let (sequence, at) = (appended.sequence, appended.record.at);
     (0..).zip(&appended.record.events).map(move |(index, event)| EventView { sequence, index, at, event: event.clone() })
 }
 
-fn stage(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declined>>) -> StageView {
+fn stage(run: &Run, at: Index, runs: &Runs) -> StageView {
     let (planned, state) = (run.shape.stage(at), &*run.stages[at]);
     StageView {
         id: planned.id.clone(),
         path: planned.path.clone(),
         needs: run.shape.needs(at).map(|need| reference(run, need)).collect(),
         effect: planned.effect,
-        status: status(run, at, unplaced),
+        status: status(run, at, runs),
         attempts: state.attempts.iter().map(attempt).collect(),
+        waits: waits(state),
+        lock: state.lock.clone(),
+        reused_from: state.reused_from.clone(),
+        may_fail: planned.allow_failure,
+        outputs: view_waits::outputs(&state.outputs),
     }
 }
 
-fn reference(run: &Run, at: Index) -> StageRef {
+/// Names a stage.
+pub(super) fn reference(run: &Run, at: Index) -> StageRef {
     let stage = run.shape.stage(at);
     StageRef { id: stage.id.clone(), path: stage.path.clone() }
 }
 
-fn status(run: &Run, at: Index, unplaced: impl Fn(&StageId) -> Option<Vec<Declined>>) -> StageStatus {
+fn status(run: &Run, at: Index, runs: &Runs) -> StageStatus {
     let stage = &run.stages[at];
     let last = || stage.attempts.last().expect("a stage that was placed has an attempt");
     match &stage.status {
-        Status::Waiting | Status::Gated { .. } | Status::Queued { .. } | Status::Pausing { .. } => {
+        Status::Waiting => {
             let unmet = run.shape.needs(at).filter(|need| !run.ended_well(*need));
             StageStatus::Waiting { on: unmet.map(|need| reference(run, need)).collect() }
         }
+        Status::Gated { since } => StageStatus::Gated { since: *since },
+        Status::Queued { lock, since } => queued(run, lock, *since, runs),
+        Status::Pausing { attempt, after, due_at } => {
+            let after = match after {
+                RetryReason::Failed => RetryReasonView::Failed,
+                RetryReason::Lost => RetryReasonView::Lost,
+            };
+            StageStatus::Pausing { attempt: *attempt, after, due_at: *due_at }
+        }
         Status::Ready { attempt, since, .. } => {
             let declined = stage.attempts.iter().filter(|award| award.number == *attempt).filter_map(decline).collect();
-            let unplaced = unplaced(&run.shape.stage(at).id);
+            let unplaced = runs.unplaced(&run.id, &run.shape.stage(at).id);
             let unplaced =
                 unplaced.map(|agents| agents.into_iter().map(|one| DeclineView { agent: one.agent, reason: one.reason }).collect());
             StageStatus::Ready { attempt: *attempt, since: *since, declined, unplaced }
         }
         Status::Awarded => StageStatus::Awarded { agent: last().agent.clone(), since: last().awarded_at },
         Status::Running => StageStatus::Running { agent: last().agent.clone(), since: last().started_at.unwrap_or(last().awarded_at) },
-        Status::Exiting { since, .. } => match stage.attempts.last() {
-            Some(last) => StageStatus::Running { agent: last.agent.clone(), since: last.started_at.unwrap_or(*since) },
-            None => StageStatus::Waiting { on: Vec::new() },
-        },
+        Status::Exiting { outcome, since } => StageStatus::Exiting { outcome: *outcome, since: *since },
         Status::Ended(outcome) => {
             let last = stage.attempts.last();
             let at = match last.and_then(|last| last.end.as_ref()) {
                 Some(AttemptEnd::Finished { at, .. }) if stage.waits.is_empty() => *at,
-                _ => stage.over_at.expect("it is over"),
+                Some(AttemptEnd::Finished { .. } | AttemptEnd::Declined { .. } | AttemptEnd::Lost { .. }) | None => {
+                    stage.over_at.expect("it is over")
+                }
             };
             StageStatus::Ended { outcome: *outcome, reason: stage.reason.clone(), started_at: last.and_then(|last| last.started_at), at }
         }
-        Status::Lost => match &last().end {
-            Some(AttemptEnd::Lost { reason }) => StageStatus::Lost { reason: reason.clone() },
-            Some(AttemptEnd::Declined { .. } | AttemptEnd::Finished { .. }) | None => {
-                unreachable!("the last attempt of a lost stage was lost")
-            }
-        },
-        Status::Skipped(SkipReason::Cancelled | SkipReason::Condition { .. } | SkipReason::NothingToUndo | SkipReason::NotWanted) => {
-            StageStatus::Skipped { reason: SkipView::Cancelled }
-        }
-        Status::Skipped(
-            SkipReason::NeedFailed { stage } | SkipReason::Fanout { failed: stage } | SkipReason::Stopped { failed: stage },
-        ) => {
-            let at = run.shape.find(stage).expect("a stage is skipped for one of the same plan");
-            StageStatus::Skipped { reason: SkipView::NeedFailed { stage: reference(run, at) } }
-        }
+        Status::Lost => StageStatus::Lost { reason: stage.reason.clone().unwrap_or_default() },
+        Status::Skipped(reason) => StageStatus::Skipped { reason: skipped(run, reason) },
+    }
+}
+
+fn queued(run: &Run, lock: &str, since: Timestamp, runs: &Runs) -> StageStatus {
+    let others: Vec<_> = runs.open().into_iter().filter(|other| other.trigger.project == run.trigger.project).collect();
+    let holder = others.iter().find_map(|other| {
+        let at = other.holder_of(lock)?;
+        Some(LockHolderView { run: other.id.clone(), stage: reference(other, at) })
+    });
+    let queued = others.iter().flat_map(|other| other.held_up.iter().map(|at| &other.stages[*at].status));
+    let before =
+        queued.filter(|status| matches!(status, Status::Queued { lock: other, since: earlier } if other == lock && *earlier < since));
+    StageStatus::Queued { lock: lock.to_owned(), since, holder, before: before.count() }
+}
+
+fn skipped(run: &Run, reason: &SkipReason) -> SkipView {
+    let named = |stage: &StageId| reference(run, run.shape.find(stage).expect("a stage is skipped for one of the same plan"));
+    match reason {
+        SkipReason::NeedFailed { stage } => SkipView::NeedFailed { stage: named(stage) },
+        SkipReason::Cancelled => SkipView::Cancelled,
+        SkipReason::Condition { condition, because } => SkipView::Condition { condition: condition.clone(), because: because.clone() },
+        SkipReason::Fanout { failed } => SkipView::Fanout { failed: named(failed) },
+        SkipReason::NothingToUndo => SkipView::NothingToUndo,
+        SkipReason::NotWanted => SkipView::NotWanted,
+        SkipReason::Stopped { failed } => SkipView::Stopped { failed: named(failed) },
     }
 }
 

@@ -114,7 +114,7 @@ async fn a_cancelled_run_tells_its_agent_and_ends_when_the_agent_has() {
     orchestrator.create(&trigger).await.unwrap();
     let a = inbox.assignment(None).await;
     inbox.report(&a.lease, Report::Started { at: Timestamp(1) }).await;
-    orchestrator.cancel(&trigger.run(), "ann").await.unwrap();
+    orchestrator.cancel(&trigger.run(), "ann", false).await.unwrap();
     while !matches!(inbox.next().await, AgentCommand::Cancel { lease, .. } if lease == a.lease) {}
     assert!(orchestrator.runs.get(&trigger.run()).unwrap().run.ended.is_none());
     let report = Report::Finished {

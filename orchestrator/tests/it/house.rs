@@ -17,6 +17,7 @@ use model::{
 };
 use orchestrator::{
     Orchestrator,
+    callbacks::CallbackKey,
     core::Run,
     engine::{self, EngineOptions},
 };
@@ -71,6 +72,8 @@ pub(crate) struct House {
     pub(crate) bus: Bus,
     pub(crate) blobs: Blobs,
     pub(crate) others: Supervisor,
+    /// It outlives the orchestrators.
+    callback_key: CallbackKey,
     _folder: tempfile::TempDir,
 }
 
@@ -88,14 +91,20 @@ impl House {
     pub(crate) async fn without_parser(bus: Bus) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
-        let house = Self { bus, blobs, others: Supervisor::new(), _folder: folder };
+        let callback_key = CallbackKey::generate().unwrap();
+        let house = Self { bus, blobs, others: Supervisor::new(), callback_key, _folder: folder };
         house.play_auctioneer().await;
         house
     }
 
     pub(crate) async fn start(&self) -> (Orchestrator, Supervisor) {
+        self.start_with(|options| options).await
+    }
+
+    /// With options of its own.
+    pub(crate) async fn start_with(&self, change: impl FnOnce(EngineOptions) -> EngineOptions) -> (Orchestrator, Supervisor) {
         let supervisor = Supervisor::new();
-        let options = EngineOptions { name: "test".to_owned(), signer: None };
+        let options = change(EngineOptions::new("test", self.callback_key.clone()));
         let orchestrator = engine::start(options, self.bus.clone(), self.blobs.clone(), &supervisor).await.unwrap();
         (orchestrator, supervisor)
     }

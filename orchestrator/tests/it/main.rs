@@ -4,6 +4,7 @@
 mod engine;
 #[cfg(test)]
 mod house;
+#[cfg(test)]
 mod libraries;
 #[cfg(test)]
 mod openapi;
@@ -11,3 +12,5 @@ mod openapi;
 mod planning;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod waits;

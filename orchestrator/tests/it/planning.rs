@@ -96,13 +96,13 @@ async fn a_trigger_that_the_pipeline_does_not_name_is_a_run_that_is_skipped() {
 
 #[tokio::test]
 async fn a_plan_with_what_is_not_run_yet_runs_nothing_and_says_why() {
-    let stage = Stage { lock: Some("production".to_owned()), ..Stage::new("Deploy") };
+    let stage = Stage { credentials: vec!["deploy-key".to_owned()], ..Stage::new("Deploy") };
     let house = House::new(Plan::new(vec![stage])).await;
     let (orchestrator, _supervisor) = house.start().await;
-    let trigger = trigger("lock");
+    let trigger = trigger("credentials");
     orchestrator.create(&trigger).await.unwrap();
     let run = ended(&orchestrator, &trigger).await;
     let Planned::Refused { diagnostics } = &run.planned else { panic!("{:?}", run.planned) };
     assert_eq!(diagnostics[0].code, "E0903");
-    assert!(diagnostics[0].message.contains("`Deploy`") && diagnostics[0].message.contains("a lock"), "{}", diagnostics[0].message);
+    assert!(diagnostics[0].message.contains("`Deploy`") && diagnostics[0].message.contains("credentials"), "{}", diagnostics[0].message);
 }

@@ -1,0 +1,118 @@
+//! What the engine hears, and whom it gives that to.
+
+use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription};
+use model::{
+    AgentName,
+    protocol::{
+        agent::{AgentReport, AgentStatus, Report},
+        auction::Proposal,
+    },
+};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{trace, warn};
+
+use super::{Engine, WATERFALL};
+use crate::{
+    core::Input,
+    handle::{Command, CommandError},
+};
+
+/// Everything that the engine listens to but triggers.
+pub(super) struct Ears {
+    reports: [Subscription; 5],
+    statuses: Subscription,
+    proposals: Subscription,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// Something that arrived.
+pub(super) enum Heard {
+    Report(Message),
+    Status(Message),
+    Proposal(Message),
+    Command(Box<Command>),
+}
+
+impl Ears {
+    pub(super) async fn open(bus: &Bus, commands: mpsc::Receiver<Command>) -> Result<Self, BusError> {
+        let [declined, started, finished, stored, requested] = Pattern::reports();
+        Ok(Self {
+            reports: [
+                bus.subscribe(declined).await?,
+                bus.subscribe(started).await?,
+                bus.subscribe(finished).await?,
+                bus.subscribe(stored).await?,
+                bus.subscribe(requested).await?,
+            ],
+            statuses: bus.subscribe(Pattern::statuses()).await?,
+            proposals: bus.subscribe(Subject::proposed()).await?,
+            commands,
+        })
+    }
+
+    /// The next thing that arrives. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Heard> {
+        let [declined, started, finished, stored, requested] = &mut self.reports;
+        tokio::select! {
+            message = finished.next() => message.map(Heard::Report),
+            message = started.next() => message.map(Heard::Report),
+            message = declined.next() => message.map(Heard::Report),
+            message = stored.next() => message.map(Heard::Report),
+            message = requested.next() => message.map(Heard::Report),
+            message = self.proposals.next() => message.map(Heard::Proposal),
+            message = self.statuses.next() => message.map(Heard::Status),
+            command = self.commands.recv() => command.map(Box::new).map(Heard::Command),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Report(message) => {
+                let Some((agent, report)) = spoken::<AgentReport>(&message) else { return };
+                let run = report.lease.attempt.run.clone();
+                trace!(target: WATERFALL, point = "report heard", attempt = %report.lease.attempt, report = ?report.report.kind());
+                self.leases.renew(&report.lease, &agent, Instant::now());
+                if let Report::RunRequested { number, request } = &report.report {
+                    self.run_requested(&agent, &report.lease, *number, request);
+                } else {
+                    self.input(&run, Input::Report { agent, report });
+                }
+            }
+            Heard::Status(message) => {
+                let Some((agent, status)) = spoken::<AgentStatus>(&message) else { return };
+                self.status(&agent, &status);
+            }
+            Heard::Proposal(message) => match message.read::<Proposal>() {
+                Ok(proposal) => self.propose(proposal),
+                Err(error) => warn!(error = service::supervisor::chain(&error), "not a proposal"),
+            },
+            Heard::Command(command) => {
+                let Command { run, input, done } = *command;
+                let known = self.runs.get(&run).map(|snapshot| snapshot.run.ended.is_some());
+                let outcome = match known {
+                    None => Err(CommandError::UnknownRun(run)),
+                    Some(true) => Err(CommandError::Ended(run)),
+                    Some(false) => {
+                        self.input(&run, input);
+                        Ok(())
+                    }
+                };
+                let _caller_left = done.send(outcome);
+            }
+        }
+    }
+}
+
+/// What an agent says under its own subject, whatever the message claims.
+fn spoken<T: serde::de::DeserializeOwned>(message: &Message) -> Option<(AgentName, T)> {
+    let agent = message.subject.agent()?;
+    match message.read() {
+        Ok(said) => Some((agent, said)),
+        Err(error) => {
+            warn!(%agent, error = service::supervisor::chain(&error), "an agent said what cannot be read");
+            None
+        }
+    }
+}

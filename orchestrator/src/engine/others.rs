@@ -1,0 +1,80 @@
+//! What runs mean to each other: locks that one holds and others wait for, and newer runs of the same branch or pull request.
+//!
+//! Both are derived from the logs. What follows is given to the runs as inputs, and is given again after a restart if the log has no word of it.
+
+use model::{
+    RunId,
+    event::run::{CancelReason, RunEvent},
+};
+use tracing::{debug, info};
+
+use super::{
+    Engine,
+    series::{Consequence, Key, Seen},
+};
+use crate::{
+    core::{Input, Run},
+    runs::Appended,
+};
+
+/// Who asks for the end of a run that a newer one replaces.
+const NEWER: &str = "a newer run";
+
+impl Engine {
+    /// Takes up what a record says of locks and of older runs, after it was folded into its run.
+    pub(super) fn follow_others(&mut self, run: &Run, appended: &Appended) {
+        self.locks.follow(run, appended);
+        let changes = |event: &RunEvent| {
+            matches!(
+                event,
+                RunEvent::RunAccepted { .. }
+                    | RunEvent::RunHeld { .. }
+                    | RunEvent::RunReleased
+                    | RunEvent::CancelRequested { .. }
+                    | RunEvent::RunFinished { .. }
+            )
+        };
+        if appended.record.events.iter().any(changes) {
+            self.see(run);
+        }
+    }
+
+    /// Puts the run in its place among those of its branch or pull request.
+    pub(super) fn see(&mut self, run: &Run) {
+        let Some(key) = Key::of(&run.trigger) else { return };
+        let Some(first) = self.runs.first_sequence(&run.id) else { return };
+        let seen = Seen { run: &run.id, first, newer: run.shape.plan().newer, held: run.held.is_some(), ended: run.ended.is_some() };
+        self.series.see(&key, &seen);
+        self.unsettled.insert(key);
+    }
+
+    /// Tells runs what follows for them.
+    pub(super) fn settle_others(&mut self) {
+        for (run, stage) in self.locks.grant() {
+            debug!(%run, %stage, "a lock is free");
+            match self.open.get(&run).and_then(|open| open.run.shape.find(&stage)) {
+                Some(at) => self.input(&run, Input::LockGranted(at)),
+                None => self.locks.forget(&run),
+            }
+        }
+        while let Some(key) = self.unsettled.pop_first() {
+            for consequence in self.series.consequences(&key) {
+                match consequence {
+                    Consequence::Cancel { run, newer } => {
+                        info!(%run, %newer, "a newer run takes its place");
+                        let reason = CancelReason::Newer { run: newer };
+                        self.input(&run, Input::Cancel { by: NEWER.to_owned(), reason, force: false });
+                    }
+                    Consequence::Release { run } => self.input(&run, Input::Released),
+                }
+            }
+        }
+    }
+
+    /// The run is not run upon any more.
+    pub(super) fn forget_among_others(&mut self, run: &RunId) {
+        self.locks.forget(run);
+        self.agenda.set(run, None);
+        self.awake.remove(run);
+    }
+}

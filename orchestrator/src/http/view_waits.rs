@@ -1,0 +1,79 @@
+//! Views of what a run waits for, and of what its stages have left.
+
+use apispec::{AnswerView, OutputsView, QuestionView, TestFailureView, TestsView, TreeView, WaitName, WaitView};
+use model::event::run::{Answer, Outputs, Question, StoredTree, TestFailure, TestReport};
+
+use crate::core::Stage;
+
+/// What the stage waits or waited for.
+pub(super) fn waits(stage: &Stage) -> Vec<WaitView> {
+    let opened = stage.waits.iter().filter_map(|(key, wait)| Some((key, wait.opened.as_ref()?, &wait.answer)));
+    let view = opened.map(|(key, opened, answer)| WaitView {
+        wait: WaitName(*key),
+        question: question(&opened.question),
+        since: opened.opened_at,
+        due_at: opened.due_at,
+        answer: answer.as_ref().map(|(answer, by)| self::answer(answer, by.as_ref())),
+    });
+    view.collect()
+}
+
+fn question(question: &Question) -> QuestionView {
+    match question {
+        Question::Confirm { message, by, delivery } => {
+            QuestionView::Confirm { message: message.clone(), by: by.clone(), delivery: *delivery }
+        }
+        Question::Prompt { message, into, options, by } => {
+            QuestionView::Prompt { message: message.clone(), into: into.clone(), options: options.clone(), by: by.clone() }
+        }
+        Question::Webhook { description, secret: _ } => QuestionView::Webhook { description: description.clone() },
+        Question::Poll { url, status, every_ms } => QuestionView::Poll { url: url.clone(), status: *status, every_ms: *every_ms },
+        Question::Time => QuestionView::Time,
+        Question::Pause => QuestionView::Pause,
+    }
+}
+
+fn answer(answer: &Answer, by: Option<&String>) -> AnswerView {
+    let by = by.cloned();
+    match answer {
+        Answer::Approved { delivery: _ } => AnswerView::Approved { by },
+        Answer::Refused { reason } => AnswerView::Refused { by, reason: reason.clone() },
+        Answer::Text { text } => AnswerView::Text { by, text: text.clone() },
+        Answer::CalledBack => AnswerView::CalledBack,
+        Answer::Polled => AnswerView::Polled,
+        Answer::Elapsed => AnswerView::Elapsed,
+        Answer::Resumed => AnswerView::Resumed { by },
+        Answer::TimedOut => AnswerView::TimedOut,
+    }
+}
+
+/// What the stage has left.
+pub(super) fn outputs(outputs: &Outputs) -> OutputsView {
+    let Outputs { variables, artifacts, caches, tests } = outputs;
+    OutputsView {
+        variables: variables.clone(),
+        artifacts: artifacts.iter().map(|(name, kept)| (name.clone(), tree(kept))).collect(),
+        caches: caches.iter().map(|(name, kept)| (name.clone(), tree(kept))).collect(),
+        tests: tests.as_ref().map(self::tests),
+    }
+}
+
+fn tree(tree: &StoredTree) -> TreeView {
+    TreeView { archive: tree.archive, bytes: tree.bytes, entries: tree.entries }
+}
+
+fn tests(report: &TestReport) -> TestsView {
+    let TestReport { passed, failed, skipped, duration_ms, failures } = report;
+    let failure = |TestFailure { suite, name, message }: &TestFailure| TestFailureView {
+        suite: suite.clone(),
+        name: name.clone(),
+        message: message.clone(),
+    };
+    TestsView {
+        passed: *passed,
+        failed: *failed,
+        skipped: *skipped,
+        duration_ms: *duration_ms,
+        failures: failures.iter().map(failure).collect(),
+    }
+}
