@@ -20,4 +20,6 @@ mod plans;
 #[cfg(test)]
 mod random_kills;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod writes;

@@ -206,7 +206,7 @@ print(tarfile.open(fileobj=io.BytesIO(check(ask("GET", "/v1/source"), 200))).get
 }
 
 #[tokio::test]
-async fn test_reports_are_added_up() {
+async fn reports_of_tests_are_added_up() {
     let mut office = Office::open().await;
     let program = r#"
 failure = {"suite": "shop", "name": "refunds", "message": "1 != 2"}
