@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write},
+    net::Shutdown,
     os::unix::net::UnixStream,
     path::PathBuf,
 };
@@ -102,6 +103,10 @@ impl Agent {
                     chunks.end()
                 });
             }
+        }
+        if sent.is_err() {
+            // The agent would wait for the rest of a body that its writer has given up. It may be gone already.
+            let _gone = stream.shutdown(Shutdown::Write);
         }
         match (answer(stream), sent) {
             // The agent may answer before it has read everything, and listen no more.
@@ -260,6 +265,17 @@ mod tests {
             asked("\r\n0\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", |agent| agent.put_archive("/v1/artifacts/x", &mut write));
         answered.unwrap();
         assert!(heard.ends_with("chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{heard}");
+    }
+
+    #[test]
+    fn an_archive_that_is_given_up_is_not_waited_for() {
+        let mut write = |output: &mut dyn Write| {
+            output.write_all(b"abc")?;
+            Err(io::ErrorKind::Interrupted.into())
+        };
+        let (sent, heard) = asked("chunked\r\n\r\n", "", |agent| agent.put_archive("/v1/artifacts/x", &mut write));
+        assert!(matches!(sent, Err(AgentError::Unreachable(error)) if error.kind() == io::ErrorKind::Interrupted));
+        assert!(!heard.ends_with("0\r\n\r\n"), "{heard}");
     }
 
     #[test]
