@@ -13,5 +13,6 @@ pub mod pipeline;
 pub mod provision;
 pub mod run;
 pub mod serve;
+pub mod step;
 pub mod store;
 pub mod up;

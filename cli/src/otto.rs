@@ -9,7 +9,7 @@ use crate::{
     command::{
         Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, rerun, runs, show, waits,
     },
-    demo, hook, run, serve, up,
+    demo, hook, run, serve, step, up,
 };
 
 /// Deliver software: say all that will happen before anything happens, and run each stage where that is done best
@@ -51,6 +51,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Fmt(fmt::FmtArgs),
     Lock(lock::LockArgs),
+    Step(step::StepArgs),
     ExplainError(explain_error::ExplainErrorArgs),
     Up(up::UpArgs),
     Runs(runs::RunsArgs),
@@ -118,6 +119,7 @@ impl Command {
             Self::Explain(args) => explain::run(&args),
             Self::Fmt(args) => fmt::run(&args),
             Self::Lock(args) => lock::run(&args),
+            Self::Step(args) => step::run(args),
             Self::ExplainError(args) => explain_error::run(&args),
             Self::Up(args) => up::run(args).await,
             Self::Runs(args) => runs::run(args).await,

@@ -21,4 +21,4 @@ mod workspace;
 
 pub use server::{Error, serve, stdio};
 pub use words::all as words;
-pub use workspace::stand_ins;
+pub use workspace::{stand_ins, steps_of};

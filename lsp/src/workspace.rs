@@ -173,6 +173,11 @@ pub fn stand_ins(source: &str) -> BTreeMap<String, String> {
     given(&Index::of(source).parameters)
 }
 
+/// The steps that a file makes of steps, as other steps are described.
+pub fn steps_of(source: &str) -> Vec<StepManifest> {
+    Index::of(source).steps.iter().map(manifest).collect()
+}
+
 /// A value for each parameter that has no default: an editor does not know what a run will be given.
 fn given(parameters: &[Declared]) -> BTreeMap<String, String> {
     let value = |parameter: &Declared| match parameter.settings.get("type").map(String::as_str) {

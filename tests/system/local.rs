@@ -32,6 +32,35 @@ fn otto_run_runs_the_working_tree_and_says_how_it_ended() {
 }
 
 #[test]
+fn the_example_of_own_steps_runs_its_programs_which_speak_to_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/own-step");
+    assert!(Command::new("cp").args(["-r".as_ref(), example.as_os_str(), folder.path().as_os_str()]).status().unwrap().success());
+    let folder = folder.path().join("own-step");
+    let (code, text) = otto(&folder, &["run"]);
+    assert_eq!(code, 0, "{text}");
+    for said in ["greeting Otto", "Hallo, Otto!", "Ada and Grace are here", "1 of 1 greetings"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("step 4/4"), "`enough` has ended the stage: {text}");
+}
+
+#[test]
+fn a_packed_library_runs_as_its_folder_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, text) = otto(folder.path(), &["step", "new", "greet", "--lang", "python"]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = otto(folder.path(), &["step", "pack", "steps/greet", "-o", "greet.tar.gz"]);
+    assert!(code == 0 && text.starts_with("sha256:"), "{text}");
+    fs::remove_dir_all(folder.path().join("steps")).unwrap();
+    let pipeline = "use './greet.tar.gz'\npipeline { steps [ greet who: 'you' sh 'echo kept: $VAR_GREETING' ] }\n";
+    fs::write(folder.path().join("Ottofile"), pipeline).unwrap();
+    let (code, text) = otto(folder.path(), &["run"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("kept: Hello, you!"), "{text}");
+}
+
+#[test]
 fn a_failed_stage_fails_the_run_and_skips_the_rest() {
     let folder = folder("pipeline { stage 'A' { steps [ sh 'exit 3' ] } stage 'B' { steps [ echo 'never' ] } }");
     let (code, text) = otto(folder.path(), &["run"]);

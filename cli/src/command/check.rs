@@ -91,7 +91,7 @@ fn planned(pipeline: &Pipeline, context: &ContextArgs) -> anyhow::Result<(Planne
 }
 
 /// The pipeline files of a folder.
-pub(super) fn pipelines(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn pipelines(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = match fs::read_dir(folder.join(PIPELINES_FOLDER)) {
         Ok(entries) => entries
             .map(|entry| entry.map(|entry| entry.path()))

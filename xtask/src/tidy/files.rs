@@ -5,6 +5,8 @@ use crate::repository::File;
 
 /// The one shell script: what a continuous integration calls. It only calls `cargo xtask ci`.
 const SCRIPT: &str = ".ci/run";
+/// Programs of steps as users write them, in any language: they automate nothing of this project.
+const PROGRAMS_OF_STEPS: [&str; 2] = ["examples/", "cli/src/step/templates/"];
 /// Folders that are there on one machine only. They are put together here, so that this file does not have them.
 const MACHINE_FOLDERS: [&str; 2] = ["root", "work"];
 /// What stands before the first `/` of an absolute path.
@@ -13,7 +15,8 @@ const BEFORE_A_PATH: &str = " \t\"'`([=:,<|";
 pub(super) fn check(files: &[File]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files {
-        if is_shell(file) && file.path != SCRIPT {
+        let of_step = PROGRAMS_OF_STEPS.iter().any(|folder| file.path.starts_with(folder));
+        if is_shell(file) && file.path != SCRIPT && !of_step {
             findings.push(Finding::new(
                 &file.path,
                 "a shell script",
@@ -62,6 +65,7 @@ mod tests {
         assert_eq!(check_one("tools/build", script), [("tools/build".to_owned(), "a shell script".to_owned())]);
         assert_eq!(check_one("tools/build.sh", "true\n"), [("tools/build.sh".to_owned(), "a shell script".to_owned())]);
         assert_eq!(check_one(SCRIPT, script), []);
+        assert_eq!(check_one("examples/own-step/steps/x/run", script), []);
         assert_eq!(check_one("src/lib.rs", "#![expect(x)]\n"), []);
     }
 
