@@ -32,7 +32,7 @@ use tokio::task::spawn_blocking;
 
 pub use executor::environment::{Variables, tool_homes};
 pub use sandbox::doctor::{Finding, examine, offers};
-pub use sandbox::{Isolation, Level, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, stage_init};
+pub use sandbox::{Isolation, Level, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, stage_init};
 pub use spool::SpoolError;
 
 use self::{

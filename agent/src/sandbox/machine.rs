@@ -29,8 +29,6 @@ use super::{
 };
 use crate::{LIBRARIES, STEPS, executor::workspace::Workspace, spool::leftovers};
 
-/// Processes and threads of an attempt: more than a build on a large machine has, fewer than a machine has ids for.
-pub(crate) const PROCESSES_MAX: u64 = 4_096;
 /// How long the trial of a level may take; it takes some milliseconds.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// What the trial starts.
@@ -68,6 +66,7 @@ pub(crate) struct Sandbox {
     /// `None`: processes are the agent's own children.
     holder: Option<Holder>,
     memory_bytes: Option<u64>,
+    processes: u64,
 }
 
 #[derive(Debug)]
@@ -95,7 +94,9 @@ impl Sandbox {
     pub(crate) fn open(options: &SandboxOptions, data: &Path) -> Result<Self, SandboxError> {
         let Some(otto) = &options.otto else {
             return match options.isolation {
-                Isolation::Auto | Isolation::Level(Level::Group) => Ok(Self { holder: None, memory_bytes: options.memory_bytes }),
+                Isolation::Auto | Isolation::Level(Level::Group) => {
+                    Ok(Self { holder: None, memory_bytes: options.memory_bytes, processes: options.processes })
+                }
                 Isolation::Level(level) => Err(SandboxError::NotOffered { level, reason: "the program `otto` is not named".to_owned() }),
             };
         };
@@ -114,7 +115,7 @@ impl Sandbox {
             }
         }
         info!(level = %holder.level, "stages are isolated");
-        Ok(Self { holder: Some(holder), memory_bytes: options.memory_bytes })
+        Ok(Self { holder: Some(holder), memory_bytes: options.memory_bytes, processes: options.processes })
     }
 
     /// What it offers, for stages' requirements.
@@ -148,7 +149,7 @@ impl Sandbox {
         let (sandbox, workspace) = (self.clone(), workspace.clone());
         let limits = Limits {
             memory_bytes: demand(requires, "memory").or(self.memory_bytes),
-            processes: PROCESSES_MAX,
+            processes: self.processes,
             cores: demand(requires, "cores"),
         };
         let limited = limits.clone();
@@ -235,7 +236,7 @@ impl Holder {
 
     fn start_trial(&self, workspace: &Workspace) -> io::Result<()> {
         let Prepared { socket, group, .. } = self.prepare(workspace)?;
-        let limits = Limits { memory_bytes: None, processes: PROCESSES_MAX, cores: None };
+        let limits = Limits { memory_bytes: None, processes: super::PROCESSES_MAX, cores: None };
         let result = try_out(&socket, self.beginning(workspace, &limits, Vec::new()), &workspace.source());
         drop(socket);
         if let Some(group) = group {

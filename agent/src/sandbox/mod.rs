@@ -41,7 +41,7 @@ pub use self::{
     isolation::{Isolation, Level, UnknownIsolation},
     machine::SandboxError,
     nursery::{STAGE_INIT, stage_init},
-    options::SandboxOptions,
+    options::{PROCESSES_MAX, SandboxOptions},
 };
 pub(crate) use self::{machine::Sandbox, view::Mount};
 use crate::{

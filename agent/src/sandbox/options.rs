@@ -5,6 +5,9 @@ use std::path::{Component, Path, PathBuf};
 use super::Isolation;
 use crate::executor::environment::{Variables, tool_homes};
 
+/// Processes and threads of a stage, unless the operator says otherwise: more than a build on a large machine has, fewer than a machine has
+/// ids for.
+pub const PROCESSES_MAX: u64 = 4_096;
 /// Where `cargo login` keeps its tokens, below cargo's home.
 const CARGO_CREDENTIALS: [&str; 2] = ["credentials.toml", "credentials"];
 
@@ -18,6 +21,8 @@ pub struct SandboxOptions {
     pub otto: Option<PathBuf>,
     /// The most memory of a stage that demands none.
     pub memory_bytes: Option<u64>,
+    /// The most processes and threads of a stage; see [`PROCESSES_MAX`].
+    pub processes: u64,
     /// What stages see though it lies in a hidden folder, read-only.
     pub shown: Vec<PathBuf>,
     /// What stages may write besides their own folders.
@@ -29,7 +34,15 @@ pub struct SandboxOptions {
 impl SandboxOptions {
     /// Nothing but the process group.
     pub fn none() -> Self {
-        Self { isolation: Isolation::Auto, otto: None, memory_bytes: None, shown: Vec::new(), writable: Vec::new(), hidden: Vec::new() }
+        Self {
+            isolation: Isolation::Auto,
+            otto: None,
+            memory_bytes: None,
+            processes: PROCESSES_MAX,
+            shown: Vec::new(),
+            writable: Vec::new(),
+            hidden: Vec::new(),
+        }
     }
 
     /// For an agent that was started with this environment: its home is hidden, but for the tools that stages find by `PATH`, and the homes of
@@ -42,7 +55,7 @@ impl SandboxOptions {
         let hidden = credentials.chain(home.clone()).collect();
         let path = passed.get("PATH").into_iter().flat_map(|path| path.split(':')).map(PathBuf::from).filter(|entry| entry.is_absolute());
         let shown = path.map(|entry| home.as_deref().and_then(|home| tool_below(home, &entry)).unwrap_or(entry)).collect();
-        Self { isolation, otto: Some(otto), memory_bytes: None, shown, writable, hidden }
+        Self { isolation, otto: Some(otto), memory_bytes: None, processes: PROCESSES_MAX, shown, writable, hidden }
     }
 }
 

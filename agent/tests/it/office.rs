@@ -105,7 +105,8 @@ impl Office {
     /// With an agent that isolates stages so far; `None`, said aloud, where this machine does not offer that.
     pub(crate) async fn isolated(level: Level) -> Option<Self> {
         let mut office = Self::without_agent().await;
-        office.sandbox = isolated(level);
+        // Few: others work on this machine, too.
+        office.sandbox = SandboxOptions { processes: 100, ..isolated(level) };
         match agent::run(office.options(), office.agent.clone(), office.blobs.clone(), &office.supervisor).await {
             Ok(()) => Some(office),
             Err(agent::Error::Sandbox(error @ SandboxError::NotOffered { .. })) => {
