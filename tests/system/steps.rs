@@ -49,6 +49,31 @@ fn steps_that_are_programs_do_their_work() {
 }
 
 #[test]
+fn what_one_stage_leaves_another_finds() {
+    let folder = folder(
+        r#"pipeline {
+  stage 'Make' {
+    steps [
+      sh 'mkdir dist; echo hi >dist/app; chmod 755 dist/app; ln -s app dist/link'
+      archive 'dist'
+      sh script: 'echo green', into: 'colour'
+    ]
+  }
+  stage 'Use' {
+    checkout = false
+    steps [
+      unarchive name: 'dist', path: 'there'
+      sh 'test -x there/dist/app -a -L there/dist/link; cat there/dist/link; echo "<$VAR_COLOUR>"'
+    ]
+  }
+}
+"#,
+    );
+    let (code, text) = otto_run(folder.path());
+    assert!(code == 0 && text.contains("hi") && text.contains("<green>"), "{code}: {text}");
+}
+
+#[test]
 fn a_failed_test_makes_the_run_unstable() {
     let report = "<testsuite name=\"shop\"><testcase name=\"sells\"/><testcase name=\"refunds\"><failure message=\"1 is not 2\"/></testcase></testsuite>";
     let folder =
