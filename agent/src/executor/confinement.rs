@@ -31,8 +31,7 @@ pub(super) async fn confine(
         if !stage.services.is_empty() {
             return Err(failed("its services need an image for its steps: `runtime { docker { image = … } }`"));
         }
-        let confined = tools.sandbox.confine(entry.workspace(), &stage.requires, Vec::new()).await;
-        return confined.map_err(|error| failed(&format!("the stage cannot be isolated: {error}")));
+        return held(assignment, tools, entry).await;
     };
     let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
     let image = container.image.as_text().unwrap_or_default();
@@ -60,7 +59,17 @@ pub(super) async fn confine(
         }
     };
     match started {
-        Ok(place) => Ok(Confined::Container { place: Box::new(place), otto: tools.program.clone() }),
+        Ok(place) => {
+            let beside = match held(assignment, tools, entry).await {
+                Ok(Confined::Held(held)) => Some(held),
+                Ok(Confined::Direct | Confined::Container { .. }) => None,
+                Err(end) => {
+                    place.end().await;
+                    return Err(end);
+                }
+            };
+            Ok(Confined::Container { place: Box::new(place), otto: tools.program.clone(), beside })
+        }
         Err(error) => {
             give_up(runtime, &mark, stage.services.len()).await;
             if let PlaceError::Service { name, log, .. } = &error {
@@ -69,6 +78,12 @@ pub(super) async fn confine(
             Err(failed(&chain(&error)))
         }
     }
+}
+
+/// What holds processes that run on this machine.
+async fn held(assignment: &Assignment, tools: &Tools, entry: &Entry) -> Result<Confined, End> {
+    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, Vec::new()).await;
+    confined.map_err(|error| failed(&format!("the stage cannot be isolated: {error}")))
 }
 
 /// What lies outside of the attempt's folder and is needed in the container: its step libraries, and the folders that their steps keep.

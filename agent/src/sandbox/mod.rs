@@ -98,6 +98,8 @@ pub(crate) enum Confined {
         place: Box<Place>,
         /// This program.
         otto: PathBuf,
+        /// What holds its processes; without it, their group does.
+        beside: Option<Held>,
     },
 }
 
@@ -116,9 +118,13 @@ impl Confined {
     /// Starts a process with nothing on its standard input, the leader of a group of its own.
     pub(crate) async fn spawn(&self, launch: &Launch, outlets: Outlets) -> io::Result<Running> {
         match self {
-            Self::Container { place, otto } if launch.program != *otto => Ok(Running::Container(Box::new(place.spawn(launch, outlets)?))),
-            Self::Direct | Self::Container { .. } => Ok(Running::Direct(direct::spawn(launch, outlets).await?)),
-            Self::Held(held) => Ok(Running::Held { running: held.link.spawn(launch, outlets).await?, init: held.init }),
+            Self::Container { place, otto, .. } if launch.program != *otto => {
+                Ok(Running::Container(Box::new(place.spawn(launch, outlets)?)))
+            }
+            Self::Direct | Self::Container { beside: None, .. } => Ok(Running::Direct(direct::spawn(launch, outlets).await?)),
+            Self::Held(held) | Self::Container { beside: Some(held), .. } => {
+                Ok(Running::Held { running: held.link.spawn(launch, outlets).await?, init: held.init })
+            }
         }
     }
 
@@ -143,7 +149,12 @@ impl Confined {
     pub(crate) async fn end(self, mark: String) {
         match self {
             Self::Direct => {}
-            Self::Container { place, .. } => place.end().await,
+            Self::Container { place, beside, .. } => {
+                place.end().await;
+                if let Some(held) = beside {
+                    held.end(mark).await;
+                }
+            }
             Self::Held(held) => held.end(mark).await,
         }
     }
