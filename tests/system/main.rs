@@ -10,6 +10,8 @@ mod witness;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod local;
@@ -21,5 +23,6 @@ mod plans;
 mod random_kills;
 #[cfg(test)]
 mod steps;
+mod terminal;
 #[cfg(test)]
 mod writes;

@@ -146,12 +146,13 @@ impl Store {
         let mut kept = self.kept();
         kept.retain(|kept| name.is_none_or(|name| kept.is_named(name)));
         if name.is_none() {
-            kept.retain(|kept| kept.outcome().is_none());
+            kept.retain(|kept| kept.has_begun() && kept.outcome().is_none());
         }
         match (kept.pop(), name) {
             (Some(_), Some(name)) if !kept.is_empty() => bail!("several runs begin with `{name}`: type more of it"),
             (Some(kept), _) => match kept.outcome() {
                 Some(outcome) => bail!("{} has ended already: {outcome}", kept.run),
+                None if !kept.has_begun() => bail!("{} was interrupted before it began: run the pipeline anew", kept.run),
                 None => Ok(kept),
             },
             (None, Some(name)) => bail!("no run of {} begins with `{name}`: `otto runs` lists them", self.folder.display()),
@@ -169,6 +170,11 @@ impl Kept {
     /// Where its log lies.
     pub fn journal(&self) -> PathBuf {
         self.folder.join(JOURNAL)
+    }
+
+    /// Whether something was stored of it: its trigger is the first.
+    fn has_begun(&self) -> bool {
+        fs::metadata(self.journal()).is_ok_and(|metadata| metadata.len() > 0)
     }
 
     /// How it ended, if it did.
@@ -250,6 +256,8 @@ mod tests {
         assert!(held.kept.is_live() && held.kept.hold().unwrap().is_none());
         let kept = held.kept.clone();
         drop(held);
+        assert!(store.interrupted(None).is_err() && store.interrupted(Some(run(1).as_str())).is_err(), "nothing of it was stored");
+        fs::write(kept.journal(), "x").unwrap();
         assert!(!kept.is_live());
         assert_eq!(store.interrupted(None).unwrap(), kept);
         assert_eq!(store.interrupted(Some(&run(1).as_str()[..9])).unwrap(), kept);
