@@ -162,7 +162,7 @@ async fn a_run_that_is_killed_at_any_point_goes_on_and_its_log_agrees_with_what_
 
 #[tokio::test]
 async fn a_damaged_log_is_named_and_not_run_upon() {
-    let folder = folder("pipeline { stage 'A' { steps [ sh 'echo a >> WITNESS; sleep 600' ] } }");
+    let folder = folder("pipeline { stage 'A' { steps [ sh 'echo a >> WITNESS; sleep 5' ] } }");
     let mut run = begin(folder.path());
     has_written(folder.path(), "a").await;
     run.kill().unwrap();
@@ -170,7 +170,7 @@ async fn a_damaged_log_is_named_and_not_run_upon() {
     let path = journal(folder.path());
     let whole = fs::read_to_string(&path).unwrap();
     // A record is lost, as a torn disk loses one.
-    let kept: Vec<&str> = whole.lines().enumerate().filter(|(at, _)| *at != 2).map(|(_, line)| line).collect();
+    let kept: Vec<&str> = whole.lines().enumerate().filter(|(at, _)| *at != 1).map(|(_, line)| line).collect();
     fs::write(&path, kept.join("\n") + "\n").unwrap();
     for arguments in [&["run", "--resume"][..], &["show", "latest"]] {
         let (code, text) = otto(folder.path(), arguments);
@@ -227,7 +227,7 @@ fn one_stage_runs_with_what_it_needs() {
 
 #[test]
 fn a_failure_stops_what_has_not_started_unless_told_to_keep_going() {
-    let pipeline = "pipeline { parallel { group 'G' { stage 'A' { steps [ sh 'exit 1' ] } } group 'H' { stage 'B' { steps [ sh 'sleep 1' ] } stage 'C' { steps [ sh 'echo c >> WITNESS' ] } } } }";
+    let pipeline = "pipeline { parallel { stage 'G' { stage 'A' { steps [ sh 'exit 1' ] } } stage 'H' { stage 'B' { steps [ sh 'sleep 1' ] } stage 'C' { steps [ sh 'echo c >> WITNESS' ] } } } }";
     let folder = folder(pipeline);
     assert_eq!((otto(folder.path(), &["run", "--jobs", "2"]).0, lines(folder.path()).len()), (1, 0));
     let (code, text) = otto(folder.path(), &["run", "--jobs", "2", "--keep-going"]);
@@ -259,6 +259,9 @@ fn mask(value: &mut Value) {
                 match (name.as_str(), &field) {
                     ("at" | "started_at" | "finished_at" | "ended_at", _) => *field = "TIME".into(),
                     ("project", _) => *field = "PROJECT".into(),
+                    // How many events one record takes along depends on what comes first.
+                    ("sequence" | "index" | "fence", _) => *field = 0.into(),
+                    ("kind", _) => {}
                     _ => mask(field),
                 }
             }

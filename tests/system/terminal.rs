@@ -33,7 +33,7 @@ struct Terminal {
 
 impl Terminal {
     fn run(folder: &Path, columns: u16, rows: u16, arguments: &[&str]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let slave = ptsname(&master, Vec::new()).unwrap();
@@ -141,7 +141,7 @@ fn processes(text: &str) -> usize {
 async fn a_run_is_a_tree_while_it_goes_on_and_a_summary_at_its_end() {
     let lint = "#!/bin/sh\nwhile [ ! -e HERE/go ]; do printf 'linting \\033[31mred\\033[2J\\n'; sleep 0.05; done\nexit 1\n";
     let unit = "#!/bin/sh\nwhile [ ! -e HERE/go ]; do echo testing; sleep 0.05; done\n";
-    let pipeline = "pipeline {\n  stage 'Build' { steps [ sh 'echo building' ] }\n  group 'Checks' {\n    parallel {\n      stage 'Lint' { steps [ sh './lint' ] }\n      stage 'Unit' { steps [ sh './unit' ] }\n    }\n  }\n  stage 'Ship' { steps [ echo 'shipped' ] }\n}\n";
+    let pipeline = "pipeline {\n  stage 'Build' { steps [ sh 'echo building' ] }\n  stage 'Checks' {\n    parallel {\n      stage 'Lint' { steps [ sh './lint' ] }\n      stage 'Unit' { steps [ sh './unit' ] }\n    }\n  }\n  stage 'Ship' { steps [ echo 'shipped' ] }\n}\n";
     let folder = folder(pipeline, &[("lint", lint), ("unit", unit)]);
     let mut terminal = Terminal::run(folder.path(), 80, 30, &["run", "--jobs", "2"]);
     terminal.shows("│ testing").await;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use model::context::{EventKind, PullRequest, TriggerContext};
 
-use super::git::asked;
+use super::git::{Head, asked, head};
 
 /// For which trigger the plan is made
 #[derive(Debug, Clone, Default, Args)]
@@ -80,13 +80,18 @@ impl ContextArgs {
         self.changed.as_deref()
     }
 
-    /// The facts. `commit` is the one whose files are planned; without one, it is the one that is checked out. `event` is what happened
-    /// where nothing tells.
+    /// The facts, but for the commit that changes are compared with. `commit` is the one whose files are planned; without one, it is the one
+    /// that is checked out at `root`, if that is a repository. `event` is what happened where nothing tells.
     pub(super) fn resolve(&self, root: &Path, commit: Option<&str>, event: EventKind) -> anyhow::Result<TriggerContext> {
-        let commit = commit.map(ToOwned::to_owned).or_else(|| asked(root, &["rev-parse", "--verify", "-q", "HEAD"])).unwrap_or_default();
-        let branch = self.branch.clone().unwrap_or_else(|| self.current_branch(root));
-        let tag =
-            self.tag.clone().unwrap_or_else(|| if branch.is_empty() && self.pr.is_none() { tag_of(root, &commit) } else { String::new() });
+        let head = if root.join(".git").exists() { head(root) } else { Head::default() };
+        let commit = commit.map_or(head.commit, ToOwned::to_owned);
+        let branch = match &self.branch {
+            Some(branch) => branch.clone(),
+            None if self.tag.is_some() || self.pr.is_some() => String::new(),
+            None => head.branch,
+        };
+        let is_untold = branch.is_empty() && self.pr.is_none() && !commit.is_empty();
+        let tag = self.tag.clone().unwrap_or_else(|| if is_untold { tag_of(root, &commit) } else { String::new() });
         let event = match self.event {
             Some(event) => event.into(),
             None if self.pr.is_some() => EventKind::PullRequest,
@@ -99,25 +104,15 @@ impl ContextArgs {
                 let commit = asked(root, &["rev-parse", "--verify", "-q", "--end-of-options", &format!("{base}^{{commit}}")]);
                 commit.with_context(|| format!("there is no commit `{base}`"))?
             }
-            None if self.changed.is_some() => String::new(),
-            None => self.base_of(root, &commit),
+            None => String::new(),
         };
         let parameters = self.parameters.iter().cloned().collect();
         Ok(TriggerContext { event, branch, tag, pull_request: self.pr.clone(), commit, base, cron: String::new(), parameters })
     }
 
-    fn current_branch(&self, root: &Path) -> String {
-        if self.tag.is_some() || self.pr.is_some() {
-            return String::new();
-        }
-        // Not `--short`: that is `heads/main` where there is a tag `main`, too.
-        let head = asked(root, &["symbolic-ref", "-q", "HEAD"]).unwrap_or_default();
-        head.strip_prefix("refs/heads/").unwrap_or_default().to_owned()
-    }
-
-    /// The merge base with what the commit would be merged into; else the commit before it.
-    fn base_of(&self, root: &Path, commit: &str) -> String {
-        if commit.is_empty() {
+    /// The merge base with what the commit would be merged into; else the commit before it. Git takes its time for it, and few pipelines ask.
+    pub(super) fn base_of(&self, root: &Path, commit: &str) -> String {
+        if commit.is_empty() || self.changed.is_some() {
             return String::new();
         }
         let target = self.pr.as_ref().map(|pr| pr.target.as_str());
@@ -175,13 +170,16 @@ mod tests {
         let first = commit(root, "one");
         let second = commit(root, "two");
         let on_main = ContextArgs::default().resolve(root, None, EventKind::Push).unwrap();
-        assert_eq!((on_main.branch.as_str(), on_main.commit.as_str(), on_main.base.as_str()), ("main", second.as_str(), first.as_str()));
+        assert_eq!((on_main.branch.as_str(), on_main.commit.as_str()), ("main", second.as_str()));
+        assert_eq!(ContextArgs::default().base_of(root, &second), first);
         git(root, &["tag", "topic"]).unwrap();
         git(root, &["checkout", "-q", "-b", "topic"]).unwrap();
         commit(root, "three");
         let last = commit(root, "four");
         let on_topic = ContextArgs::default().resolve(root, None, EventKind::Push).unwrap();
-        assert_eq!((on_topic.branch.as_str(), on_topic.base.as_str()), ("topic", second.as_str()));
+        assert_eq!((on_topic.branch.as_str(), ContextArgs::default().base_of(root, &on_topic.commit)), ("topic", second));
+        git(root, &["pack-refs", "--all"]).unwrap();
+        assert_eq!(ContextArgs::default().resolve(root, None, EventKind::Push).unwrap(), on_topic, "however refs are kept");
         git(root, &["tag", "v1"]).unwrap();
         git(root, &["checkout", "-q", "--detach"]).unwrap();
         let detached = ContextArgs::default().resolve(root, None, EventKind::Manual).unwrap();

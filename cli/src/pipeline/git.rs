@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{self, Write as _},
     path::Path,
     process::{Command, Output, Stdio},
@@ -15,6 +16,49 @@ use service::settings::Settings;
 pub(super) fn git(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
     let output = command(root, arguments).stdin(Stdio::null()).output();
     printed(output, arguments)
+}
+
+/// What is checked out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The branch; empty where there is none.
+    pub(super) branch: String,
+    /// The commit's full id; empty before the first.
+    pub(super) commit: String,
+}
+
+/// What is checked out at `root`. A process of git costs more than all else that is done before a run, so its files are read, as
+/// gitrepository-layout(5) has them; where they are others, git is asked.
+pub(super) fn head(root: &Path) -> Head {
+    read_head(root).unwrap_or_else(|| {
+        // Not `--short`: that is `heads/main` where there is a tag `main`, too.
+        let branch = asked(root, &["symbolic-ref", "-q", "HEAD"]).unwrap_or_default();
+        let commit = asked(root, &["rev-parse", "--verify", "-q", "HEAD"]).unwrap_or_default();
+        Head { branch: branch.strip_prefix("refs/heads/").unwrap_or_default().to_owned(), commit }
+    })
+}
+
+/// `None` where the files do not tell for certain.
+fn read_head(root: &Path) -> Option<Head> {
+    let own = root.join(".git");
+    if !own.is_dir() {
+        return None; // A worktree or a submodule has its files elsewhere.
+    }
+    let head = fs::read_to_string(own.join("HEAD")).ok()?;
+    let Some(name) = head.trim_end().strip_prefix("ref: ") else {
+        return is_commit(head.trim_end()).then(|| Head { branch: String::new(), commit: head.trim_end().to_owned() });
+    };
+    let branch = name.strip_prefix("refs/heads/")?;
+    // Refs that are kept otherwise have this in place of every branch.
+    if branch.is_empty() || branch == ".invalid" {
+        return None;
+    }
+    let commit = fs::read_to_string(own.join(name)).ok()?;
+    is_commit(commit.trim_end()).then(|| Head { branch: branch.to_owned(), commit: commit.trim_end().to_owned() })
+}
+
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What git prints with these settings, or why it failed.

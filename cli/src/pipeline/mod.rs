@@ -131,7 +131,7 @@ impl Pipeline {
 
     /// What the parser makes of it. Git and other files are asked only for what the parser asks for.
     pub fn plan(&self, args: &ContextArgs, event: EventKind) -> anyhow::Result<Planned> {
-        let context = self.context(args, event)?;
+        let mut context = self.context(args, event)?;
         let libraries = [stdlib::library()];
         let mut files = BTreeMap::new();
         let (mut listing, mut changed) = (None, None);
@@ -153,6 +153,9 @@ impl Pipeline {
                         listing = Some(self.tree.listing()?);
                     }
                     if needs.changed && changed.is_none() {
+                        if context.base.is_empty() {
+                            context.base = args.base_of(self.root(), &context.commit);
+                        }
                         changed = Some(self.changed(args, &context)?);
                     }
                     for path in needs.files {
