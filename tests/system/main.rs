@@ -23,6 +23,7 @@ mod plans;
 mod random_kills;
 #[cfg(test)]
 mod steps;
+#[cfg(test)]
 mod terminal;
 #[cfg(test)]
 mod writes;
