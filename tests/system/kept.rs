@@ -235,6 +235,19 @@ fn a_failure_stops_what_has_not_started_unless_told_to_keep_going() {
 }
 
 #[test]
+fn a_run_that_asks_nobody_is_left_and_goes_on_with_the_answer() {
+    let folder = folder(
+        "pipeline { stage 'A' { steps [ sh 'echo a >> WITNESS' ] } stage 'Ship' { gates { enter { input 'Ship it?' } } steps [ sh 'echo shipped >> WITNESS' ] } }",
+    );
+    let (code, text) = otto(folder.path(), &["run"]);
+    assert!(code == 6 && text.contains("Ship it?") && text.contains("--yes") && text.contains("--resume"), "{code}: {text}");
+    let (code, text) = otto(folder.path(), &["run", "--resume", "--yes"]);
+    assert_eq!((code, lines(folder.path())), (0, vec!["a".to_owned(), "shipped".to_owned()]), "{text}");
+    let (code, text) = otto(folder.path(), &["run", "--answer", "Ship=no"]);
+    assert_eq!(code, 1, "{text}");
+}
+
+#[test]
 fn a_run_is_told_as_json_a_line_each() {
     let folder = folder("pipeline { stage 'A' { steps [ echo 'hello' ] } }");
     let output = command(folder.path(), &["run", "--json"]).output().unwrap();

@@ -212,3 +212,16 @@ async fn a_second_ctrl_c_ends_all_at_once_and_leaves_nothing() {
     assert!(asked.elapsed() < AT_ONCE, "it took {:?}", asked.elapsed());
     assert_eq!(processes(&own), 0);
 }
+
+#[tokio::test]
+async fn a_question_is_asked_on_the_terminal_and_its_answer_counts() {
+    let folder = folder("pipeline { stage 'Ship' { gates { enter { input 'Ship it?' } } steps [ sh 'echo shipped' ] } }", &[]);
+    let mut terminal = Terminal::run(folder.path(), 80, 24, &["run"]);
+    let shown = terminal.shows("(yes or no)").await;
+    assert!(shown.contains("? Ship: Ship it?"), "{shown}");
+    terminal.type_in("perhaps\r");
+    terminal.shows("`yes` or `no`?").await;
+    terminal.type_in("yes\r");
+    terminal.shows("run: success").await;
+    assert_eq!(terminal.ends().await, 0);
+}

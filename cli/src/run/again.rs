@@ -7,7 +7,7 @@ use model::{
     event::run::{Planned, RunEvent, RunRecord},
     trigger::{Rerun, RerunStages, Trigger},
 };
-use orchestrator::archive::Archive;
+use orchestrator::{archive::Archive, runs::Snapshot};
 use service::supervisor::chain;
 
 use crate::store::{Kept, Store};
@@ -90,12 +90,15 @@ fn first_record(kept: &Kept) -> Result<Option<RunRecord>, Unfit> {
     serde_json::from_slice(&first.bytes).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
-/// Reads the run's log, and says what is wrong with it, if anything is: nothing is run upon a damaged one.
-pub(super) async fn check(kept: &Kept, blobs: Blobs) -> Result<(), Unfit> {
+/// The run as its log has it, if it has begun. A log that is damaged is named: nothing is run upon it.
+pub(super) async fn read(kept: &Kept, blobs: Blobs) -> Result<Option<Snapshot>, Unfit> {
     let damaged = |why: String| Unfit::Damaged { run: kept.run.clone(), why };
     let mut records = Journal::records(&kept.journal()).map_err(|error| damaged(chain(&error)))?;
     records.retain(|record| record.run == kept.run);
     let mut archive = Archive::new(blobs);
     archive.take(&kept.run, &records).await;
-    archive.unreadable.get(&kept.run).map_or(Ok(()), |error| Err(damaged(chain(error))))
+    match archive.unreadable.get(&kept.run) {
+        Some(error) => Err(damaged(chain(error))),
+        None => Ok(archive.orchestrator.runs.get(&kept.run)),
+    }
 }

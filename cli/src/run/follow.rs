@@ -213,7 +213,7 @@ impl<'a> Follower<'a> {
         self.answered.insert(ask.key());
         let (orchestrator, run, (stage, wait)) = (self.orchestrator, self.run.clone(), ask.key());
         self.told.push(Box::pin(async move {
-            let outcome = deliver(orchestrator, &run, &stage, wait, answer).await;
+            let outcome = orchestrator.answer(&run, &stage, wait, answer, Some(BY)).await.map(|_snapshot| ());
             (Told::Answer(stage, wait), outcome)
         }));
     }
@@ -304,9 +304,4 @@ async fn typed(keyboard: &mut Option<Keyboard>) -> Option<String> {
         Some(keyboard) => keyboard.typed().await,
         None => std::future::pending().await,
     }
-}
-
-#[expect(clippy::unused_async, reason = "answers come from the orchestrator, which waits for its log")]
-async fn deliver(_orchestrator: &Orchestrator, run: &RunId, _stage: &StageId, _wait: WaitKey, _answer: Answer) -> Result<(), CommandError> {
-    Err(CommandError::Late(run.clone()))
 }

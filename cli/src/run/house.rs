@@ -10,7 +10,7 @@ use eventbus::memory::Journal;
 use orchestrator::{
     Orchestrator,
     callbacks::CallbackKey,
-    engine::{self, EngineOptions},
+    engine::{self, EngineOptions, Hint},
 };
 use parser_service::ParserOptions;
 use service::Supervisor;
@@ -78,14 +78,15 @@ impl Drop for Workplace {
 
 impl House {
     /// Starts the roles on what the run's journal has; when this returns they listen to each other.
-    pub(super) async fn start(blobs: Blobs, held: &Held, journal: Journal, means: Means) -> anyhow::Result<Self> {
+    /// `hints` are the caches that earlier runs left.
+    pub(super) async fn start(blobs: Blobs, held: &Held, journal: Journal, hints: Vec<Hint>, means: Means) -> anyhow::Result<Self> {
         let workplace = Workplace::of(held)?;
         let (bus, supervisor) = (eventbus::memory::bus_with(journal)?, Supervisor::new());
         // The file is the user's own: a mistake of it costs nobody else anything.
         let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: parser_service::Isolation::None, listen: None };
         parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
-        let options = EngineOptions::new(NAME, CallbackKey::generate()?);
+        let options = EngineOptions { hints, ..EngineOptions::new(NAME, CallbackKey::generate()?) };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
         agent::run(agent_options(means, workplace.agent())?, bus, blobs, &supervisor).await?;
         Ok(Self { orchestrator, supervisor, workplace })

@@ -160,7 +160,7 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(runtime) => runtime,
         Err(error) => return Ok(refuse(&error)),
     };
-    let means = args.means(source.pipeline.root(), runtime, demands_isolation(&planned));
+    let means = args.means(source.pipeline.root(), runtime, demands_isolation(plan_of(&planned)?));
     let place = Place::open(&source)?;
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
@@ -174,9 +174,10 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
             let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&blobs).await?;
             let trigger = earlier.again(source.trigger.clone(), digest(&planned)?, tree)?;
             journal.import(&earlier.kept.journal())?;
-            (House::start(blobs.clone(), &held, journal, means).await?, trigger)
+            (House::start(blobs.clone(), &held, journal, place.store.hints(), means).await?, trigger)
         } else {
-            tokio::try_join!(House::start(blobs.clone(), &held, journal, means), trigger(&blobs, &source, &planned))?
+            let house = House::start(blobs.clone(), &held, journal, place.store.hints(), means);
+            tokio::try_join!(house, trigger(&blobs, &source, &planned))?
         };
         let timeout_ms = args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let trigger = Trigger { only, stop_at_failure: !args.keep_going, timeout_ms, ..trigger };
@@ -186,7 +187,10 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let prepared = tokio::select! {
         prepared = prepared => prepared,
         // Nothing has begun that would have to be ended in order.
-        _ = signals.next() => return Ok(exit::of_run(RunOutcome::Aborted)),
+        _ = signals.next() => {
+            held.forget()?;
+            return Ok(exit::of_run(RunOutcome::Aborted));
+        }
     };
     let house = match prepared {
         Ok(house) => house,
@@ -198,9 +202,8 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
     go(args, house, &place.store, held, &mut signals, false).await
 }
 
-fn demands_isolation(planned: &Planned) -> bool {
-    let stages = planned.plan.iter().flat_map(|(document, _)| &document.plan().stages);
-    stages.into_iter().any(|stage| stage.requires.contains_key("isolation"))
+fn demands_isolation(plan: &Plan) -> bool {
+    plan.stages.iter().any(|stage| stage.requires.contains_key("isolation"))
 }
 
 /// Goes on with a run that was interrupted.
@@ -217,13 +220,15 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(refuse(&error)),
     };
     let blobs = Blobs::Disk(store.depot()?);
-    if let Err(damage) = again::check(&held.kept, blobs.clone()).await {
-        return Ok(refuse(&damage.into()));
-    }
+    let snapshot = match again::read(&held.kept, blobs.clone()).await {
+        Ok(snapshot) => snapshot,
+        Err(damage) => return Ok(refuse(&damage.into())),
+    };
+    // Of a run without a record it is not known yet what its plan demands.
+    let demands_isolation = snapshot.is_none_or(|snapshot| demands_isolation(snapshot.run.shape.plan()));
     let journal = Journal::open(&held.kept.journal())?;
-    // What its plan demands is not known yet.
-    let means = args.means(store.root(), containers::of_machine().await, true);
-    let house = House::start(blobs, &held, journal, means).await?;
+    let means = args.means(store.root(), containers::of_machine().await, demands_isolation);
+    let house = House::start(blobs, &held, journal, store.hints(), means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }
 
@@ -242,6 +247,7 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
         follower.follow(snapshot, signals).await
     };
     let followed = followed.await;
+    held.set_hints(&house.orchestrator.hints())?;
     if let Ok(Followed::Forced) = &followed {
         house.end_now().await?;
     } else {

@@ -6,6 +6,7 @@
 //! .otto/runs/<began>-<run>/journal          what the bus has stored: triggers and run logs
 //! .otto/runs/<began>-<run>/lock             held by the process that runs it
 //! .otto/runs/<began>-<run>/workplace        the path of the folder in which its stages work, while there is one
+//! .otto/runs/<began>-<run>/hints            the caches that it and earlier runs left
 //! .otto/runs/<began>-<run>/outcome          how it ended, once it has
 //! ```
 //!
@@ -28,6 +29,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use blob::{DiskStore, disk::Durability};
 use model::{RunId, RunOutcome};
+use orchestrator::engine::Hint;
 use service::clock;
 
 pub use reader::{Reader, Source, reach};
@@ -41,6 +43,7 @@ const DEPOT: &str = "depot";
 const JOURNAL: &str = "journal";
 const LOCK: &str = "lock";
 const WORKPLACE: &str = "workplace";
+const HINTS: &str = "hints";
 const OUTCOME: &str = "outcome";
 /// Digits of a time in milliseconds until the year 2286, so that names sort by it.
 const TIME_DIGITS: usize = 13;
@@ -141,6 +144,12 @@ impl Store {
         kept
     }
 
+    /// The caches that earlier runs left. One whose bytes are gone is only not found.
+    pub fn hints(&self) -> Vec<Hint> {
+        let read = |kept: &Kept| serde_json::from_slice(&fs::read(kept.folder.join(HINTS)).ok()?).ok();
+        self.kept().iter().rev().find_map(read).unwrap_or_default()
+    }
+
     /// The run that is meant to go on: the one of this name, else the newest that has not ended.
     pub fn interrupted(&self, name: Option<&str>) -> anyhow::Result<Kept> {
         let mut kept = self.kept();
@@ -229,6 +238,14 @@ impl Held {
     /// Removes the run, which has not begun.
     pub fn forget(self) -> io::Result<()> {
         fs::remove_dir_all(&self.kept.folder)
+    }
+
+    /// Notes which caches there are for later runs.
+    pub fn set_hints(&self, hints: &[Hint]) -> anyhow::Result<()> {
+        if hints.is_empty() {
+            return Ok(());
+        }
+        Ok(fs::write(self.kept.folder.join(HINTS), serde_json::to_vec(hints)?)?)
     }
 
     /// Notes how the run ended.

@@ -12,7 +12,7 @@ use std::{
 use blob::{DiskStore, Sweep};
 use model::Digest;
 
-use super::{Kept, Store};
+use super::{HINTS, Kept, Store};
 
 /// Runs that are kept, about: they are counted when every so many have begun.
 const RUNS_MAX: usize = 48;
@@ -77,6 +77,7 @@ impl Bounds {
 fn references(run: &Kept, sweep: &Sweep) -> BTreeSet<Digest> {
     let mut found = BTreeSet::new();
     let mut unread: Vec<Digest> = digests(&fs::read(run.journal()).unwrap_or_default());
+    unread.extend(digests(&fs::read(run.folder.join(HINTS)).unwrap_or_default()));
     while let Some(digest) = unread.pop() {
         if found.insert(digest)
             && let Some(document) = sweep.document(&digest, DOCUMENT_BYTES_MAX)
