@@ -134,7 +134,10 @@ fn wait(waiting: &mut [PollFd<'_>]) -> io::Result<()> {
 fn look_after(inits: &mut Inits, children: &SignalFd) -> io::Result<()> {
     while children.read_signal()?.is_some() {}
     kin::reap(&mut |pid, _| {
-        inits.remove(&pid);
+        for group in inits.remove(&pid).into_iter().flatten() {
+            // The agent does the same, unless it ends meanwhile; what is still in use is the agent's to end.
+            let _gone_or_in_use = fs::remove_dir(group);
+        }
     })?;
     for orphan in kin::children().into_iter().filter(|child| !inits.contains_key(child)) {
         let _gone = kill(orphan, Signal::SIGKILL);
