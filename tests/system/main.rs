@@ -10,6 +10,8 @@ mod witness;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod flow;
+#[cfg(test)]
 mod kept;
 #[cfg(test)]
 mod kills;
