@@ -95,19 +95,18 @@ pub fn main() -> ExitCode {
     }
     let otto = Otto::parse();
     // Before there is any other thread: its limits allow none, and a step needs none.
-    let command = match otto.command {
-        Command::PlanWorker { misbehave } => {
-            let worked = worker::work(&[stdlib::library()], misbehave.map(Into::into));
-            return worked.map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS);
-        }
-        Command::StepExec { symbol, invocation } => return ExitCode::from(stdlib::program::run(&symbol, &invocation)),
-        command => command,
-    };
+    if let Command::PlanWorker { misbehave } = otto.command {
+        let worked = worker::work(&[stdlib::library()], misbehave.map(Into::into));
+        return worked.map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS);
+    }
+    if let Command::StepExec { symbol, invocation } = &otto.command {
+        return ExitCode::from(stdlib::program::run(symbol, invocation));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    runtime.block_on(command.run()).unwrap_or_else(|error| fail(&error))
+    runtime.block_on(otto.command.run()).unwrap_or_else(|error| fail(&error))
 }
 
 impl Command {

@@ -79,7 +79,9 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     let details: Vec<String> = detail.stages.iter().flat_map(|stage| details(&run.id, stage, now)).collect();
     if !details.is_empty() {
         shown.push('\n');
-        details.iter().for_each(|line| writeln!(shown, "{}", printable(line, false)).expect("a string takes any text"));
+        for line in &details {
+            writeln!(shown, "{}", printable(line, false)).expect("a string takes any text");
+        }
     }
     shown
 }
@@ -156,13 +158,13 @@ fn skipped(reason: &SkipView) -> String {
 /// What is to be told of a stage in lines of their own: what it waits for and how to answer, and what it has left.
 fn details(run: &RunId, stage: &StageView, now: Timestamp) -> Vec<String> {
     let path = &stage.path;
-    let waits = stage.waits.iter().map(|wait| match &wait.answer {
-        Some(answer) => format!("{path}: {}", words::answered(answer)),
-        None => {
-            let until = wait.due_at.map(|due| format!(", until {} from now", text::duration(due.since(now)))).unwrap_or_default();
-            let how = how(run, path, &wait.question).map(|how| format!("; {how}")).unwrap_or_default();
-            format!("{path}: waits {}{until}{how}", words::asked(&wait.question))
+    let waits = stage.waits.iter().map(|wait| {
+        if let Some(answer) = &wait.answer {
+            return format!("{path}: {}", words::answered(answer));
         }
+        let until = wait.due_at.map(|due| format!(", until {} from now", text::duration(due.since(now)))).unwrap_or_default();
+        let how = how(run, path, &wait.question).map(|how| format!("; {how}")).unwrap_or_default();
+        format!("{path}: waits {}{until}{how}", words::asked(&wait.question))
     });
     let OutputsView { variables, artifacts, caches, tests } = &stage.outputs;
     let variables = variables.iter().map(|(name, text)| match text {

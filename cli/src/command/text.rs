@@ -198,7 +198,10 @@ mod tests {
             ["a", "", "bc\u{fffd}", "X", "X", "x", "end"].map(|line| line.replace('X', &"x".repeat(LINE_BYTES_MAX))).into();
         for size in [1, 7, LINE_BYTES_MAX, text.len()] {
             let (mut lines, mut given) = (Lines::default(), Vec::new());
-            let mut each = |line: &[u8]| Ok::<_, ()>(given.push(shown(line, false).into_owned()));
+            let mut each = |line: &[u8]| {
+                given.push(shown(line, false).into_owned());
+                Ok::<_, ()>(())
+            };
             for piece in text.as_bytes().chunks(size) {
                 lines.take(piece, &mut each).unwrap();
             }

@@ -277,7 +277,7 @@ mod tests {
         fs::write(kept.journal(), "x").unwrap();
         assert!(!kept.is_live());
         assert_eq!(store.interrupted(None).unwrap(), kept);
-        assert_eq!(store.interrupted(Some(&run(1).as_str()[..9])).unwrap(), kept);
+        assert_eq!(store.interrupted(Some(run(1).as_str().get(..9).unwrap())).unwrap(), kept);
         kept.hold().unwrap().unwrap().set_outcome(RunOutcome::Unknown).unwrap();
         let error = store.interrupted(Some(run(1).as_str())).unwrap_err().to_string();
         assert!(error.contains("has ended already: unknown"), "{error}");

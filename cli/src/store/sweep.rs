@@ -98,6 +98,8 @@ mod tests {
     use blob::Blobs;
     use model::{RunId, TriggerId};
 
+    use std::fmt::Write as _;
+
     use super::*;
 
     async fn begin(store: &Store, number: u32, named: &[&str]) -> super::super::Held {
@@ -107,7 +109,7 @@ mod tests {
         for bytes in named {
             let digest = blobs.put((*bytes).to_owned().into()).await.unwrap();
             let document = blobs.put(format!("{{\"a\":\"{digest}\"}}").into()).await.unwrap();
-            journal += &format!("runs.x {{\"plan\":\"{document}\"}}\n");
+            writeln!(journal, "runs.x {{\"plan\":\"{document}\"}}").unwrap();
         }
         fs::write(held.kept.journal(), journal).unwrap();
         // Names sort by milliseconds.
