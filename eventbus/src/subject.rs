@@ -88,7 +88,7 @@ impl Subject {
     pub fn agent(&self) -> Option<AgentName> {
         let mut tokens = self.0.split('.');
         let token = match (tokens.next()?, tokens.next()?) {
-            ("tasks", "bids" | "declined" | "started" | "finished" | "stored") => tokens.next()?,
+            ("tasks", "bids" | "declined" | "started" | "finished" | "stored" | "requested") => tokens.next()?,
             ("agents" | "logs", agent) => agent,
             _ => return None,
         };
@@ -203,6 +203,7 @@ mod tests {
             (Subject::report(&agent, ReportKind::Started), "started"),
             (Subject::report(&agent, ReportKind::Finished), "finished"),
             (Subject::report(&agent, ReportKind::LogStored), "stored"),
+            (Subject::report(&agent, ReportKind::RunRequested), "requested"),
             (Subject::status(&agent), "status"),
             (Subject::log(&agent, &run, &stage), "log"),
         ]
