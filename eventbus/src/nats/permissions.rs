@@ -121,8 +121,8 @@ mod tests {
                 "tasks.declined.a1",
                 "tasks.started.a1",
                 "tasks.finished.a1",
-                "tasks.requested.a1",
                 "tasks.stored.a1",
+                "tasks.requested.a1",
                 "agents.a1",
                 "logs.a1.*.*",
                 "_INBOX_agent_a1.>"
