@@ -75,12 +75,6 @@ pub struct RunArgs {
     /// How many stages run at once [default: the number of cores]
     #[arg(long, short)]
     jobs: Option<NonZeroU32>,
-    /// How far stages are kept apart from this machine: auto, namespaces, landlock or group [default: group, or auto if a stage demands one]
-    #[arg(long)]
-    isolation: Option<Isolation>,
-    /// Run stages in this directory itself, one at a time: nothing is put there or removed, and what they leave stays
-    #[arg(long, conflicts_with = "jobs")]
-    in_place: bool,
     /// Go on after a failure with all that does not need what failed, as the services do; else nothing new starts
     #[arg(long, short)]
     keep_going: bool,
@@ -97,9 +91,22 @@ pub struct RunArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    where_stages_run: PlaceArgs,
+    #[command(flatten)]
     answers: AnswerArgs,
     #[command(flatten)]
     context: ContextArgs,
+}
+
+/// Where stages run.
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// How far stages are kept apart from this machine: auto, namespaces, landlock or group [default: group, or auto if a stage demands one]
+    #[arg(long)]
+    isolation: Option<Isolation>,
+    /// Run stages in this directory itself, one at a time: nothing is put there or removed, and what they leave stays
+    #[arg(long, conflicts_with = "jobs")]
+    in_place: bool,
 }
 
 /// What is answered without being asked on the terminal.
@@ -122,8 +129,8 @@ impl RunArgs {
     /// How stages are run. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
     fn means(&self, root: &Path, runtime: Option<Runtime>, demands_isolation: bool) -> Means {
         let default = if demands_isolation { Isolation::Auto } else { Isolation::Level(Level::Group) };
-        let in_place = self.in_place.then(|| root.to_owned());
-        Means { slots: self.slots(), runtime, isolation: self.isolation.unwrap_or(default), in_place }
+        let in_place = self.where_stages_run.in_place.then(|| root.to_owned());
+        Means { slots: self.slots(), runtime, isolation: self.where_stages_run.isolation.unwrap_or(default), in_place }
     }
 
     /// How the run is shown.
