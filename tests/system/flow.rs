@@ -224,7 +224,7 @@ fn what_was_done_is_undone_backwards() {
         stage 'C' { steps [ sh 'exit 1' ] rollback { steps [ sh 'echo undo c >> WITNESS' ] } }
     }";
     run(pipeline, &[]).ended(1, &["a", "b", "undo b", "undo a"]);
-    let good = pipeline.replace("exit 1", "echo c >> WITNESS").replace("WITNESS", "WITNESS");
+    let good = pipeline.replace("exit 1", "echo c >> WITNESS");
     run(&good, &[]).ended(0, &["a", "b", "c"]);
 }
 

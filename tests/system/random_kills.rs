@@ -23,7 +23,8 @@ const SEEDS_DEFAULT: u64 = 3;
 
 /// The seeds of a test.
 pub(crate) fn seeds() -> std::ops::Range<u64> {
-    let count = std::env::var("OTTO_KILL_SEEDS").ok().map(|count| count.parse().expect("OTTO_KILL_SEEDS is a number of seeds"));
+    let count =
+        std::env::var_os("OTTO_KILL_SEEDS").map(|count| count.to_str().unwrap().parse().expect("OTTO_KILL_SEEDS is a number of seeds"));
     0..count.unwrap_or(SEEDS_DEFAULT)
 }
 

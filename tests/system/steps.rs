@@ -20,7 +20,7 @@ fn otto_run(folder: &Path) -> (i32, String) {
 #[test]
 fn steps_that_are_programs_do_their_work() {
     let folder = folder(
-        r#"pipeline {
+        r"pipeline {
   stage 'Files' {
     steps [
       sh 'mkdir -p dist/empty; echo hi >dist/app; chmod 755 dist/app; ln -s app dist/link'
@@ -40,7 +40,7 @@ fn steps_that_are_programs_do_their_work() {
     ]
   }
 }
-"#,
+",
     );
     let (code, text) = otto_run(folder.path());
     assert_eq!(code, 0, "{text}");
