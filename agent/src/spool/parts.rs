@@ -232,6 +232,45 @@ mod tests {
         ready.map_or_else(String::new, |ready| String::from_utf8(ready.index).unwrap())
     }
 
+    fn parts(folder: &std::path::Path) -> Parts {
+        let spool = crate::spool::Spool::open(folder).unwrap();
+        let (entry, files) = spool.make().unwrap();
+        Parts::new(entry, files)
+    }
+
+    fn at(offset: u64, stream: Stream, length: usize) -> LogMark {
+        LogMark { offset, length: u32::try_from(length).unwrap(), step: 0, stream, at: Timestamp(5), lines_before: 0 }
+    }
+
+    #[test]
+    fn what_is_said_letter_by_letter_has_one_begin_and_each_change_of_streams_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let parts = parts(folder.path());
+        for offset in 0..1_000 {
+            parts.append(&at(offset, Stream::Out, 1), b"x", false).unwrap();
+        }
+        assert_eq!(parts.open.lock().unwrap().begins, 1);
+        for offset in 1_000..2_000 {
+            let stream = if offset % 2 == 0 { Stream::Err } else { Stream::Out };
+            parts.append(&at(offset, stream, 1), b"x", false).unwrap();
+        }
+        let open = parts.open.lock().unwrap();
+        assert_eq!(open.begins, 1_001);
+        assert!(open.spent > 2_000 + 1_001 * 50, "what is written down counts: {}", open.spent);
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_whole_and_leaves_room_for_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let parts = parts(folder.path());
+        parts.append(&at(0, Stream::Out, 1), b"x", false).unwrap();
+        parts.open.lock().unwrap().spent = OUTPUT_BYTES_MAX - RESERVE_BYTES - 2;
+        parts.append(&at(1, Stream::Out, 2), b"yz", false).unwrap();
+        assert!(matches!(parts.append(&at(3, Stream::Out, 1), b"x", false), Err(OutputError::TooMuch)));
+        parts.append(&at(3, Stream::Otto, 1), b"!", false).unwrap();
+        assert_eq!(fs::read(parts.entry.output(0)).unwrap(), b"xyz!");
+    }
+
     fn begin(offset: u64) -> String {
         format!("{{\"offset\":{offset},\"step\":1,\"stream\":\"err\",\"at\":5,\"lines_before\":2}}\n")
     }

@@ -5,8 +5,12 @@ use std::time::Duration;
 use agent::SpoolError;
 use eventbus::subject::Role;
 use model::{
-    StageOutcome,
-    protocol::agent::{Report, ReportKind},
+    AuctionId, StageOutcome,
+    protocol::{
+        agent::{AgentCommand, Assignment, Report, ReportKind},
+        auction::{Announcement, AuctionRequest},
+        log::Stream,
+    },
 };
 use testkit::NatsServer;
 use tokio::runtime::Builder;
@@ -23,6 +27,54 @@ fn killed(office: &Office, until: impl Future<Output = ()>) {
     runtime.shutdown_timeout(Duration::from_secs(5));
 }
 
+/// Auction and assignment, on any runtime.
+async fn award_on(bus: &eventbus::Bus, assignment: &Assignment) {
+    let request = AuctionRequest {
+        auction: AuctionId::of(&assignment.lease.attempt, 0),
+        attempt: assignment.lease.attempt.clone(),
+        requires: std::collections::BTreeMap::new(),
+        source: None,
+        after: vec![],
+        except: vec![],
+    };
+    let mut bids = bus.subscribe(eventbus::Pattern::bids()).await.unwrap();
+    bus.publish(&eventbus::Subject::auction("any"), &Announcement { request }).await.unwrap();
+    bids.next().await.unwrap();
+    let assign = AgentCommand::Assign(Box::new(assignment.clone()));
+    bus.publish(&eventbus::Subject::inbox(&crate::office::name()), &assign).await.unwrap();
+}
+
+#[test]
+fn the_output_of_a_stage_whose_agent_was_killed_is_whole_where_parts_of_it_were_stored_before() {
+    let outer = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut office = outer.block_on(Office::without_agent());
+    let said = office.path("said");
+    let script = format!("set +x; head -c 9000000 /dev/zero; echo begun; echo >{}; sleep 1000", said.display());
+    let assignment = assignment(stage("a", vec![sh(&script)]), 1);
+    let (bus, spool) = (office.bus.clone(), office.path("agent/spool"));
+    killed(&office, async {
+        award_on(&bus, &assignment).await;
+        // The first part is in the depot, and gone from the disk; the second one is not full.
+        until("the first part to be stored", || {
+            let journals = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path().join("journal"));
+            let is_stored = journals.into_iter().any(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"stored\"")));
+            is_stored && said.exists()
+        })
+        .await;
+    });
+    outer.block_on(async {
+        office.supervisor = service::Supervisor::new();
+        office.start_agent().await;
+        office.report(ReportKind::Lost).await;
+        office.acknowledge(&assignment.lease, ReportKind::Lost).await;
+        let (output, index) = office.stored(&assignment.lease).await;
+        let kept = crate::office::said(&output, &index, Stream::Out);
+        assert_eq!(kept.iter().filter(|byte| **byte == 0).count(), 9_000_000);
+        assert!(kept.ends_with(b"begun\n"));
+        until("an empty spool", || office.leftovers().is_empty()).await;
+    });
+}
+
 #[test]
 fn what_ran_when_the_agent_was_killed_is_ended_and_reported_lost() {
     let outer = Builder::new_current_thread().enable_all().build().unwrap();
@@ -36,20 +88,7 @@ fn what_ran_when_the_agent_was_killed_is_ended_and_reported_lost() {
     let assignment = assignment(stage("a", vec![sh(&script)]), 1);
     let bus = office.bus.clone();
     let auction = async {
-        let request = model::protocol::auction::AuctionRequest {
-            auction: model::AuctionId::of(&assignment.lease.attempt, 0),
-            attempt: assignment.lease.attempt.clone(),
-            requires: std::collections::BTreeMap::new(),
-            source: None,
-            after: vec![],
-            except: vec![],
-        };
-        let mut bids = bus.subscribe(eventbus::Pattern::bids()).await.unwrap();
-        let announcement = model::protocol::auction::Announcement { request };
-        bus.publish(&eventbus::Subject::auction("any"), &announcement).await.unwrap();
-        bids.next().await.unwrap();
-        let assign = model::protocol::agent::AgentCommand::Assign(Box::new(assignment.clone()));
-        bus.publish(&eventbus::Subject::inbox(&crate::office::name()), &assign).await.unwrap();
+        award_on(&bus, &assignment).await;
         until("both processes", || std::fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 2)).await;
         until("what the agent says of it", || office.has_kept_output()).await;
     };

@@ -13,6 +13,7 @@ use eventbus::{Bus, Pattern, Subject, Subscription};
 use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, StageOutcome, TriggerId,
     event::run::Outputs,
+    event::run::{LogSegment, StoredLog},
     plan::{Stage, Step, Value},
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
@@ -267,19 +268,38 @@ impl Office {
 
     /// The stored output and its index, acknowledged.
     pub(crate) async fn stored(&mut self, of: &Lease) -> (Bytes, Bytes) {
+        let log = self.stored_log(of).await;
+        let (mut bytes, mut index) = (BytesMut::new(), BytesMut::new());
+        for segment in &log.segments {
+            bytes.extend_from_slice(&self.blobs.get(&segment.bytes).await.unwrap());
+            index.extend_from_slice(&self.blobs.get(&segment.index).await.unwrap());
+        }
+        assert_eq!(bytes.len() as u64, log.length);
+        (bytes.freeze(), index.freeze())
+    }
+
+    /// Where the output is stored, acknowledged.
+    pub(crate) async fn stored_log(&mut self, of: &Lease) -> StoredLog {
         loop {
             let AgentReport { lease, report: Report::LogStored { log } } = self.report(ReportKind::LogStored).await else { unreachable!() };
             if lease == *of {
                 self.acknowledge(of, ReportKind::LogStored).await;
-                let (mut bytes, mut index) = (BytesMut::new(), BytesMut::new());
-                for segment in &log.segments {
-                    bytes.extend_from_slice(&self.blobs.get(&segment.bytes).await.unwrap());
-                    index.extend_from_slice(&self.blobs.get(&segment.index).await.unwrap());
-                }
-                assert_eq!(bytes.len() as u64, log.length);
-                return (bytes.freeze(), index.freeze());
+                return log;
             }
         }
+    }
+
+    /// The first part of an output that the agent says is stored.
+    pub(crate) async fn segment(&mut self) -> LogSegment {
+        soon("a stored part", async {
+            loop {
+                let mut chunk = LogChunk::decode(&self.logs.next().await.unwrap().payload).unwrap();
+                if !chunk.header.segments.is_empty() {
+                    return chunk.header.segments.remove(0);
+                }
+            }
+        })
+        .await
     }
 
     /// Runs a stage of these steps; its outcome, the reason, and its standard output.

@@ -81,3 +81,30 @@ async fn the_last_words_of_a_process_are_never_lost() {
     assert_eq!(outcome, StageOutcome::Success);
     assert!(said.lines().eq((0..300).map(|number| number.to_string())), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_where() {
+    let mut office = Office::open().await;
+    let gate = office.path("gate");
+    // A line of ten megabytes, and no other.
+    let script = format!("set +x; head -c 10000000 /dev/zero | tr '\\0' Q; until [ -e {} ]; do sleep 0.01; done; echo", gate.display());
+    let assignment = assignment(stage("long", vec![sh(&script)]), 1);
+    office.award(&assignment).await;
+    let announced = office.segment().await;
+    assert_eq!((announced.offset, announced.lines_before), (0, 0));
+    let bytes = office.blobs.get(&announced.bytes).await.unwrap();
+    assert_eq!(bytes.len() as u64, announced.length);
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(office.result(&assignment.lease).await.0, StageOutcome::Success);
+    let log = office.stored_log(&assignment.lease).await;
+    assert_eq!(log.segments[0], announced);
+    let (mut offset, mut said) = (0, Vec::new());
+    for segment in &log.segments {
+        assert_eq!(segment.offset, offset);
+        assert_eq!(segment.lines_before, said.iter().filter(|byte| **byte == b'\n').count() as u64);
+        said.extend(office.blobs.get(&segment.bytes).await.unwrap());
+        offset += segment.length;
+    }
+    assert_eq!((offset, said.len() as u64), (log.length, log.length));
+    assert_eq!(said.split(|byte| *byte != b'Q').map(<[u8]>::len).max(), Some(10_000_000));
+}
