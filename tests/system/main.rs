@@ -20,6 +20,8 @@ mod local;
 #[cfg(test)]
 mod makers;
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod random_kills;

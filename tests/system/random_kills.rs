@@ -23,9 +23,16 @@ const SEEDS_DEFAULT: u64 = 3;
 
 /// The seeds of a test.
 pub(crate) fn seeds() -> std::ops::Range<u64> {
-    let count =
-        std::env::var_os("OTTO_KILL_SEEDS").map(|count| count.to_str().unwrap().parse().expect("OTTO_KILL_SEEDS is a number of seeds"));
-    0..count.unwrap_or(SEEDS_DEFAULT)
+    0..asked().unwrap_or(SEEDS_DEFAULT)
+}
+
+/// Whether there is time to test at length.
+pub(crate) fn is_thorough() -> bool {
+    asked().is_some()
+}
+
+fn asked() -> Option<u64> {
+    std::env::var_os("OTTO_KILL_SEEDS").map(|count| count.to_str().unwrap().parse().expect("OTTO_KILL_SEEDS is a number of seeds"))
 }
 
 #[tokio::test]
