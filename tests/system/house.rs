@@ -45,6 +45,8 @@ impl House {
             .args(["up", "--ports", "auto", "--agents", &agents.to_string(), "--data"])
             .arg(&data)
             .env("OTTO_HOME", testkit::otto_home())
+            // The stages of these stories write to a witness file that is not theirs.
+            .env("OTTO_AGENT_ISOLATION", "group")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It prints what it is told and asks nobody, so that the same lines come from a run in this process and from one behind the API. What it is
-//! told may come in slightly another order than it happened: output and events travel apart. A stage's end is printed behind its output.
+//! told may come in slightly another order than it happened: output and events travel apart. A stage's end breaks no line of its output.
 
 use std::{
     collections::BTreeMap,
@@ -241,10 +241,12 @@ impl<W: Write> Follow<W> {
         self.end_if_whole(stage)
     }
 
+    /// Where a line is open, the rest of it may still come: output that is too much to be told live comes from the depot.
     fn ended(&mut self, stage: &StageId, ended: Ended) -> io::Result<()> {
+        let is_open = self.open.iter().any(|line| line.stage == *stage);
         match self.stages.get_mut(stage) {
-            Some(followed) => followed.ended = Some(ended),
-            None => return self.finished(stage, &ended),
+            Some(followed) if is_open => followed.ended = Some(ended),
+            Some(_) | None => return self.finished(stage, &ended),
         }
         self.end_if_whole(stage)
     }
