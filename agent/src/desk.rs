@@ -304,7 +304,7 @@ impl Desk {
     fn keeper(&mut self, lease: &Lease, held: bool) -> Keeper {
         let (told, hears) = mpsc::channel(TOLD_MAX);
         let (stop, stopped) = watch::channel(None);
-        self.keepers.insert(lease.clone(), Kept { told, stop, held });
+        self.keepers.insert(lease.clone(), Kept { told, stop: stop.clone(), held });
         let reporter = Reporter {
             agent: self.shared.agent.clone(),
             lease: lease.clone(),
@@ -312,7 +312,7 @@ impl Desk {
             told: hears,
             token: self.supervisor.token().clone(),
         };
-        Keeper { shared: self.shared.clone(), reporter, stop: stopped, happened: self.happened.clone() }
+        Keeper { shared: self.shared.clone(), reporter, stop: stopped, stopper: stop, happened: self.happened.clone() }
     }
 
     /// Goes on with what an earlier life of the agent has left.

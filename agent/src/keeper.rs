@@ -26,6 +26,7 @@ use tokio::{
 use tracing::{error, info, trace, warn};
 
 use crate::{
+    disk::DiskWatch,
     executor::{
         Conclusion, End, Tools, execute,
         halt::{Halt, Stop},
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) bus: Bus,
     pub(crate) spool: Spool,
     pub(crate) tools: Tools,
+    pub(crate) disk: DiskWatch,
 }
 
 /// What a keeper tells the desk.
@@ -67,6 +69,8 @@ pub(crate) struct Keeper {
     pub(crate) shared: Arc<Shared>,
     pub(crate) reporter: Reporter,
     pub(crate) stop: watch::Receiver<Option<Stop>>,
+    /// The other end of `stop`, for what ends the attempt beside the desk.
+    pub(crate) stopper: watch::Sender<Option<Stop>>,
     pub(crate) happened: mpsc::Sender<Happened>,
 }
 
@@ -106,6 +110,8 @@ impl Keeper {
             }
         };
         let shared = self.shared.clone();
+        let disk = self.shared.clone();
+        let watched = disk.disk.begin(lease.clone(), entry.workspace().root().to_owned(), self.stopper.clone());
         let refilled = spawn_blocking(move || shared.spool.make_ready(|workspace| shared.tools.sandbox.prepare(workspace)));
         let mut storing = self.storing(&entry, &assignment.depot_token, BTreeMap::new());
         let conclusion = self.execute(&assignment, &entry, Parts::new(entry.clone(), files), &mut storing).await;
@@ -133,6 +139,7 @@ impl Keeper {
         let reported = self.reporter.report(report).await;
         self.close(entry.clone(), storing, reported).await?;
         let (written, removed) = noted.await?;
+        drop(watched);
         for problem in [written.err(), removed.err()].into_iter().flatten() {
             warn!(?lease, error = %problem, "an attempt's end was not cleared up");
         }

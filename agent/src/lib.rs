@@ -15,6 +15,7 @@ mod clock;
 pub mod container;
 mod core;
 mod desk;
+mod disk;
 mod executor;
 mod keeper;
 mod reports;
@@ -30,6 +31,7 @@ use model::{AgentName, plan::Value};
 use service::{OnError, Supervisor};
 use tokio::task::spawn_blocking;
 
+pub use disk::DISK_RESERVE_BYTES;
 pub use executor::environment::{Variables, tool_homes};
 pub use sandbox::doctor::{Finding, examine, offers};
 pub use sandbox::{Isolation, Level, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, stage_init};
@@ -82,6 +84,8 @@ pub struct AgentOptions {
     pub in_place: Option<PathBuf>,
     /// What runs the containers of stages with an image, if anything does; see [`container::probe`].
     pub containers: Option<Runtime>,
+    /// When less than so many bytes of the disk with its data are free, the stage that has written the most is ended.
+    pub disk_reserve_bytes: u64,
 }
 
 /// Why an agent does not start.
@@ -184,7 +188,8 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         containers,
         sandbox: Arc::new(sandbox),
     };
-    let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools });
+    let disk = disk::DiskWatch::new(options.data.clone(), options.disk_reserve_bytes);
+    let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools, disk });
     let now = clock::now_ms();
     // Two stages in one directory would not know whose files they find.
     let slots = if options.in_place.is_some() { 1 } else { options.slots };
@@ -194,7 +199,11 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     for recovered in recovered {
         desk.go_on(recovered, now);
     }
-    let ahead = shared;
+    let (ahead, watching, token) = (shared.clone(), shared, supervisor.token().clone());
+    supervisor.spawn("agent disk", OnError::Log, async move {
+        tokio::select! { () = watching.disk.look() => {} () = token.cancelled() => {} }
+        Ok(())
+    });
     supervisor.spawn("agent folders", OnError::Log, async move {
         Ok(spawn_blocking(move || ahead.spool.make_ready(|workspace| ahead.tools.sandbox.prepare(workspace))).await?)
     });

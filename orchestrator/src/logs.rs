@@ -257,9 +257,11 @@ mod tests {
     fn text(next: &Next) -> String {
         match next {
             Next::Chunks(chunks) => {
-                chunks.iter().map(|chunk| format!("{}:{} ", chunk.header.mark.offset, chunk.bytes.escape_ascii())).collect()
+                let texts: Vec<String> =
+                    chunks.iter().map(|chunk| format!("{}:{} ", chunk.header.mark.offset, chunk.bytes.escape_ascii())).collect();
+                texts.concat()
             }
-            other => format!("{other:?}"),
+            Next::Segment(_) | Next::Hole { .. } | Next::Nothing => format!("{next:?}"),
         }
     }
 

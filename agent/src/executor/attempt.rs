@@ -129,6 +129,10 @@ impl<'a> Attempt<'a> {
             }
             Err(Break::Stopped(Stop::Cancelled)) => (StageOutcome::Aborted, Some("cancelled".to_owned())),
             Err(Break::Stopped(Stop::Killed)) => return End::Result(StageOutcome::Aborted, Some("cancelled by force".to_owned())),
+            Err(Break::Stopped(Stop::DiskFull)) => {
+                let reason = "the agent's disk is nearly full, and this stage has written the most to it".to_owned();
+                return End::Result(StageOutcome::Failure, Some(reason));
+            }
             Err(Break::Stopped(Stop::Superseded)) => return End::Superseded,
             Err(Break::Stopped(Stop::Unrenewed)) => return End::Unrenewed,
             Err(Break::Stopped(Stop::ShuttingDown)) => return End::ShuttingDown,
@@ -176,7 +180,7 @@ impl<'a> Attempt<'a> {
                 Err(Break::Stopped(Stop::StepTimedOut | Stop::TimedOut | Stop::Overdue | Stop::Cancelled)) => {
                     problem = Some("its time was over".to_owned());
                 }
-                Err(Break::Stopped(Stop::Killed)) => break,
+                Err(Break::Stopped(Stop::Killed | Stop::DiskFull)) => break,
                 Err(Break::Stopped(Stop::Superseded)) => return End::Superseded,
                 Err(Break::Stopped(Stop::Unrenewed)) => return End::Unrenewed,
                 Err(Break::Stopped(Stop::ShuttingDown)) => return End::ShuttingDown,

@@ -123,6 +123,7 @@ fn failed(reason: &str) -> End {
 fn end_of(stop: Stop) -> End {
     match stop {
         Stop::StepTimedOut | Stop::TimedOut | Stop::Overdue => failed("its time was over before its containers were there"),
+        Stop::DiskFull => failed("the agent's disk is nearly full"),
         Stop::Cancelled | Stop::Killed => End::Result(StageOutcome::Aborted, Some("cancelled".to_owned())),
         Stop::Superseded => End::Superseded,
         Stop::Unrenewed => End::Unrenewed,

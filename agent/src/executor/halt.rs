@@ -24,6 +24,8 @@ pub(crate) enum Stop {
     Superseded,
     /// It holds a lock, and nobody confirmed its lease: soon the lock may be another's.
     Unrenewed,
+    /// The agent's disk is nearly full, and the stage has written the most.
+    DiskFull,
     /// The agent itself ends.
     ShuttingDown,
 }
@@ -32,7 +34,7 @@ impl Stop {
     /// Whether processes get no time to clear up.
     pub(crate) fn is_at_once(self) -> bool {
         match self {
-            Self::Overdue | Self::Killed => true,
+            Self::Overdue | Self::Killed | Self::DiskFull => true,
             Self::StepTimedOut | Self::TimedOut | Self::Cancelled | Self::Superseded | Self::Unrenewed | Self::ShuttingDown => false,
         }
     }

@@ -135,3 +135,23 @@ fn what_is_missing_on_this_machine_is_said_with_how_to_get_it() {
     let demand = [("isolation".to_owned(), Value::Text("group".to_owned()))].into();
     assert_eq!(agent::lacks(&demand, &offered), None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_fills_the_disk_is_ended_and_the_disk_is_free_again() {
+    let mut office = Office::without_agent().await;
+    let system = nix::sys::statvfs::statvfs(&office.path("")).unwrap();
+    let free = system.blocks_available() * system.fragment_size();
+    // As if the disk had 64 MiB left.
+    office.disk_reserve_bytes = free - (64 << 20);
+    office.start_agent().await;
+    let script = "set +x; i=0; while [ $i -lt 200 ]; do head -c 16777216 /dev/zero >>fills; i=$((i+1)); sleep 0.1; done";
+    let (outcome, reason, _) = office.run("fills", vec![sh(script)]).await;
+    let expected = "the agent's disk is nearly full, and this stage has written the most to it";
+    assert_eq!((outcome, reason.as_deref()), (StageOutcome::Failure, Some(expected)));
+    let work = office.path("agent/work");
+    until("its tree to be gone", || {
+        let attempts = std::fs::read_dir(&work).unwrap().flatten();
+        attempts.flat_map(|attempt| std::fs::read_dir(attempt.path())).flatten().flatten().all(|entry| !entry.path().join("fills").exists())
+    })
+    .await;
+}

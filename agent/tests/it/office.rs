@@ -35,6 +35,7 @@ pub(crate) struct Office {
     pub(crate) supervisor: Supervisor,
     /// What the agent runs containers with.
     pub(crate) containers: Option<agent::container::Runtime>,
+    pub(crate) disk_reserve_bytes: u64,
     folder: TempDir,
     reports: [Subscription; 5],
     bids: Subscription,
@@ -138,6 +139,7 @@ impl Office {
             blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
             supervisor: Supervisor::new(),
             containers: None,
+            disk_reserve_bytes: 0,
             reports,
             bids: auctioneer.subscribe(Pattern::bids()).await.unwrap(),
             logs: bus.subscribe(Pattern::logs()).await.unwrap(),
@@ -167,6 +169,7 @@ impl Office {
             sandbox: self.sandbox.clone(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
+            disk_reserve_bytes: self.disk_reserve_bytes,
         }
     }
 

@@ -59,6 +59,7 @@ impl House {
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
             containers: None,
+            disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
             sandbox: agent::SandboxOptions::none(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,

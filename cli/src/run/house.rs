@@ -122,6 +122,7 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
         containers: means.runtime,
+        disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
         sandbox: SandboxOptions::of(means.isolation, current_exe().context("cannot find this program")?, &environment),
         program: agent::THIS_PROGRAM.into(),
         in_place: means.in_place,

@@ -247,6 +247,7 @@ impl Serve for Agent {
             facts: machine_facts(),
             passthrough: tool_homes(&environment),
             containers: None,
+            disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
             sandbox,
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
