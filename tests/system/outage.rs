@@ -13,7 +13,7 @@ use crate::{
 /// How long the bus is away: longer than a lease only where there is time for it.
 const AWAY: Duration = Duration::from_secs(6);
 /// Four leases.
-const AWAY_THOROUGH: Duration = Duration::from_secs(60);
+const AWAY_THOROUGH: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn a_stage_that_ends_while_the_bus_stands_still_has_its_result_accepted_afterwards() {

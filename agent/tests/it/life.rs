@@ -69,7 +69,7 @@ fn the_output_of_a_stage_whose_agent_was_killed_is_whole_where_parts_of_it_were_
         office.acknowledge(&assignment.lease, ReportKind::Lost).await;
         let (output, index) = office.stored(&assignment.lease).await;
         let kept = crate::office::said(&output, &index, Stream::Out);
-        assert_eq!(kept.iter().filter(|byte| **byte == 0).count(), 9_000_000);
+        assert_eq!(memchr::memchr_iter(0, &kept).count(), 9_000_000);
         assert!(kept.ends_with(b"begun\n"));
         until("an empty spool", || office.leftovers().is_empty()).await;
     });
