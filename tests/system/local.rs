@@ -184,7 +184,7 @@ fn what_is_not_run_yet_is_refused_by_its_name() {
     let folder =
         folder("credentials { key = vault('secret/data/x#y') }\npipeline { stage 'A' { credentials = ['key'] steps [ echo 'ran' ] } }");
     let (code, text) = otto(folder.path(), &["run"]);
-    assert!(code == 1 && text.contains("E0903") && text.contains("credentials") && !text.contains("ran\n"), "{text}");
+    assert!(code == 2 && text.contains("E0903") && text.contains("credentials") && !text.contains("ran\n"), "{text}");
     let (code, page) = otto(folder.path(), &["explain-error", "E0903"]);
     assert!(code == 0 && page.starts_with("# E0903"), "{page}");
 }

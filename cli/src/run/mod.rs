@@ -243,9 +243,11 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
 async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &mut Signals, goes_on: bool) -> anyhow::Result<ExitCode> {
     let run = held.kept.run.clone();
     let given = Given { yes: args.answers.yes, answers: args.answers.answers.clone() };
+    let mut is_refused = false;
     let followed = async {
         let snapshot =
             house.orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;
+        is_refused = !snapshot.run.diagnostics().is_empty();
         let view = View::new(args.form(), Terminal::stdout(), &run, snapshot.run.shape.plan())?;
         let mut follower = Follower::new(&house.orchestrator, &run, view, &given);
         if goes_on {
@@ -263,7 +265,7 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
     let code = match followed {
         Ok(Followed::Ended(end)) => {
             held.set_outcome(end.outcome)?;
-            exit::of_run(end.outcome)
+            if is_refused { exit::bad_input() } else { exit::of_run(end.outcome) }
         }
         Ok(Followed::Waits(asks)) => {
             waits(&run, &asks)?;
