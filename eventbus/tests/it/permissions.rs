@@ -45,7 +45,7 @@ async fn an_agent_speaks_only_as_itself_and_only_to_services() {
     let one = hostile(&server, Identity::Agent(agent("a1"))).await;
     let log = |name: &str| Subject::log(&agent(name), &run("1"), &StageId::of("Build"));
     let of = |name: &str| {
-        let reports = [ReportKind::Declined, ReportKind::Started, ReportKind::Finished, ReportKind::LogStored];
+        let reports = [ReportKind::Declined, ReportKind::Started, ReportKind::Finished, ReportKind::LogStored, ReportKind::RunRequested];
         let mut subjects = vec![bid_of(name), Subject::status(&agent(name))];
         subjects.extend(reports.map(|kind| Subject::report(&agent(name), kind)));
         subjects.push(log(name));
@@ -69,7 +69,7 @@ async fn an_agent_speaks_only_as_itself_and_only_to_services() {
     for allowed in of("a1") {
         send(&one, allowed.as_str()).await;
     }
-    for listener in &mut heard[..7] {
+    for listener in &mut heard[..8] {
         let message = timeout(TEST_DEADLINE, listener.next()).await.unwrap().unwrap();
         assert_eq!(message.subject.agent(), Some(agent("a1")), "{}", message.subject);
     }
