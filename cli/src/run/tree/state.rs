@@ -184,13 +184,13 @@ impl Tree {
         leaf.attempt(chunk.attempt);
         leaf.step = chunk.step as usize;
         if chunk.stream != Stream::Otto {
-            leaf.tail.push(&chunk.bytes.0);
+            leaf.tail.push(chunk.stream, &chunk.bytes.0);
         }
     }
 
     pub(in crate::run) fn gap(&mut self, gap: &GapView) {
         if let Some(leaf) = self.leaf(&gap.stage) {
-            leaf.tail.push(b"\n(output is missing here)\n");
+            leaf.tail.push(Stream::Otto, b"\n(output is missing here)\n");
         }
     }
 
