@@ -86,6 +86,8 @@ pub struct AgentOptions {
     pub containers: Option<Runtime>,
     /// When less than so many bytes of the disk with its data are free, the stage that has written the most is ended.
     pub disk_reserve_bytes: u64,
+    /// How many attempts there will be, about: what an attempt needs is made ahead for no more. [`u32::MAX`] for a service.
+    pub attempts: u32,
 }
 
 /// Why an agent does not start.
@@ -153,11 +155,12 @@ pub fn end_attempts(data: &std::path::Path) -> io::Result<()> {
 ///
 /// What an earlier life with the same data folder left running is ended first, and reported as lost.
 pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<(), Error> {
+    let ahead = options.attempts;
     let (data, mut isolate) = (options.data.clone(), options.sandbox.clone());
     isolate.writable.extend(options.in_place.clone());
     let opened = spawn_blocking(move || -> Result<_, Error> {
         let stock = |source| Error::Stock { path: data.clone(), source };
-        let spool = Spool::open(&data)?;
+        let spool = Spool::open(&data, ahead)?;
         let recovered = spool.recover().map_err(stock)?;
         // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
         let data = data.canonicalize().map_err(stock)?;

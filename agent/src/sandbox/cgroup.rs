@@ -22,8 +22,10 @@ use super::Limits;
 const CPU_PERIOD_US: u64 = 100_000;
 /// How long the processes of a group may take to be gone before its folder stays.
 const GONE_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two looks whether they are.
-const GONE_PAUSE: Duration = Duration::from_millis(2);
+/// Between the first two looks whether they are; a process that was killed is gone almost at once. The pause doubles each time.
+const GONE_PAUSE: Duration = Duration::from_micros(100);
+/// The longest pause.
+const GONE_PAUSE_MAX: Duration = Duration::from_millis(5);
 /// The group into which an agent moves itself, where groups that hold processes may not be divided.
 const OWN_GROUP: &str = "otto-agent";
 
@@ -85,6 +87,11 @@ impl Base {
         let (groups, mounts) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
         let mut base = Self { prefix, ..Self::default() };
         for (controllers, folder) in hierarchies(&groups, &mounts) {
+            // A hierarchy without a controller that is wanted has no group of ours; making one costs what a step does.
+            let here: Vec<_> = Controller::ALL.into_iter().filter(|controller| controllers.contains(controller.name())).collect();
+            if here.is_empty() && !controllers.is_empty() {
+                continue;
+            }
             base.clear(&folder);
             if !is_ours(&folder, &base.prefix) {
                 continue;
@@ -94,8 +101,7 @@ impl Base {
                 base.controllers.extend(enabled.into_iter().map(|controller| (controller, (Version::Two, folder.clone()))));
                 base.unified = Some(folder);
             } else {
-                let here = Controller::ALL.into_iter().filter(|controller| controllers.contains(controller.name()));
-                base.controllers.extend(here.map(|controller| (controller, (Version::One, folder.clone()))));
+                base.controllers.extend(here.into_iter().map(|controller| (controller, (Version::One, folder.clone()))));
             }
         }
         base
@@ -196,6 +202,7 @@ impl Group {
 /// Ends what is in a group and removes it; one that is not there is no error.
 fn end(group: &Path) {
     let deadline = Instant::now() + GONE_DEADLINE;
+    let mut pause = GONE_PAUSE;
     loop {
         match fs::remove_dir(group) {
             Ok(()) => return,
@@ -210,7 +217,8 @@ fn end(group: &Path) {
                 let _gone = kill(pid, Signal::SIGKILL);
             }
         }
-        sleep(GONE_PAUSE);
+        sleep(pause);
+        pause = (2 * pause).min(GONE_PAUSE_MAX);
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -106,6 +106,8 @@ pub(crate) struct Spool {
     work: PathBuf,
     ready: Mutex<Vec<Ready>>,
     next: AtomicU64,
+    /// How many folders are still made ahead, all told.
+    ahead: AtomicU32,
     /// Its lock ends with the process.
     _lock: File,
 }
@@ -135,7 +137,8 @@ pub enum SpoolError {
 
 impl Spool {
     /// Opens the data folder, which is made if it is not there.
-    pub(crate) fn open(data: &Path) -> Result<Self, SpoolError> {
+    /// Folders are made for so many attempts `ahead`, all told.
+    pub(crate) fn open(data: &Path, ahead: u32) -> Result<Self, SpoolError> {
         let disk = |source| SpoolError::Disk { path: data.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(disk)?;
         // However the folder is named, it is the same one to a later life; and steps do not run in the agent's own directory.
@@ -146,7 +149,14 @@ impl Spool {
         }
         let lock = OpenOptions::new().create(true).append(true).open(data.join("lock")).map_err(disk)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { attempts: spool, work, ready: Mutex::default(), next: AtomicU64::new(0), _lock: lock }),
+            Ok(()) => Ok(Self {
+                attempts: spool,
+                work,
+                ready: Mutex::default(),
+                next: AtomicU64::new(0),
+                ahead: AtomicU32::new(ahead),
+                _lock: lock,
+            }),
             Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: data.to_owned() }),
             Err(TryLockError::Error(source)) => Err(disk(source)),
         }
@@ -168,7 +178,9 @@ impl Spool {
 
     /// Makes folders ahead, and has `prepare` make what each needs besides. That this fails will be noticed by whoever needs one.
     pub(crate) fn make_ready(&self, prepare: impl Fn(&Workspace)) {
-        while self.ready.lock().expect("no holder of this lock panics").len() < READY_MAX {
+        let is_full = || self.ready.lock().expect("no holder of this lock panics").len() >= READY_MAX;
+        let take_one = |left: u32| left.checked_sub(1);
+        while !is_full() && self.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
             match self.make() {
                 Ok(ready) => {
                     prepare(ready.0.workspace());

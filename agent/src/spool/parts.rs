@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn parts(folder: &std::path::Path) -> Parts {
-        let spool = crate::spool::Spool::open(folder).unwrap();
+        let spool = crate::spool::Spool::open(folder, 0).unwrap();
         let (entry, files) = spool.make().unwrap();
         Parts::new(entry, files)
     }

@@ -169,6 +169,7 @@ impl Office {
             sandbox: self.sandbox.clone(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
+            attempts: u32::MAX,
             disk_reserve_bytes: self.disk_reserve_bytes,
         }
     }

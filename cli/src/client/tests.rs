@@ -63,6 +63,7 @@ impl House {
             sandbox: agent::SandboxOptions::none(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
+            attempts: u32::MAX,
         };
         agent::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
     }

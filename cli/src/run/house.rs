@@ -17,10 +17,10 @@ use service::Supervisor;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::warn;
 
-use crate::store::Held;
+use crate::store::{self, Held};
 
 /// The name of the only agent. It stays: what an earlier process left is found by it.
-const AGENT: &str = "local";
+const AGENT_NAME: &str = "local";
 /// What the roles of this process are called in the log.
 const NAME: &str = "otto-run";
 /// The class of agents that everything is announced to.
@@ -45,6 +45,8 @@ pub(super) struct Means {
     pub(super) isolation: Isolation,
     /// The directory in which they run, instead of one of their own.
     pub(super) in_place: Option<PathBuf>,
+    /// How many there are, about.
+    pub(super) stages: u32,
 }
 
 /// The folder in which stages work. It does not lie in the project: tools that look for their root upwards must not find the project's.
@@ -64,7 +66,7 @@ impl Workplace {
     }
 
     fn agent(&self) -> PathBuf {
-        self.0.join("agent")
+        self.0.join(store::AGENT)
     }
 }
 
@@ -114,7 +116,7 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
     let environment: Variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     Ok(AgentOptions {
-        name: AGENT.parse()?,
+        name: AGENT_NAME.parse()?,
         slots: means.slots.get(),
         data,
         price_micros_per_s: 0,
@@ -126,5 +128,6 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         sandbox: SandboxOptions::of(means.isolation, current_exe().context("cannot find this program")?, &environment),
         program: agent::THIS_PROGRAM.into(),
         in_place: means.in_place,
+        attempts: means.stages,
     })
 }

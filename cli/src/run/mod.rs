@@ -127,10 +127,13 @@ impl RunArgs {
     }
 
     /// How stages are run. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
-    fn means(&self, root: &Path, runtime: Option<Runtime>, demands_isolation: bool) -> Means {
-        let default = if demands_isolation { Isolation::Auto } else { Isolation::Level(Level::Group) };
+    /// Of a run without a record, the plan is not known yet.
+    fn means(&self, root: &Path, runtime: Option<Runtime>, plan: Option<&Plan>) -> Means {
+        let default = if plan.is_none_or(demands_isolation) { Isolation::Auto } else { Isolation::Level(Level::Group) };
         let in_place = self.where_stages_run.in_place.then(|| root.to_owned());
-        Means { slots: self.slots(), runtime, isolation: self.where_stages_run.isolation.unwrap_or(default), in_place }
+        // A notification is one more.
+        let stages = plan.and_then(|plan| u32::try_from(plan.stages.len() + usize::from(!plan.notify.is_empty())).ok()).unwrap_or(u32::MAX);
+        Means { slots: self.slots(), runtime, isolation: self.where_stages_run.isolation.unwrap_or(default), in_place, stages }
     }
 
     /// How the run is shown.
@@ -167,7 +170,7 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(runtime) => runtime,
         Err(error) => return Ok(refuse(&error)),
     };
-    let means = args.means(source.pipeline.root(), runtime, demands_isolation(plan_of(&planned)?));
+    let means = args.means(source.pipeline.root(), runtime, Some(plan_of(&planned)?));
     let place = Place::open(&source)?;
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
@@ -231,10 +234,8 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
         Ok(snapshot) => snapshot,
         Err(damage) => return Ok(refuse(&damage.into())),
     };
-    // Of a run without a record it is not known yet what its plan demands.
-    let demands_isolation = snapshot.is_none_or(|snapshot| demands_isolation(snapshot.run.shape.plan()));
     let journal = Journal::open(&held.kept.journal())?;
-    let means = args.means(store.root(), containers::of_machine().await, demands_isolation);
+    let means = args.means(store.root(), containers::of_machine().await, snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan()));
     let house = House::start(blobs, &held, journal, store.hints(), means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }
@@ -256,7 +257,7 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
         follower.follow(snapshot, signals).await
     };
     let followed = followed.await;
-    held.set_hints(&house.orchestrator.hints())?;
+    store.set_hints(&run, &house.orchestrator.hints())?;
     if let Ok(Followed::Forced) = &followed {
         house.end_now().await?;
     } else {

@@ -251,6 +251,7 @@ impl Serve for Agent {
             sandbox,
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
+            attempts: u32::MAX,
         };
         let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
         let containers = ContainerOptions {

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! .otto/runs/.gitignore                     *
+//! .otto/runs/hints                          the caches that runs have left for later ones
 //! .otto/runs/depot/                         the bytes of all: plans, sources, output, artifacts, caches
 //! .otto/runs/<began>-<run>/journal          what the bus has stored: triggers and run logs
 //! .otto/runs/<began>-<run>/lock             held by the process that runs it
 //! .otto/runs/<began>-<run>/workplace        the path of the folder in which its stages work, while there is one
-//! .otto/runs/<began>-<run>/hints            the caches that it and earlier runs left
 //! .otto/runs/<began>-<run>/outcome          how it ended, once it has
 //! ```
 //!
@@ -42,6 +42,8 @@ const GITIGNORE: &str = "# What `otto run` keeps of its runs. It may be removed 
 const DEPOT: &str = "depot";
 const JOURNAL: &str = "journal";
 const LOCK: &str = "lock";
+/// The agent's data folder, in the one in which stages work.
+pub const AGENT: &str = "agent";
 const WORKPLACE: &str = "workplace";
 const HINTS: &str = "hints";
 const OUTCOME: &str = "outcome";
@@ -146,8 +148,17 @@ impl Store {
 
     /// The caches that earlier runs left. One whose bytes are gone is only not found.
     pub fn hints(&self) -> Vec<Hint> {
-        let read = |kept: &Kept| serde_json::from_slice(&fs::read(kept.folder.join(HINTS)).ok()?).ok();
-        self.kept().iter().rev().find_map(read).unwrap_or_default()
+        fs::read(self.folder.join(HINTS)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Notes which caches there are for later runs. Of two runs that end at once, the later one's word counts.
+    pub fn set_hints(&self, run: &RunId, hints: &[Hint]) -> anyhow::Result<()> {
+        if hints.is_empty() {
+            return Ok(());
+        }
+        let aside = self.folder.join(format!("{HINTS}-{run}"));
+        fs::write(&aside, serde_json::to_vec(hints)?)?;
+        Ok(fs::rename(aside, self.folder.join(HINTS))?)
     }
 
     /// The run that is meant to go on: the one of this name, else the newest that has not ended.
@@ -238,14 +249,6 @@ impl Held {
     /// Removes the run, which has not begun.
     pub fn forget(self) -> io::Result<()> {
         fs::remove_dir_all(&self.kept.folder)
-    }
-
-    /// Notes which caches there are for later runs.
-    pub fn set_hints(&self, hints: &[Hint]) -> anyhow::Result<()> {
-        if hints.is_empty() {
-            return Ok(());
-        }
-        Ok(fs::write(self.kept.folder.join(HINTS), serde_json::to_vec(hints)?)?)
     }
 
     /// Notes how the run ended.

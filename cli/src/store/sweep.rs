@@ -12,7 +12,7 @@ use std::{
 use blob::{DiskStore, Sweep};
 use model::Digest;
 
-use super::{HINTS, Kept, Store};
+use super::{AGENT, HINTS, Kept, Store};
 
 /// Runs that are kept, about: they are counted when every so many have begun.
 const RUNS_MAX: usize = 48;
@@ -46,30 +46,36 @@ impl Bounds {
         // While this is held, nobody else can begin to use the depot.
         let Some(sweep) = DiskStore::sweep(&store.depot_folder())? else { return Ok(()) };
         let sizes = sweep.sizes()?;
+        let mut hinted: BTreeSet<Digest> = digests(&fs::read(store.folder.join(HINTS)).unwrap_or_default()).into_iter().collect();
         let mut named: BTreeMap<PathBuf, BTreeSet<Digest>> = BTreeMap::new();
         for run in &kept {
             named.insert(run.folder.clone(), references(run, &sweep));
         }
-        let needed = |named: &BTreeMap<PathBuf, BTreeSet<Digest>>| -> (BTreeSet<Digest>, u64) {
-            let all: BTreeSet<Digest> = named.values().flatten().copied().collect();
+        let needed = |named: &BTreeMap<PathBuf, BTreeSet<Digest>>, hinted: &BTreeSet<Digest>| -> (BTreeSet<Digest>, u64) {
+            let all: BTreeSet<Digest> = named.values().flatten().chain(hinted).copied().collect();
             let bytes = all.iter().filter_map(|digest| sizes.get(digest)).sum();
             (all, bytes)
         };
+        // The caches of runs that are gone only make later ones faster, so they go first.
+        if needed(&named, &hinted).1 > self.bytes {
+            hinted.clear();
+        }
         let mut at = 0;
-        while at < kept.len() && kept.len() > 1 && (kept.len() > self.runs || needed(&named).1 > self.bytes) {
+        while at < kept.len() && kept.len() > 1 && (kept.len() > self.runs || needed(&named, &hinted).1 > self.bytes) {
             // Its lock is held until its folder is gone.
             let Some(held) = kept[at].hold()? else {
                 at += 1;
                 continue;
             };
             if let Some(workplace) = held.kept.workplace() {
+                agent::end_attempts(&workplace.join(AGENT))?;
                 fs::remove_dir_all(workplace)?;
             }
             fs::remove_dir_all(&held.kept.folder)?;
             named.remove(&held.kept.folder);
             kept.remove(at);
         }
-        Ok(sweep.keep(&needed(&named).0)?)
+        Ok(sweep.keep(&needed(&named, &hinted).0)?)
     }
 }
 
@@ -77,7 +83,6 @@ impl Bounds {
 fn references(run: &Kept, sweep: &Sweep) -> BTreeSet<Digest> {
     let mut found = BTreeSet::new();
     let mut unread: Vec<Digest> = digests(&fs::read(run.journal()).unwrap_or_default());
-    unread.extend(digests(&fs::read(run.folder.join(HINTS)).unwrap_or_default()));
     while let Some(digest) = unread.pop() {
         if found.insert(digest)
             && let Some(document) = sweep.document(&digest, DOCUMENT_BYTES_MAX)
