@@ -36,7 +36,7 @@ pub(crate) struct DiskWatch {
 
 #[derive(Debug)]
 struct Writer {
-    tree: PathBuf,
+    trees: [PathBuf; 2],
     stop: watch::Sender<Option<Stop>>,
     /// Its tree is on its way out: until that is gone, nobody else is blamed.
     is_ended: bool,
@@ -61,9 +61,9 @@ impl DiskWatch {
         Self { folder, reserve_bytes, writers: Mutex::default() }
     }
 
-    /// A stage writes below `tree` from now on, and is ended through `stop`.
-    pub(crate) fn begin(&self, lease: Lease, tree: PathBuf, stop: watch::Sender<Option<Stop>>) -> Watched<'_> {
-        self.writers().insert(lease.clone(), Writer { tree, stop, is_ended: false });
+    /// A stage writes below `trees` from now on, and is ended through `stop`.
+    pub(crate) fn begin(&self, lease: Lease, trees: [PathBuf; 2], stop: watch::Sender<Option<Stop>>) -> Watched<'_> {
+        self.writers().insert(lease.clone(), Writer { trees, stop, is_ended: false });
         Watched { watch: self, lease }
     }
 
@@ -75,17 +75,20 @@ impl DiskWatch {
     pub(crate) async fn look(&self) {
         loop {
             sleep(LOOK).await;
-            let suspects: Vec<(Lease, PathBuf)> = {
+            let suspects: Vec<(Lease, [PathBuf; 2])> = {
                 let writers = self.writers();
                 if writers.values().any(|writer| writer.is_ended) {
                     continue;
                 }
-                writers.iter().map(|(lease, writer)| (lease.clone(), writer.tree.clone())).collect()
+                writers.iter().map(|(lease, writer)| (lease.clone(), writer.trees.clone())).collect()
             };
             if suspects.is_empty() || !self.is_nearly_full() {
                 continue;
             }
-            let measured = spawn_blocking(move || suspects.into_iter().map(|(lease, tree)| (tree_bytes(&tree), lease)).max()).await;
+            let measured = spawn_blocking(move || {
+                suspects.into_iter().map(|(lease, trees)| (trees.iter().map(|tree| tree_bytes(tree)).sum::<u64>(), lease)).max()
+            })
+            .await;
             if let Ok(Some((bytes, lease))) = measured
                 && bytes > 0
             {

@@ -111,7 +111,7 @@ impl Keeper {
         };
         let shared = self.shared.clone();
         let disk = self.shared.clone();
-        let watched = disk.disk.begin(lease.clone(), entry.workspace().root().to_owned(), self.stopper.clone());
+        let watched = disk.disk.begin(lease.clone(), entry.workspace().trees(), self.stopper.clone());
         let refilled = spawn_blocking(move || shared.spool.make_ready(|workspace| shared.tools.sandbox.prepare(workspace)));
         let mut storing = self.storing(&entry, &assignment.depot_token, BTreeMap::new());
         let conclusion = self.execute(&assignment, &entry, Parts::new(entry.clone(), files), &mut storing).await;

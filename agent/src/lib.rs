@@ -41,7 +41,7 @@ use self::{
     container::Runtime,
     core::slots::{Slots, Terms},
     desk::Desk,
-    executor::{Tools, archives::Archives, library::Libraries},
+    executor::{Tools, archives::Archives, library::Libraries, sources::Sources},
     keeper::Shared,
     sandbox::Sandbox,
     spool::Spool,
@@ -165,13 +165,14 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
         let data = data.canonicalize().map_err(stock)?;
         let archives = Archives::create(data.join("archives")).map_err(stock)?;
+        let sources = Sources::create(data.join("sources")).map_err(stock)?;
         let libraries = Libraries::create(data.join(LIBRARIES)).map_err(stock)?;
         let steps = data.join(STEPS);
         fs::create_dir_all(&steps).map_err(stock)?;
         let sandbox = Sandbox::open(&isolate, &data)?;
-        Ok((spool, recovered, archives, libraries, steps, sandbox))
+        Ok((spool, recovered, (archives, sources, libraries), steps, sandbox))
     });
-    let (spool, recovered, archives, libraries, step_caches, sandbox) =
+    let (spool, recovered, (archives, sources, libraries), step_caches, sandbox) =
         opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
     let containers = options.containers.map(Arc::new);
     let mut facts = options.facts;
@@ -182,6 +183,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
     let tools = Tools {
         archives,
+        sources,
         libraries,
         step_caches,
         program: options.program,

@@ -119,3 +119,20 @@ pub enum PackError {
     #[error("cannot write the archive")]
     Write(#[source] io::Error),
 }
+
+/// Why a tree is not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The caller wanted it no longer.
+    #[error("not everything was copied")]
+    Stopped,
+    /// The disk does not give or take it.
+    #[error("cannot copy `{entry}`")]
+    Disk {
+        /// The entry.
+        entry: EntryName,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}

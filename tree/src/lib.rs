@@ -16,6 +16,7 @@
 //! | devices, pipes, sockets | left out, and told | refused |
 //! | owners, attributes, access lists | no | no |
 
+mod copy;
 mod error;
 mod format;
 mod limits;
@@ -24,7 +25,8 @@ mod pack;
 mod select;
 mod unpack;
 
-pub use error::{PackError, UnpackError};
+pub use copy::{Content, copy_into, shares_content};
+pub use error::{CopyError, PackError, UnpackError};
 pub use limits::{DEPTH_MAX, ENTRIES_MAX, Limits, PATH_BYTES_MAX};
 pub use name::EntryName;
 pub use pack::{Attributes, Packed, Packer, Times, pack};

@@ -26,9 +26,9 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// Names of what was left out that are told; all are counted.
 const LEFT_OUT_MAX: usize = 20;
 /// How folders are opened: the thing itself, never what a link leads to.
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(crate) const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// How files are opened. A pipe would not let the opener go.
-const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+pub(crate) const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// Whether files keep their times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +187,7 @@ impl<W: Write> Walk<'_, W> {
 }
 
 /// What is in a folder, in order.
-fn names(folder: &OwnedFd) -> Result<Vec<(CString, FileType)>, Errno> {
+pub(crate) fn names(folder: &OwnedFd) -> Result<Vec<(CString, FileType)>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;

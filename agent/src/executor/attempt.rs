@@ -23,15 +23,17 @@ use tracing::{trace, warn};
 use super::{
     End, Means, environment,
     environment::Variables,
+    floor::{Floor, Trouble},
     folder,
     gathered::Gathered,
-    ground::{Ground, Trouble},
+    ground::Ground,
     halt::{Halt, Stop},
     output::OutputError,
     process::{Process, ProcessEnd},
     protocol::Call,
     sink::{Capture, StepSink},
     steps::{self, Action, Origin, Script},
+    workspace::Reach,
 };
 use crate::{
     sandbox::Launch,
@@ -98,13 +100,15 @@ pub(super) struct Attempt<'a> {
     /// Why it is not a success although it goes on.
     unstable: Option<String>,
     started_at: Option<Timestamp>,
+    /// What its work directory is made of.
+    floor: &'a mut Floor,
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(assignment: &'a Assignment, means: Means<'a>) -> Self {
+    pub(super) fn new(assignment: &'a Assignment, means: Means<'a>, floor: &'a mut Floor) -> Self {
         let variables = environment::variables(assignment, &means.tools.passthrough, means.entry);
         let gathered = Arc::new(Mutex::new(Gathered::new(assignment.variables.clone())));
-        Self { assignment, means, gathered, variables, captures: Vec::new(), unstable: None, started_at: None }
+        Self { assignment, means, gathered, variables, captures: Vec::new(), unstable: None, started_at: None, floor }
     }
 
     /// When the first step started, and what is left to others.
@@ -142,7 +146,9 @@ impl<'a> Attempt<'a> {
     }
 
     async fn work(&mut self, halt: &mut Halt) -> Result<(), Break> {
-        self.ground().lay(halt).await?;
+        let reach = self.reach();
+        let Means { tools, entry, output, .. } = &mut self.means;
+        Ground { assignment: self.assignment, tools, entry, reach, output }.lay(self.floor, halt).await?;
         let folder = self.means.entry.workspace().source();
         let end = self.steps(&self.assignment.stage.steps, Place { number: 0, folder: &folder }, halt).await;
         if matches!(end, Ok(()) | Err(Break::Terminated(StageOutcome::Success | StageOutcome::Unstable, _))) {
@@ -156,7 +162,13 @@ impl<'a> Attempt<'a> {
     }
 
     fn ground(&mut self) -> Ground<'_> {
-        Ground { assignment: self.assignment, tools: self.means.tools, entry: self.means.entry, output: self.means.output }
+        let reach = self.reach();
+        Ground { assignment: self.assignment, tools: self.means.tools, entry: self.means.entry, reach, output: self.means.output }
+    }
+
+    /// The work directory, as the agent reaches it.
+    fn reach(&self) -> Reach {
+        self.means.confined.mounted().map_or_else(|| Reach::at(self.means.entry.workspace().source()), Reach::through)
     }
 
     /// Runs the steps on the outcome, and then those that always run.
@@ -296,9 +308,10 @@ impl<'a> Attempt<'a> {
             Action::Folder(path, inside) => {
                 let (root, path) = (self.means.entry.workspace().source(), path.to_owned());
                 let within = place.folder.strip_prefix(&root).unwrap_or(Path::new("")).to_owned();
-                let made = tokio::task::spawn_blocking(move || folder::make(&root, &within, Path::new(&path))).await;
+                let reach = self.reach();
+                let made = tokio::task::spawn_blocking(move || folder::make(reach.path(), &within, Path::new(&path))).await;
                 let made = made.map_err(|error| place.failed(step, &chain(&error)))?;
-                let folder = made.map_err(|error| place.failed(step, &chain(&error)))?;
+                let folder = root.join(made.map_err(|error| place.failed(step, &chain(&error)))?);
                 self.steps(inside, Place { number: place.number + 1, folder: &folder }, halt).await
             }
             Action::Program(origin) => self.program(step, place, number, origin, halt).await,

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::{
     End, Tools,
+    floor::Floor,
     halt::{Halt, Stop},
     output::Output,
     protocol::cache_folder,
@@ -24,6 +25,7 @@ pub(super) async fn confine(
     tools: &Tools,
     entry: &Entry,
     output: &mut Output,
+    floor: &Floor,
     halt: &mut Halt,
 ) -> Result<Confined, End> {
     let stage = &assignment.stage;
@@ -31,7 +33,7 @@ pub(super) async fn confine(
         if !stage.services.is_empty() {
             return Err(failed("its services need an image for its steps: `runtime { docker { image = … } }`"));
         }
-        return held(assignment, tools, entry).await;
+        return held(assignment, tools, entry, floor).await;
     };
     let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
     let image = container.image.as_text().unwrap_or_default();
@@ -60,7 +62,7 @@ pub(super) async fn confine(
     };
     match started {
         Ok(place) => {
-            let beside = match held(assignment, tools, entry).await {
+            let beside = match held(assignment, tools, entry, floor).await {
                 Ok(Confined::Held(held)) => Some(held),
                 Ok(Confined::Direct | Confined::Container { .. }) => None,
                 Err(end) => {
@@ -81,8 +83,9 @@ pub(super) async fn confine(
 }
 
 /// What holds processes that run on this machine.
-async fn held(assignment: &Assignment, tools: &Tools, entry: &Entry) -> Result<Confined, End> {
-    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, Vec::new()).await;
+async fn held(assignment: &Assignment, tools: &Tools, entry: &Entry, floor: &Floor) -> Result<Confined, End> {
+    let overlay = floor.overlay(entry.workspace()).map_err(|error| failed(&format!("cannot prepare the work directory: {error}")))?;
+    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, overlay).await;
     confined.map_err(|error| failed(&format!("the stage cannot be isolated: {error}")))
 }
 

@@ -29,7 +29,8 @@ pub(super) enum FolderError {
     },
 }
 
-/// The folder `path`, seen from the folder `within` of the work directory `root`; it is made if it is not there. Gives its whole path.
+/// The folder `path`, seen from the folder `within` of the work directory `root`; it is made if it is not there. Gives its path in the work
+/// directory.
 pub(super) fn make(root: &Path, within: &Path, path: &Path) -> Result<PathBuf, FolderError> {
     let failed = |errno: Errno| {
         if [Errno::EXDEV, Errno::ELOOP].contains(&errno) {
@@ -63,7 +64,7 @@ pub(super) fn make(root: &Path, within: &Path, path: &Path) -> Result<PathBuf, F
         }
         .map_err(failed)?;
     }
-    Ok(root.join(wanted))
+    Ok(wanted)
 }
 
 fn open_beneath(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
@@ -81,9 +82,9 @@ mod tests {
     fn a_folder_is_made_where_it_is_named() {
         let root = tempfile::tempdir().unwrap();
         let made = make(root.path(), Path::new(""), Path::new("a/./b")).unwrap();
-        assert_eq!(made, root.path().join("a/b"));
-        assert_eq!(make(root.path(), Path::new("a/b"), Path::new("../c")).unwrap(), root.path().join("a/c"));
-        assert_eq!(make(root.path(), Path::new("a"), Path::new(".")).unwrap(), root.path().join("a"));
+        assert_eq!(made, Path::new("a/b"));
+        assert_eq!(make(root.path(), Path::new("a/b"), Path::new("../c")).unwrap(), Path::new("a/c"));
+        assert_eq!(make(root.path(), Path::new("a"), Path::new(".")).unwrap(), Path::new("a"));
         assert!(root.path().join("a/c").is_dir());
         symlink("a", root.path().join("inside")).unwrap();
         make(root.path(), Path::new(""), Path::new("inside/d")).unwrap();

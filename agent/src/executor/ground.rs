@@ -8,10 +8,6 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -24,14 +20,16 @@ use model::{
     protocol::agent::{Assignment, CacheRestore},
 };
 use service::supervisor::chain;
-use tokio::{task::spawn_blocking, time::sleep};
-use tree::{Archive, Limits, Packed, Rules, Selection, Times, UnpackError};
+use tokio::time::sleep;
+use tree::{Archive, Content, Limits, Packed, Rules, Selection, Times, UnpackError};
 
 use super::{
     Tools,
     archives::{ArchiveError, Need, Opened},
-    halt::{Halt, Stop},
-    output::{Output, OutputError},
+    floor::{Floor, Trouble, failed, stoppable},
+    halt::Halt,
+    output::Output,
+    workspace::Reach,
 };
 use crate::spool::Entry;
 
@@ -41,41 +39,44 @@ const STORE_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(15);
 
-/// Why there is no ground, or nothing left of it.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    Stopped(Stop),
-    Failed(String),
-}
-
-impl From<OutputError> for Trouble {
-    fn from(error: OutputError) -> Self {
-        Self::Failed(chain(&error))
-    }
-}
-
 /// The ground of one attempt.
 #[derive(Debug)]
 pub(super) struct Ground<'a> {
     pub(super) assignment: &'a Assignment,
     pub(super) tools: &'a Tools,
     pub(super) entry: &'a Entry,
+    /// The work directory.
+    pub(super) reach: Reach,
     pub(super) output: &'a mut Output,
 }
 
 impl Ground<'_> {
     /// Puts source and caches into the work directory. Where that is the user's own, everything is there already.
-    pub(super) async fn lay(&mut self, halt: &mut Halt) -> Result<(), Trouble> {
+    pub(super) async fn lay(&mut self, floor: &mut Floor, halt: &mut Halt) -> Result<(), Trouble> {
         if self.entry.workspace().is_foreign() {
             return Ok(());
         }
-        let mut since = None;
-        if let Some(digest) = self.assignment.source.filter(|_| !self.assignment.stage.bare) {
-            let opened = self.open(&digest, Need::Must, halt).await?.map_err(|error| failed("source", &error))?;
-            since = Some(opened.since);
-            let rules = Rules { undated: since, ..Rules::SOURCE };
-            self.unpack((&digest, opened), rules, halt).await?.map_err(|error| failed("source", &error))?;
-        }
+        let since = match std::mem::replace(floor, Floor::Bare) {
+            Floor::Bare => None,
+            Floor::Missing(trouble) => return Err(trouble),
+            Floor::Archive(digest, opened) => {
+                let since = opened.since;
+                let rules = Rules { undated: Some(since), ..Rules::SOURCE };
+                self.unpack((&digest, opened), rules, halt).await?.map_err(|error| failed("source", &error))?;
+                Some(since)
+            }
+            Floor::Shared(source) => {
+                let (since, root) = (source.since, self.reach.clone());
+                let copying = move |stop: &dyn Fn() -> bool| tree::copy_into(source.folder(), root.path(), Content::Shared, None, stop);
+                stoppable(copying, halt).await?.map_err(|error| failed("source", &error))?;
+                Some(since)
+            }
+            Floor::Mounted(source) => {
+                let since = source.since;
+                *floor = Floor::Mounted(source);
+                Some(since)
+            }
+        };
         for (name, cache) in &self.assignment.caches {
             self.restore(name, cache, since, halt).await?;
         }
@@ -113,8 +114,8 @@ impl Ground<'_> {
         let paths = definition.paths.iter().map(|path| path.as_text().unwrap_or_default());
         let selection = Selection::new(paths).map_err(|error| failed(chain(&error)))?;
         let part = Part(self.tools.archives.part());
-        let (root, path) = (self.entry.workspace().source(), part.0.clone());
-        let packing = move |stop: &dyn Fn() -> bool| pack(&root, &selection, &path, stop);
+        let (root, path) = (self.reach.clone(), part.0.clone());
+        let packing = move |stop: &dyn Fn() -> bool| pack(root.path(), &selection, &path, stop);
         let (packed, digest) = stoppable(packing, halt).await?.map_err(failed)?;
         for missing in &packed.missing {
             self.output.say(&format!("the cache `{name}` is kept without `{missing}`, which is not there")).await?;
@@ -174,10 +175,10 @@ impl Ground<'_> {
 
     /// Unpacks into the work directory.
     async fn unpack(&self, (digest, opened): (&Digest, Opened), rules: Rules, halt: &mut Halt) -> Result<Result<(), UnpackError>, Trouble> {
-        let (root, expected) = (self.entry.workspace().source(), *digest);
+        let (root, expected) = (self.reach.clone(), *digest);
         let unpacking = move |stop: &dyn Fn() -> bool| {
             let archive = Archive::tar(opened.file).expect(expected);
-            tree::unpack_into(archive, (&root, Path::new("")), &rules, stop).map(drop)
+            tree::unpack_into(archive, (root.path(), Path::new("")), &rules, stop).map(drop)
         };
         let unpacked = stoppable(unpacking, halt).await?;
         if let Err(UnpackError::Damaged { .. }) = &unpacked {
@@ -188,10 +189,6 @@ impl Ground<'_> {
     }
 }
 
-fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Trouble {
-    Trouble::Failed(format!("cannot prepare the {what}: {}", chain(error)))
-}
-
 /// A file that goes with this, if it is still there.
 struct Part(PathBuf);
 
@@ -200,24 +197,6 @@ impl Drop for Part {
         // It was moved, or never made.
         let _gone = fs::remove_file(&self.0);
     }
-}
-
-/// Does something that takes time on a thread of its own, and waits for its end even where it is to be stopped: what it works on is removed
-/// afterwards.
-async fn stoppable<T: Send + 'static>(work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static, halt: &mut Halt) -> Result<T, Trouble> {
-    let enough = Arc::new(AtomicBool::new(false));
-    let told = enough.clone();
-    let mut working = spawn_blocking(move || work(&|| told.load(Ordering::Relaxed)));
-    let done = tokio::select! {
-        done = &mut working => done,
-        stop = halt.stopped() => {
-            enough.store(true, Ordering::Relaxed);
-            // Whatever became of it.
-            let _stopped = working.await;
-            return Err(Trouble::Stopped(stop));
-        }
-    };
-    done.map_err(|error| Trouble::Failed(chain(&error)))
 }
 
 /// Packs to a new file, and gives its digest.

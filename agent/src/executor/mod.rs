@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! execute ─▶ attempt (steps, one after the other; then those of `notify`)
-//!              ├─ ground: the work directory before the first step, and what is kept of it after the last
+//!              ├─ floor, ground: the work directory before the first step, and what is kept of it after the last
 //!              ├─ steps: the table of what each step is
 //!              ├─ process ── sink (output, captured variables)
 //!              └─ protocol: what a step's program asks for while it runs ── gathered (what is left to others)
@@ -14,6 +14,7 @@ pub(crate) mod archives;
 mod attempt;
 mod confinement;
 pub(crate) mod environment;
+mod floor;
 mod folder;
 mod gathered;
 mod ground;
@@ -23,6 +24,7 @@ pub(crate) mod output;
 pub(crate) mod process;
 mod protocol;
 mod sink;
+pub(crate) mod sources;
 pub(crate) mod steps;
 pub(crate) mod workspace;
 
@@ -41,7 +43,10 @@ use service::supervisor::chain;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use self::{archives::Archives, attempt::Attempt, environment::Variables, halt::Halt, library::Libraries, output::Output};
+use self::{
+    archives::Archives, attempt::Attempt, environment::Variables, floor::Floor, halt::Halt, library::Libraries, output::Output,
+    sources::Sources,
+};
 use crate::{
     container::Runtime,
     sandbox::{Confined, Sandbox},
@@ -53,6 +58,8 @@ use crate::{
 pub(crate) struct Tools {
     /// Archives that were fetched lately.
     pub(crate) archives: Archives,
+    /// Sources that are unpacked.
+    pub(crate) sources: Sources,
     /// Step libraries that are unpacked.
     pub(crate) libraries: Libraries,
     /// Where steps have folders that are kept between their calls.
@@ -124,14 +131,16 @@ pub(crate) async fn execute(
     halt: &mut Halt,
     asks: mpsc::Sender<Ask>,
 ) -> Conclusion {
-    let confined = match confinement::confine(assignment, tools, entry, output, halt).await {
+    let mut floor = Floor::find(assignment, tools, entry, halt).await;
+    let confined = match confinement::confine(assignment, tools, entry, output, &floor, halt).await {
         Ok(confined) => confined,
         Err(end) => return conclude(end, None, Outputs::default(), assignment, output).await,
     };
-    let mut attempt = Attempt::new(assignment, Means { tools, entry, confined: &confined, output, asks });
+    let mut attempt = Attempt::new(assignment, Means { tools, entry, confined: &confined, output, asks }, &mut floor);
     let end = attempt.run(halt).await;
     let (started_at, outputs) = attempt.dissolve();
     confined.end(entry.mark(&assignment.lease)).await;
+    drop(floor);
     conclude(end, started_at, outputs, assignment, output).await
 }
 

@@ -1,11 +1,23 @@
 //! The directories of one attempt: fresh when it begins, gone when it is over.
+//!
+//! ```text
+//! <n>/source     where steps run
+//!    /home, /tmp, …
+//! <n>.layers/    what is written to a source that is mounted: out of the reach of steps
+//! ```
 
 use std::{
     fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use crate::sandbox::{UPPER, WORK};
 
 /// `<root>/source`, where steps run, and beside it what is not part of the source.
 #[derive(Debug, Clone)]
@@ -13,6 +25,31 @@ pub(crate) struct Workspace {
     root: PathBuf,
     /// Where steps run instead: a person's own directory, which is neither filled nor removed.
     foreign: Option<PathBuf>,
+}
+
+/// A folder of an attempt, as the agent itself reaches it.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    path: PathBuf,
+    /// What the path goes through.
+    _held: Option<Arc<OwnedFd>>,
+}
+
+impl Reach {
+    /// A folder that others see, too.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, _held: None }
+    }
+
+    /// A folder that only the attempt's processes see at its path.
+    pub(crate) fn through(folder: Arc<OwnedFd>) -> Self {
+        Self { path: PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())), _held: Some(folder) }
+    }
+
+    /// The folder, for as long as this is there.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Workspace {
@@ -69,9 +106,27 @@ impl Workspace {
         self.root.join(format!("call-{step}-{number}"))
     }
 
+    /// Makes the folder for what is written to a source that is mounted, with the two that this needs.
+    pub(crate) fn layers(&self) -> io::Result<PathBuf> {
+        let folder = self.layers_folder();
+        for path in [&folder, &folder.join(UPPER), &folder.join(WORK)] {
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
+        Ok(folder)
+    }
+
+    fn layers_folder(&self) -> PathBuf {
+        self.root.with_extension("layers")
+    }
+
+    /// Where what its stage writes takes room on the disk.
+    pub(crate) fn trees(&self) -> [PathBuf; 2] {
+        [self.root.clone(), self.layers_folder()]
+    }
+
     /// Removes everything. It is no error if nothing is there.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        remove_tree(&self.root)
+        self.trees().iter().try_for_each(|tree| remove_tree(tree))
     }
 }
 

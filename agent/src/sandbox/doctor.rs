@@ -30,7 +30,12 @@ pub struct Finding {
 pub fn examine(options: &SandboxOptions, data: &Path) -> Result<Vec<Finding>, SandboxError> {
     let Some(otto) = &options.otto else { return Ok(Vec::new()) };
     let mut holder = Holder::start(options, otto, data)?;
-    let mut findings: Vec<_> = Level::ALL.into_iter().rev().map(|level| of_level(level, holder.try_level(level, data))).collect();
+    let mut findings: Vec<_> = Level::ALL.into_iter().rev().map(|level| of_level(level, holder.try_level(level))).collect();
+    let best = findings.iter().zip(Level::ALL.into_iter().rev()).find(|(finding, _)| finding.there);
+    if let Some((_, level)) = best {
+        holder.level = level;
+    }
+    findings.push(of_snapshots(holder.overlays(), data));
     findings.extend(Controller::ALL.into_iter().map(|controller| of_controller(controller, holder.limits(controller))));
     Ok(findings)
 }
@@ -64,6 +69,21 @@ fn of_level(level: Level, tried: Result<(), String>) -> Finding {
         Ok(()) => Finding { subject: level.name(), there: true, found: "a shell works in it".to_owned(), meaning, remedy: None },
         Err(reason) => Finding { subject: level.name(), there: false, found: reason, meaning: missing, remedy: Some(remedy) },
     }
+}
+
+fn of_snapshots(overlays: &Result<(), String>, data: &Path) -> Finding {
+    let (there, found, meaning) = match overlays {
+        Ok(()) => (true, "overlay", "a stage's work directory is mounted over the source, and takes what the stage writes to it"),
+        Err(_) if tree::shares_content(data) => (true, "reflink", "a stage's work directory shares the content of the source's files"),
+        Err(_) => (false, "copy", "each stage's work directory is a copy of the source"),
+    };
+    let found = match overlays {
+        Ok(()) => found.to_owned(),
+        Err(reason) => format!("{found}: no overlay, {reason}"),
+    };
+    let remedy =
+        "Linux 5.11 or newer with overlay, and stages in namespaces or an agent of the superuser; or the agent's data on btrfs or xfs";
+    Finding { subject: "snapshot", there, found, meaning, remedy: (!there).then_some(remedy) }
 }
 
 fn of_controller(controller: Controller, version: Option<Version>) -> Finding {

@@ -29,6 +29,7 @@ use super::{
     BUSY_PAUSE, BUSY_TRIES_MAX, Launch,
     isolation::Level,
     kin::{self, Kin},
+    overlay::Overlay,
     sys,
     view::Made,
     wire::{self, Beginning, Birth, Order, Word},
@@ -87,13 +88,12 @@ fn prepare(birth: &Birth) -> io::Result<Option<Made>> {
     }
 }
 
-/// What can only be done once it is known, and after which nothing can be changed.
-fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) -> io::Result<()> {
-    match view? {
-        Some(made) => made.finish(&beginning.mounts)?,
-        None if beginning.mounts.is_empty() => {}
-        None => return Err(io::Error::other("mounts need namespaces")),
-    }
+/// What can only be done once it is known, and after which nothing can be changed. Gives the work directory, where it was mounted.
+fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) -> io::Result<Option<OwnedFd>> {
+    let mounted = match (view?, &beginning.overlay) {
+        (Some(made), overlay) => made.finish(overlay.as_ref())?,
+        (None, overlay) => overlay.as_ref().map(Overlay::mount_alone).transpose()?,
+    };
     if let Some(bytes) = beginning.data_bytes_max {
         setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
     }
@@ -108,7 +108,8 @@ fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) ->
         // Nobody of the stage, who is the same user, may look into this process or change it.
         prctl::set_dumpable(false)?;
     }
-    beginning.rules.as_ref().map_or(Ok(()), super::landlock::Rules::enforce)
+    beginning.rules.as_ref().map_or(Ok(()), super::landlock::Rules::enforce)?;
+    Ok(mounted)
 }
 
 fn spawn(command: &mut Command) -> io::Result<Child> {
@@ -131,14 +132,16 @@ impl Init {
     ) -> io::Result<()> {
         match order {
             Order::Begin(beginning) => {
-                if let Some(view) = view.take()
-                    && let Err(error) = begin(view, &beginning, birth.level)
-                {
-                    let reason = format!("the stage cannot be isolated: {error}");
-                    self.broken = Some(reason.clone());
-                    return self.say(&Word::Failed { reason });
+                let Some(view) = view.take() else { return Ok(()) };
+                match begin(view, &beginning, birth.level) {
+                    Ok(None) => Ok(()),
+                    Ok(Some(mounted)) => wire::send(&self.socket, &Word::Mounted, &[mounted.as_fd()]),
+                    Err(error) => {
+                        let reason = format!("the stage cannot be isolated: {error}");
+                        self.broken = Some(reason.clone());
+                        self.say(&Word::Failed { reason })
+                    }
                 }
-                Ok(())
             }
             Order::Start { number, launch } => {
                 let word = match self.start(number, &launch, descriptors) {

@@ -159,6 +159,8 @@ impl Heard {
             }
             Word::Ended { number, status } => drop(self.ended.insert(number, status)),
             Word::Cleared => self.cleared = true,
+            // It was taken before anybody listened here.
+            Word::Mounted => {}
             Word::Failed { reason } => self.failed = Some(reason),
         }
     }

@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,20 +19,19 @@ use model::{
 use tracing::{info, warn};
 
 use super::{
-    Confined, Held, Isolation, Launch, Level, Limits, Mount, SandboxOptions,
+    Confined, Held, Isolation, Level, Limits, Overlay, SandboxOptions,
     cgroup::{Base, Controller, Group, Version},
-    landlock::{self, Rules},
+    landlock::Rules,
     link::Link,
     parent::Parent,
+    trial,
     view::View,
     wire::{self, Beginning, Birth, Order, Word},
 };
 use crate::{LIBRARIES, STEPS, executor::workspace::Workspace, spool::leftovers};
 
-/// How long the trial of a level may take; it takes some milliseconds.
-const TRIAL_DEADLINE: Duration = Duration::from_secs(10);
-/// What the trial starts.
-const TRIAL_PROGRAM: &str = "/bin/sh";
+/// How long a work directory may take to be mounted; it takes less than a millisecond.
+const MOUNT_DEADLINE: Duration = Duration::from_secs(10);
 /// Folders that no stage needs to see: doors to services, and what people keep.
 const HIDDEN: [&str; 3] = ["/run", "/home", "/root"];
 /// Characters of the name of an agent's control groups: 32 bits of a SHA-256 of its data folder.
@@ -71,7 +70,11 @@ pub(crate) struct Sandbox {
 
 #[derive(Debug)]
 pub(super) struct Holder {
-    level: Level,
+    pub(super) level: Level,
+    /// The agent's data folder.
+    data: PathBuf,
+    /// Why work directories cannot be mounted, if they cannot; empty until somebody asked.
+    overlays: OnceLock<Result<(), String>>,
     parent: Parent,
     base: Base,
     /// The view of every stage, but for what is its own.
@@ -82,11 +85,11 @@ pub(super) struct Holder {
 
 /// An init that does not know its attempt yet.
 #[derive(Debug)]
-struct Prepared {
+pub(super) struct Prepared {
     init: i32,
     start_ticks: Option<u64>,
-    socket: UnixStream,
-    group: Option<Group>,
+    pub(super) socket: UnixStream,
+    pub(super) group: Option<Group>,
 }
 
 impl Sandbox {
@@ -105,11 +108,11 @@ impl Sandbox {
             // Kernels have nothing to refuse about it, and trying costs what a short run takes.
             Isolation::Level(Level::Group) => {}
             Isolation::Level(level) => {
-                holder.try_level(level, data).map_err(|reason| SandboxError::NotOffered { level, reason })?;
+                holder.try_level(level).map_err(|reason| SandboxError::NotOffered { level, reason })?;
             }
             Isolation::Auto => {
                 for level in Level::ALL.into_iter().rev() {
-                    match holder.try_level(level, data) {
+                    match holder.try_level(level) {
                         Ok(()) => break,
                         Err(reason) => info!(%level, reason, "this machine does not offer an isolation"),
                     }
@@ -143,7 +146,7 @@ impl Sandbox {
         self: &Arc<Self>,
         workspace: &Workspace,
         requires: &Requirements,
-        mounts: Vec<Mount>,
+        overlay: Option<Overlay>,
     ) -> io::Result<Confined> {
         if self.holder.is_none() {
             return Ok(Confined::Direct);
@@ -155,21 +158,59 @@ impl Sandbox {
             cores: demand(requires, "cores"),
         };
         let limited = limits.clone();
-        let (prepared, beginning) = tokio::task::spawn_blocking(move || {
+        let (prepared, beginning, mounted) = tokio::task::spawn_blocking(move || {
             let holder = sandbox.holder.as_ref().expect("it was there a moment ago");
             let ready = holder.ready.lock().expect("no holder of this lock panics").remove(workspace.root());
             let prepared = ready.map_or_else(|| holder.prepare(&workspace), Ok)?;
             if let Some(group) = &prepared.group {
                 group.limit(&limited)?;
             }
-            Ok::<_, io::Error>((prepared, holder.beginning(&workspace, &limited, mounts)))
+            let beginning = holder.beginning(&workspace, &limited, overlay);
+            // Who has nothing mounted need not wait for the init.
+            if beginning.overlay.is_none() {
+                return Ok((prepared, Some(beginning), None));
+            }
+            let mounted = begin(&prepared.socket, beginning)?;
+            Ok::<_, io::Error>((prepared, None, mounted.map(Arc::new)))
         })
         .await
         .map_err(io::Error::other)??;
         let Prepared { init, start_ticks, socket, group } = prepared;
         let link = Link::new(socket)?;
-        link.send(&Order::Begin(Box::new(beginning)), &[]).await?;
-        Ok(Confined::Held(Held { link: Arc::new(link), init, start_ticks, group, limits }))
+        if let Some(beginning) = beginning {
+            link.send(&Order::Begin(Box::new(beginning)), &[]).await?;
+        }
+        Ok(Confined::Held(Held { link: Arc::new(link), init, start_ticks, group, limits, mounted }))
+    }
+
+    /// Whether a work directory can be mounted; the error says why it cannot. It is tried once, which takes some milliseconds.
+    pub(crate) async fn overlays(self: &Arc<Self>) -> bool {
+        let Some(holder) = &self.holder else { return false };
+        if let Some(known) = holder.overlays.get() {
+            return known.is_ok();
+        }
+        let sandbox = self.clone();
+        let tried = tokio::task::spawn_blocking(move || sandbox.holder.as_ref().is_some_and(|holder| holder.overlays().is_ok()));
+        tried.await.unwrap_or(false)
+    }
+}
+
+/// Tells an init whom it is for, and waits until the work directory is mounted.
+pub(super) fn begin(socket: &UnixStream, beginning: Beginning) -> io::Result<Option<OwnedFd>> {
+    let is_mounted = beginning.overlay.is_some();
+    wire::send(socket, &Order::Begin(Box::new(beginning)), &[])?;
+    if !is_mounted {
+        return Ok(None);
+    }
+    socket.set_read_timeout(Some(MOUNT_DEADLINE))?;
+    let (word, descriptors) =
+        wire::receive::<Word>(socket)?.ok_or_else(|| io::Error::other("what was to hold its processes was killed"))?;
+    match word {
+        Word::Mounted => Ok(descriptors.into_iter().next()),
+        Word::Failed { reason } => Err(io::Error::other(reason)),
+        Word::Started { .. } | Word::NotStarted { .. } | Word::Ended { .. } | Word::Cleared => {
+            Err(io::Error::other("what is to hold its processes says what nobody asked"))
+        }
     }
 }
 
@@ -181,7 +222,16 @@ impl Holder {
         prefix.truncate(PREFIX_CHARACTERS);
         let base = Base::find(format!("otto-{prefix}-"));
         let view = view(options, otto, data);
-        Ok(Self { level: Level::Group, parent, base, view, ready: Mutex::default(), next: AtomicU64::new(0) })
+        Ok(Self {
+            level: Level::Group,
+            data: data.to_owned(),
+            overlays: OnceLock::new(),
+            parent,
+            base,
+            view,
+            ready: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
     }
 
     /// Which version of control groups limits this, if one does.
@@ -190,12 +240,24 @@ impl Holder {
     }
 
     /// Changes the level, and starts something at it, as an attempt would.
-    pub(super) fn try_level(&mut self, level: Level, data: &Path) -> Result<(), String> {
+    pub(super) fn try_level(&mut self, level: Level) -> Result<(), String> {
         self.level = level;
-        self.trial(data)
+        self.overlays = OnceLock::new();
+        trial::of_level(self, &self.data)
     }
 
-    fn prepare(&self, workspace: &Workspace) -> io::Result<Prepared> {
+    /// Whether a work directory can be mounted at the level; the error says why it cannot.
+    pub(super) fn overlays(&self) -> &Result<(), String> {
+        self.overlays.get_or_init(|| {
+            let tried = trial::of_overlay(self, &self.data);
+            if let Err(reason) = &tried {
+                info!(reason, "work directories are copies of the source, which takes longer than to mount them");
+            }
+            tried
+        })
+    }
+
+    pub(super) fn prepare(&self, workspace: &Workspace) -> io::Result<Prepared> {
         let view = View { workspace: workspace.root().to_owned(), temporary: workspace.temporary(), ..self.view.clone() };
         let group = self.base.make(self.next.fetch_add(1, Ordering::Relaxed))?;
         let groups = group.as_ref().map(Group::folders).unwrap_or_default();
@@ -214,37 +276,16 @@ impl Holder {
         }
     }
 
-    fn beginning(&self, workspace: &Workspace, limits: &Limits, mounts: Vec<Mount>) -> Beginning {
+    pub(super) fn beginning(&self, workspace: &Workspace, limits: &Limits, overlay: Option<Overlay>) -> Beginning {
         let writable = || [workspace.root().to_owned()].into_iter().chain(self.view.writable.iter().cloned()).collect();
         let unlimited = |controller| self.base.limits(controller).is_none();
         Beginning {
-            mounts,
+            overlay,
             data_bytes_max: limits.memory_bytes.filter(|_| unlimited(Controller::Memory)),
             // Outside of namespaces all processes of the user count, wherever they come from.
             processes_max: (self.level == Level::Namespaces && unlimited(Controller::Pids)).then_some(limits.processes),
             rules: (self.level == Level::Landlock).then(|| Rules { writable: writable() }),
         }
-    }
-
-    fn trial(&self, data: &Path) -> Result<(), String> {
-        if self.level == Level::Landlock && !landlock::is_there() {
-            return Err("the kernel has no landlock, or it is switched off".to_owned());
-        }
-        let workspace = Workspace::at(data.join("trial"));
-        let tried = workspace.remove().and_then(|()| workspace.create()).and_then(|()| self.start_trial(&workspace));
-        let removed = workspace.remove();
-        tried.and(removed).map_err(|error| error.to_string())
-    }
-
-    fn start_trial(&self, workspace: &Workspace) -> io::Result<()> {
-        let Prepared { socket, group, .. } = self.prepare(workspace)?;
-        let limits = Limits { memory_bytes: None, processes: super::PROCESSES_MAX, cores: None };
-        let result = try_out(&socket, self.beginning(workspace, &limits, Vec::new()), &workspace.source());
-        drop(socket);
-        if let Some(group) = group {
-            group.end();
-        }
-        result
     }
 }
 
@@ -254,34 +295,6 @@ impl Drop for Holder {
         // All inits first: each ends with its socket.
         let groups: Vec<_> = ready.into_values().filter_map(|prepared| prepared.group).collect();
         groups.into_iter().for_each(Group::end);
-    }
-}
-
-/// Has an init start a program in `folder`, and waits for that to end well.
-fn try_out(socket: &UnixStream, beginning: Beginning, folder: &Path) -> io::Result<()> {
-    socket.set_read_timeout(Some(TRIAL_DEADLINE))?;
-    wire::send(socket, &Order::Begin(Box::new(beginning)), &[])?;
-    let launch = Launch {
-        program: TRIAL_PROGRAM.into(),
-        arguments: vec!["-c".to_owned(), "exec 2>&1; : >written && test -d /proc/self".to_owned()],
-        environment: BTreeMap::new(),
-        folder: folder.to_owned(),
-    };
-    let (mut said, out) = io::pipe()?;
-    wire::send(socket, &Order::Start { number: 0, launch }, &[out.as_fd(), out.as_fd()])?;
-    drop(out);
-    loop {
-        match wire::receive::<Word>(socket)?.map(|(word, _)| word) {
-            Some(Word::Started { .. } | Word::Cleared) => {}
-            Some(Word::Ended { status: 0, .. }) => return Ok(()),
-            Some(Word::Ended { .. }) => {
-                let mut complaint = String::new();
-                said.read_to_string(&mut complaint)?;
-                return Err(io::Error::other(format!("a shell does not work in it: {}", complaint.trim())));
-            }
-            Some(Word::NotStarted { reason, .. } | Word::Failed { reason }) => return Err(io::Error::other(reason)),
-            None => return Err(io::Error::other("the process that was to hold it has ended")),
-        }
     }
 }
 

@@ -21,12 +21,14 @@ mod link;
 mod machine;
 mod nursery;
 mod options;
+mod overlay;
 mod parent;
 mod sys;
+mod trial;
 mod view;
 mod wire;
 
-use std::{io, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -43,7 +45,10 @@ pub use self::{
     nursery::{STAGE_INIT, stage_init},
     options::{PROCESSES_MAX, SandboxOptions},
 };
-pub(crate) use self::{machine::Sandbox, view::Mount};
+pub(crate) use self::{
+    machine::Sandbox,
+    overlay::{Overlay, UPPER, WORK},
+};
 use crate::{
     container::{self, Place},
     executor::environment::Variables,
@@ -112,9 +117,20 @@ pub(crate) struct Held {
     start_ticks: Option<u64>,
     group: Option<Group>,
     limits: Limits,
+    /// The work directory, where only the attempt's processes see it at its path.
+    mounted: Option<Arc<OwnedFd>>,
 }
 
 impl Confined {
+    /// The work directory, where only the attempt's processes see it at its path.
+    pub(crate) fn mounted(&self) -> Option<Arc<OwnedFd>> {
+        match self {
+            Self::Held(held) => held.mounted.clone(),
+            // A container does not see what only an init has.
+            Self::Direct | Self::Container { .. } => None,
+        }
+    }
+
     /// Starts a process with nothing on its standard input, the leader of a group of its own.
     pub(crate) async fn spawn(&self, launch: &Launch, outlets: Outlets) -> io::Result<Running> {
         match self {

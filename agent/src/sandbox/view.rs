@@ -13,7 +13,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::AsRawFd as _,
+        fd::{AsRawFd as _, OwnedFd},
         unix::fs::{OpenOptionsExt as _, symlink},
     },
     path::{Path, PathBuf},
@@ -25,7 +25,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::sys::{Reach, set_read_only};
+use super::{
+    overlay::Overlay,
+    sys::{Reach, set_read_only},
+};
 
 /// Folders of everybody, which are each attempt's own.
 const OWN_FOLDERS: [&str; 2] = ["/tmp", "/var/tmp"];
@@ -57,15 +60,6 @@ pub(super) struct View {
     pub(super) shown: Vec<PathBuf>,
     /// What may be written besides the workspace.
     pub(super) writable: Vec<PathBuf>,
-}
-
-/// A further mount, made when the attempt begins.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Mount {
-    /// `from` is also seen at `at`.
-    Bind { from: PathBuf, at: PathBuf, writable: bool },
-    /// `lower` is seen at `at`; what is written goes to `upper`. `work` is an empty folder of the same disk as `upper`.
-    Overlay { lower: PathBuf, upper: PathBuf, work: PathBuf, at: PathBuf },
 }
 
 /// The files of a stage, made; until it begins, what is hidden can still be reached by whoever has this.
@@ -168,22 +162,9 @@ impl Held {
 }
 
 impl Made {
-    /// Makes further mounts, and closes what was hidden for good.
-    pub(super) fn finish(self, mounts: &[Mount]) -> io::Result<()> {
-        for mount in mounts {
-            match mount {
-                Mount::Bind { from, at, writable } => {
-                    bind(&self.reach(from), at)?;
-                    set_read_only(at, Reach::Deep, !writable)?;
-                }
-                Mount::Overlay { lower, upper, work, at } => {
-                    let [lower, upper, work] = [lower, upper, work].map(|path| escape(&self.reach(path)));
-                    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},userxattr");
-                    mount_plain(Some("overlay"), at, Some("overlay"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
-                }
-            }
-        }
-        Ok(())
+    /// Mounts the work directory, if it is a snapshot, and closes what was hidden for good.
+    pub(super) fn finish(self, overlay: Option<&Overlay>) -> io::Result<Option<OwnedFd>> {
+        overlay.map(|overlay| overlay.mount_in_view(|path| self.reach(path))).transpose()
     }
 
     /// The path by which a place can be reached that is hidden by now.
@@ -235,12 +216,12 @@ fn processes(is_superuser: bool) -> io::Result<()> {
 }
 
 /// Opens a place to hold it, not to read it.
-fn look(path: &Path) -> io::Result<File> {
+pub(super) fn look(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags((OFlag::O_PATH | OFlag::O_CLOEXEC).bits()).open(path)
 }
 
 /// The path of what is held.
-fn from(file: &File) -> PathBuf {
+pub(super) fn from(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
@@ -255,15 +236,10 @@ fn make_place(path: &Path, is_folder: bool) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).open(path).map(drop)
 }
 
-fn bind(from: &Path, at: &Path) -> io::Result<()> {
+pub(super) fn bind(from: &Path, at: &Path) -> io::Result<()> {
     Ok(mount(Some(from), at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
-fn mount_plain(from: Option<&str>, at: &Path, kind: Option<&str>, flags: MsFlags, options: Option<&str>) -> io::Result<()> {
+pub(super) fn mount_plain(from: Option<&str>, at: &Path, kind: Option<&str>, flags: MsFlags, options: Option<&str>) -> io::Result<()> {
     Ok(mount(from, at, kind, flags, options)?)
-}
-
-/// A path within overlay's options, where commas and colons have a meaning.
-fn escape(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', r"\\").replace(':', r"\:").replace(',', r"\,")
 }

@@ -14,13 +14,7 @@ use std::{
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    Launch,
-    isolation::Level,
-    landlock::Rules,
-    sys,
-    view::{Mount, View},
-};
+use super::{Launch, isolation::Level, landlock::Rules, overlay::Overlay, sys, view::View};
 
 /// Bytes of the length before a frame.
 pub(super) const HEADER_BYTES: usize = 4;
@@ -64,8 +58,8 @@ pub(super) enum Order {
 /// What is known of an attempt only when it begins.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Beginning {
-    /// Further mounts, in this order.
-    pub(super) mounts: Vec<Mount>,
+    /// The work directory, where it is a snapshot. It is answered with [`Word::Mounted`].
+    pub(super) overlay: Option<Overlay>,
     /// Bytes of data that one process may have, where no control group limits all of them.
     pub(super) data_bytes_max: Option<u64>,
     /// Processes that the user may have, where no control group limits them.
@@ -77,6 +71,8 @@ pub(super) struct Beginning {
 /// What an init says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Word {
+    /// The snapshot is mounted; with this comes the folder.
+    Mounted,
     /// A process runs.
     Started { number: u32 },
     /// It could not be started, with the number of the system's error, if it has one.

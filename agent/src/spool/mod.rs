@@ -328,7 +328,9 @@ impl Entry {
 
     /// Forgets the attempt.
     pub(crate) fn remove(&self) {
-        clear(self.workspace.root());
+        for tree in self.workspace.trees() {
+            clear(&tree);
+        }
         clear(&self.folder);
     }
 }

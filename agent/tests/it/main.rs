@@ -13,5 +13,6 @@ mod output;
 mod promises;
 mod protocol;
 
+mod snapshots;
 mod stages;
 mod steps;
