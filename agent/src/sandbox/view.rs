@@ -233,7 +233,11 @@ fn make_place(path: &Path, is_folder: bool) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    OpenOptions::new().create(true).append(true).open(path).map(drop)
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        // It lies in a folder that is seen again already, and may be a program that runs.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 pub(super) fn bind(from: &Path, at: &Path) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! What the processes of a stage can reach, and what becomes of those that misbehave, at each level that this machine offers.
 
-use agent::Level;
+use agent::{Level, SandboxOptions};
 use model::{StageOutcome, plan::Value};
 
-use crate::office::{Office, is_alive, sh, stage, until};
+use crate::office::{Office, is_alive, isolated, sh, stage, until};
 
 /// The processes whose environment has this.
 fn with_mark(mark: &str) -> Vec<String> {
@@ -49,6 +49,23 @@ async fn a_stage_in_namespaces_sees_and_writes_what_is_its_own() {
     let lines: Vec<&str> = said.lines().skip(2).collect();
     let expected = ["mine", "no /usr", "no /etc", "no sysctl", "no disk", "devices", "CapEff:0000000000000000", "written", "no mount"];
     assert_eq!(lines, expected, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn otto_itself_may_lie_among_the_tools_of_a_hidden_home() {
+    if Office::isolated(Level::Namespaces).await.is_none() {
+        return;
+    }
+    let mut office = Office::without_agent().await;
+    let home = office.path("home");
+    let tools = home.join(".tools");
+    std::fs::create_dir_all(&tools).unwrap();
+    let otto = tools.join("otto");
+    std::fs::copy(office.sandbox.otto.as_ref().unwrap(), &otto).unwrap();
+    office.sandbox = SandboxOptions { otto: Some(otto), shown: vec![tools], hidden: vec![home], ..isolated(Level::Namespaces) };
+    office.start_agent().await;
+    let (outcome, reason, said) = office.run("look", vec![sh("set +x; echo here")]).await;
+    assert_eq!((outcome, reason, said.as_str()), (StageOutcome::Success, None, "here\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
