@@ -20,7 +20,7 @@ use service::{
     supervisor::{TaskError, chain},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tracing::{debug, info, trace, warn};
@@ -64,6 +64,8 @@ pub(crate) struct Desk {
 struct Kept {
     told: mpsc::Sender<Told>,
     stop: watch::Sender<Option<Stop>>,
+    /// Somebody wants to know where its output lies.
+    asked: Arc<Notify>,
     /// Whether the agent claims the lease: until its result was heard.
     held: bool,
 }
@@ -230,6 +232,11 @@ impl Desk {
             Ok(AgentCommand::Cancel { lease, force }) => self.cancel(&lease, force, now).await,
             Ok(AgentCommand::Acknowledge { lease, report: ReportKind::Declined }) => self.declines.acknowledged(&lease),
             Ok(AgentCommand::Renewed { status, leases }) => self.renewals.confirmed(status, &leases),
+            Ok(AgentCommand::TellOutput { lease }) => {
+                if let Some(kept) = self.keepers.get(&lease) {
+                    kept.asked.notify_one();
+                }
+            }
             Ok(AgentCommand::RunAnswer { lease, number, answer }) => self.tell(&lease, Told::Answered { number, answer }),
             Ok(AgentCommand::Acknowledge { lease, report }) => self.tell(&lease, Told::Acknowledged(report)),
             Err(error) => warn!(error = chain(&error), "a command was not understood"),
@@ -304,7 +311,8 @@ impl Desk {
     fn keeper(&mut self, lease: &Lease, held: bool) -> Keeper {
         let (told, hears) = mpsc::channel(TOLD_MAX);
         let (stop, stopped) = watch::channel(None);
-        self.keepers.insert(lease.clone(), Kept { told, stop: stop.clone(), held });
+        let asked = Arc::new(Notify::new());
+        self.keepers.insert(lease.clone(), Kept { told, stop: stop.clone(), asked: asked.clone(), held });
         let reporter = Reporter {
             agent: self.shared.agent.clone(),
             lease: lease.clone(),
@@ -312,7 +320,7 @@ impl Desk {
             told: hears,
             token: self.supervisor.token().clone(),
         };
-        Keeper { shared: self.shared.clone(), reporter, stop: stopped, stopper: stop, happened: self.happened.clone() }
+        Keeper { shared: self.shared.clone(), reporter, stop: stopped, stopper: stop, asked, happened: self.happened.clone() }
     }
 
     /// Goes on with what an earlier life of the agent has left.

@@ -19,7 +19,7 @@ use service::{
     supervisor::{TaskError, chain},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::spawn_blocking,
     time::Instant,
 };
@@ -71,6 +71,8 @@ pub(crate) struct Keeper {
     pub(crate) stop: watch::Receiver<Option<Stop>>,
     /// The other end of `stop`, for what ends the attempt beside the desk.
     pub(crate) stopper: watch::Sender<Option<Stop>>,
+    /// Somebody wants to know where the output lies that there is so far.
+    pub(crate) asked: Arc<Notify>,
     pub(crate) happened: mpsc::Sender<Happened>,
 }
 
@@ -169,11 +171,12 @@ impl Keeper {
         let mut halt = Halt::new(deadline, self.stop.clone());
         // Said now, and not after the source is unpacked: whoever waits for it places the attempt elsewhere after a while.
         let started = Report::Started { at: Timestamp(clock::unix_ms()) };
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (asks, runs_asked) = mpsc::channel(ASKS_MAX);
+        let asked = self.asked.clone();
         tokio::select! {
             biased;
-            () = self.reporter.begun(started, asked) => unreachable!("it waits for ever"),
-            never = storing.follow(&parts) => match never {},
+            () = self.reporter.begun(started, runs_asked) => unreachable!("it waits for ever"),
+            never = storing.follow(&parts, &asked) => match never {},
             conclusion = execute(assignment, &self.shared.tools, entry, &mut output, &mut halt, asks) => conclusion,
         }
     }

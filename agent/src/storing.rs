@@ -13,6 +13,7 @@ use model::{
 };
 use service::supervisor::{TaskError, chain};
 use tokio::{
+    sync::Notify,
     task::spawn_blocking,
     time::{Instant, sleep, sleep_until},
 };
@@ -53,9 +54,11 @@ impl Storing {
         Self { blobs, entry, live, stored, part, refused: None }
     }
 
-    /// Stores each part of a running attempt when it is full or overdue, and says so to those who follow.
-    pub(crate) async fn follow(&mut self, parts: &Parts) -> Infallible {
+    /// Stores each part of a running attempt when it is full or overdue, and says so to those who follow. To who has `asked` it says where
+    /// all parts lie, and stores what there is besides.
+    pub(crate) async fn follow(&mut self, parts: &Parts, asked: &Notify) -> Infallible {
         let mut progress = parts.progress();
+        let mut tells_all = false;
         while self.refused.is_none() {
             let Progress { full, due_at } = *progress.borrow_and_update();
             if self.part < full {
@@ -65,18 +68,24 @@ impl Storing {
                 }
                 continue;
             }
-            tokio::select! {
-                changed = progress.changed() => changed.expect("its sender is borrowed here"),
-                () = due(due_at) => {
-                    let parts = parts.clone();
-                    match spawn_blocking(move || parts.end(full)).await {
-                        Ok(Ok(())) => {}
-                        problem => {
-                            warn!(?problem, "a part of an attempt's output is not ended early");
-                            break;
-                        }
-                    }
+            if std::mem::take(&mut tells_all) {
+                self.announce_all().await;
+            }
+            let end_early = tokio::select! {
+                changed = progress.changed() => {
+                    changed.expect("its sender is borrowed here");
+                    continue;
                 }
+                () = due(due_at) => true,
+                () = asked.notified() => {
+                    tells_all = true;
+                    parts.may_end_early()
+                }
+            };
+            let parts = parts.clone();
+            if end_early && let problem @ (Err(_) | Ok(Err(_))) = spawn_blocking(move || parts.end(full)).await {
+                warn!(?problem, "a part of an attempt's output is not ended early");
+                break;
             }
         }
         pending().await
@@ -113,6 +122,18 @@ impl Storing {
         }
         self.part += 1;
         Ok(())
+    }
+
+    /// Says where everything lies, also to who was away when it was stored.
+    async fn announce_all(&mut self) {
+        let segments: Vec<LogSegment> = self.stored.values().cloned().collect();
+        if segments.is_empty() {
+            // Who hears this knows that nothing was said before.
+            return self.live.announce(segments).await;
+        }
+        for some in segments.chunks(ANNOUNCED_SEGMENTS_MAX) {
+            self.live.announce(some.to_vec()).await;
+        }
     }
 
     async fn announce(&mut self) {

@@ -94,6 +94,12 @@ impl LogHub {
         (buffer.segments.values().cloned().collect(), buffer.chunks.iter().cloned().collect())
     }
 
+    /// Whether there is room for output of a running attempt that is not known here, as after a restart.
+    pub fn lacks(&self, lease: &Lease) -> bool {
+        let buffers = self.buffers.lock().expect("no holder of this lock panics");
+        buffers.by_lease.get(lease).map_or(buffers.by_lease.len() < BUFFERED_ATTEMPTS_MAX, |buffer| !buffer.is_whole())
+    }
+
     /// The attempts of which there is something new, from now on.
     pub fn follow(&self) -> broadcast::Receiver<Arc<Lease>> {
         self.news.subscribe()
@@ -183,6 +189,20 @@ impl Buffer {
         {
             self.bytes -= dropped.bytes.len() + CHUNK_BYTES;
         }
+    }
+
+    /// Whether there is no hole before the last byte that is known.
+    fn is_whole(&self) -> bool {
+        let stored = self.segments.values().map(|segment| (segment.offset, segment.offset.saturating_add(segment.length)));
+        let buffered = self.chunks.iter().map(|chunk| (chunk.header.mark.offset, end(chunk)));
+        let (mut known, mut last) = (0, 0);
+        for (from, to) in stored.chain(buffered) {
+            if from <= known {
+                known = known.max(to);
+            }
+            last = last.max(to);
+        }
+        known == last
     }
 
     fn next(&self, from: u64) -> Next {
@@ -279,6 +299,22 @@ mod tests {
         assert_eq!(hub.next(&lease(), 3), Next::Segment(segment(0, 5)));
         assert_eq!(text(&hub.next(&lease(), 5)), "5:f ");
         assert_eq!(hub.next(&lease(), 6), Next::Nothing);
+    }
+
+    #[test]
+    fn output_is_lacking_while_there_is_a_hole_before_its_end() {
+        let hub = LogHub::default();
+        assert!(hub.lacks(&lease()), "nothing was heard of it");
+        hub.take(chunk(0, b"", vec![]));
+        assert!(!hub.lacks(&lease()), "it has said nothing");
+        hub.take(chunk(8, b"i", vec![segment(3, 3)]));
+        assert!(hub.lacks(&lease()));
+        hub.take(chunk(6, b"", vec![segment(0, 3)]));
+        assert!(hub.lacks(&lease()), "two bytes before the last are not known");
+        hub.take(chunk(9, b"", vec![segment(6, 3)]));
+        assert!(!hub.lacks(&lease()));
+        hub.take(chunk(9, b"j", vec![]));
+        assert!(!hub.lacks(&lease()));
     }
 
     #[test]

@@ -134,6 +134,12 @@ impl Parts {
         }
     }
 
+    /// Whether the part that is being written has something, and may be stored though it is not full.
+    pub(crate) fn may_end_early(&self) -> bool {
+        let open = self.open.lock().expect("no holder of this lock panics");
+        open.since.is_some() && open.number < SOON_PARTS_MAX
+    }
+
     /// Ends the part of this number, if it is still being written. Blocks on the disk.
     pub(crate) fn end(&self, number: u32) -> io::Result<()> {
         let mut open = self.open.lock().expect("no holder of this lock panics");

@@ -90,7 +90,7 @@ fn what_ran_when_the_agent_was_killed_is_ended_and_reported_lost() {
     let auction = async {
         award_on(&bus, &assignment).await;
         until("both processes", || std::fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 2)).await;
-        until("what the agent says of it", || office.has_kept_output()).await;
+        until("what the agent says of it", || !office.kept_output().is_empty()).await;
     };
     killed(&office, auction);
     let pids: Vec<String> = std::fs::read_to_string(&pids).unwrap().lines().map(str::to_owned).collect();

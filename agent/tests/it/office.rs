@@ -346,12 +346,12 @@ impl Office {
         .await;
     }
 
-    /// Whether the agent has written down something that was said.
-    pub(crate) fn has_kept_output(&self) -> bool {
+    /// What the agent has written down of what was said, and not stored yet.
+    pub(crate) fn kept_output(&self) -> Vec<u8> {
         let attempts = std::fs::read_dir(self.path("agent/spool")).unwrap().map(|entry| entry.unwrap().path());
         let files = attempts.flat_map(|attempt| std::fs::read_dir(attempt).unwrap().map(|entry| entry.unwrap()));
         let outputs = files.filter(|file| file.file_name().to_string_lossy().starts_with("output"));
-        outputs.into_iter().any(|output| output.metadata().unwrap().len() > 0)
+        outputs.flat_map(|output| std::fs::read(output.path()).unwrap_or_default()).collect()
     }
 
     /// The agent's folders of attempts, without those that are made ahead: their journal is empty.

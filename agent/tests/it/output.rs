@@ -8,7 +8,7 @@ use model::{
     },
 };
 
-use crate::office::{Office, assignment, marks, said, sh, stage};
+use crate::office::{Office, assignment, marks, said, sh, stage, until};
 
 #[tokio::test]
 async fn output_arrives_while_the_stage_runs() {
@@ -107,4 +107,30 @@ async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_wh
     }
     assert_eq!((offset, said.len() as u64), (log.length, log.length));
     assert_eq!(said.split(|byte| *byte != b'Q').map(<[u8]>::len).max(), Some(10_000_000));
+}
+
+#[tokio::test]
+async fn who_does_not_know_what_a_running_stage_has_said_is_told_where_it_lies() {
+    let mut office = Office::open().await;
+    let gate = office.path("gate");
+    // What it says does not stand in its text.
+    let script = format!("set +x; printf %s%s sa id; until [ -e {} ]; do sleep 0.01; done; printf %s%s mo re", gate.display());
+    let assignment = assignment(stage("long", vec![sh(&script)]), 1);
+    office.award(&assignment).await;
+    until("it to be written down", || has(&office.kept_output(), b"said")).await;
+    let lease = assignment.lease.clone();
+    office.send(AgentCommand::TellOutput { lease: lease.clone() }).await;
+    let told = office.segment().await;
+    assert_eq!(told.offset, 0);
+    assert!(has(&office.blobs.get(&told.bytes).await.unwrap(), b"said"));
+    office.send(AgentCommand::TellOutput { lease: lease.clone() }).await;
+    assert_eq!(office.segment().await, told, "it is told again");
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(office.result(&lease).await.0, StageOutcome::Success);
+    let (bytes, _) = office.stored(&lease).await;
+    assert!(has(&bytes, b"said") && has(&bytes, b"more"));
+}
+
+fn has(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
 }

@@ -67,6 +67,11 @@ pub enum AgentCommand {
         /// The leases.
         leases: Vec<Lease>,
     },
+    /// The orchestrator does not know what this attempt has said so far: store it, and say where it lies.
+    TellOutput {
+        /// The attempt.
+        lease: Lease,
+    },
     /// What became of a [`Report::RunRequested`].
     RunAnswer {
         /// The attempt that asked.

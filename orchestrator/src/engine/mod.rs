@@ -170,6 +170,8 @@ struct Engine {
     blobs: Blobs,
     plans: Plans,
     runs: Runs,
+    /// The output of running attempts.
+    logs: LogHub,
     outbox: Outbox,
     open: BTreeMap<RunId, OpenRun>,
     /// Runs whose log must not be run upon.
@@ -244,6 +246,7 @@ impl Engine {
             bus: handle.bus.clone(),
             blobs: handle.blobs.clone(),
             runs: handle.runs.clone(),
+            logs: handle.logs.clone(),
             outbox,
             open: BTreeMap::new(),
             damaged: BTreeSet::new(),

@@ -65,13 +65,19 @@ impl Engine {
         self.outbox.send(Letter::Command(Subject::inbox(agent), command));
     }
 
-    /// An agent is there: its leases are renewed, and what it should not be doing any more is ended.
+    /// An agent is there: its leases are renewed, what it should not be doing any more is ended, and where the output lies that nobody here has
+    /// heard is asked.
     pub(super) fn status(&mut self, agent: &AgentName, status: &AgentStatus) {
         let now = Instant::now();
         let mut locked = Vec::new();
         for lease in &status.leases {
-            if self.leases.renew(lease, agent, now) && self.holds_a_lock(lease) {
-                locked.push(lease.clone());
+            if self.leases.renew(lease, agent, now) {
+                if self.holds_a_lock(lease) {
+                    locked.push(lease.clone());
+                }
+                if self.logs.lacks(lease) {
+                    self.command(agent, AgentCommand::TellOutput { lease: lease.clone() });
+                }
             }
             // Also of a run that has ended: its agent may come back long after.
             let superseded = self.runs.get(&lease.attempt.run).is_some_and(|snapshot| {
