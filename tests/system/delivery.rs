@@ -25,7 +25,13 @@ async fn the_demo_delivers_a_real_program_and_leaves_nothing() {
         assert!(text.contains(expected), "the demo shows `{expected}`: {text}");
     }
     assert_eq!(processes_that_name(home.path()), Vec::<String>::new());
-    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "the demo's folder is removed");
+    assert_eq!(left(home.path()), Vec::<String>::new(), "the demo's folder is removed");
+}
+
+/// What lies in the folder but what podman, which agents look for, makes there for its user where that has no other place for it.
+fn left(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with("podman-run-") && !name.starts_with("storage-run-")).collect()
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {

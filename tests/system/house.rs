@@ -21,6 +21,9 @@ pub(crate) const OTTO: &str = env!("CARGO_BIN_EXE_otto");
 /// The longest that anything here may take. It is far longer than a lease, and a machine under load is slow.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
+/// The folder that stages share with the test, in the house's.
+const SHARED: &str = "shared";
+
 /// Waits until the condition holds.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     wait_for(DEADLINE, what, async || condition().await.then_some(())).await;
@@ -35,18 +38,48 @@ pub(crate) struct House {
     http: reqwest::Client,
 }
 
+/// How a house is.
+pub(crate) struct Plan<'a> {
+    pub(crate) agents: usize,
+    /// How its agents isolate stages.
+    pub(crate) isolation: &'a str,
+    /// Its processes, if not those of the program.
+    pub(crate) procfile: Option<String>,
+}
+
+impl Default for Plan<'_> {
+    fn default() -> Self {
+        // The stages of most stories write to a witness file that is not theirs.
+        Self { agents: 1, isolation: "group", procfile: None }
+    }
+}
+
 impl House {
     /// Starts the services with this many agents, and waits until the API answers.
     pub(crate) async fn start(agents: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::planned(tempfile::tempdir().unwrap(), Plan { agents, ..Plan::default() }).await
+    }
+
+    /// Starts the services in this folder, and waits until the API answers.
+    pub(crate) async fn planned(folder: TempDir, plan: Plan<'_>) -> Self {
         let data = folder.path().join("up");
+        fs::create_dir(folder.path().join(SHARED)).unwrap();
         let log = fs::File::create(folder.path().join("up.log")).unwrap();
-        let up = Command::new(OTTO)
-            .args(["up", "--ports", "auto", "--agents", &agents.to_string(), "--data"])
+        let mut command = Command::new(OTTO);
+        if let Some(text) = plan.procfile {
+            let file = folder.path().join("Procfile");
+            fs::write(&file, text).unwrap();
+            command.arg("up").arg("--procfile").arg(file);
+        } else {
+            command.arg("up");
+        }
+        let up = command
+            .args(["--ports", "auto", "--agents", &plan.agents.to_string(), "--data"])
             .arg(&data)
             .env("OTTO_HOME", testkit::otto_home())
-            // The stages of these stories write to a witness file that is not theirs.
-            .env("OTTO_AGENT_ISOLATION", "group")
+            .env("OTTO_AGENT_ISOLATION", plan.isolation)
+            // At every level, stages write to the homes of tools.
+            .env("CARGO_HOME", folder.path().join(SHARED))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -77,6 +110,11 @@ impl House {
     /// A folder for the test's own files.
     pub(crate) fn scratch(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// A folder that stages of every level of isolation share with the test.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.folder.path().join(SHARED)
     }
 
     /// Environment with which commands find this house.

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod wire;
+#[cfg(test)]
 mod witness;
 
 #[cfg(test)]
@@ -12,11 +14,15 @@ mod delivery;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
 mod kept;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod local;
+#[cfg(test)]
+mod locks;
 #[cfg(test)]
 mod makers;
 #[cfg(test)]
@@ -29,5 +35,7 @@ mod random_kills;
 mod steps;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod thousand;
 #[cfg(test)]
 mod writes;
