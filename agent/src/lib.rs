@@ -34,7 +34,9 @@ use tokio::task::spawn_blocking;
 pub use disk::DISK_RESERVE_BYTES;
 pub use executor::environment::{Variables, tool_homes};
 pub use sandbox::doctor::{Finding, examine, offers};
-pub use sandbox::{Isolation, Level, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, stage_init};
+pub use sandbox::{
+    Isolation, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, fork_nursery, stage_init,
+};
 pub use spool::SpoolError;
 
 use self::{

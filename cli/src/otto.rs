@@ -102,18 +102,28 @@ pub fn main() -> ExitCode {
     if let Command::StepExec { symbol, invocation } = &otto.command {
         return ExitCode::from(stdlib::program::run(symbol, invocation));
     }
+    let nursery = match otto.command.nursery() {
+        Ok(nursery) => nursery,
+        Err(code) => return code,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    runtime.block_on(otto.command.run()).unwrap_or_else(|error| fail(&error))
+    runtime.block_on(otto.command.run(nursery)).unwrap_or_else(|error| fail(&error))
 }
 
 impl Command {
-    async fn run(self) -> anyhow::Result<ExitCode> {
+    /// Forks what a command holds its stages with, where they are of the person whose environment this is. Without it, it is started later.
+    /// The error is the forked process's, which has nothing else to do.
+    fn nursery(&self) -> Result<Option<agent::Nursery>, ExitCode> {
+        if matches!(self, Self::Run(_)) { Ok(agent::fork_nursery()?.ok()) } else { Ok(None) }
+    }
+
+    async fn run(self, nursery: Option<agent::Nursery>) -> anyhow::Result<ExitCode> {
         match self {
             Self::Demo(args) => demo::run(args).await,
-            Self::Run(args) => run::run(args).await,
+            Self::Run(args) => run::run(args, nursery).await,
             Self::Check(args) => check::run(&args),
             Self::Explain(args) => explain::run(&args),
             Self::Fmt(args) => fmt::run(&args),

@@ -62,15 +62,16 @@ pub(super) enum Version {
 pub(super) struct Base {
     /// The name of each group that is made begins with this.
     prefix: String,
-    /// Of the second version.
-    unified: Option<PathBuf>,
     controllers: BTreeMap<Controller, (Version, PathBuf)>,
 }
 
-/// The group of one attempt, in every hierarchy.
+/// The group of one attempt, in each hierarchy in which something of the attempt is limited.
+///
+/// Not in the others: the kernel lets nobody fork while a process is moved into a group, and the first move after a pause takes it a grace
+/// period of RCU, ten milliseconds and more.
 #[derive(Debug)]
 pub(super) struct Group {
-    unified: Option<PathBuf>,
+    number: u64,
     controllers: BTreeMap<Controller, (Version, PathBuf)>,
 }
 
@@ -99,7 +100,6 @@ impl Base {
             if controllers.is_empty() {
                 let enabled = enable(&folder);
                 base.controllers.extend(enabled.into_iter().map(|controller| (controller, (Version::Two, folder.clone()))));
-                base.unified = Some(folder);
             } else {
                 base.controllers.extend(here.into_iter().map(|controller| (controller, (Version::One, folder.clone()))));
             }
@@ -112,21 +112,37 @@ impl Base {
         self.controllers.get(&controller).map(|(version, _)| *version)
     }
 
-    /// The group of an attempt; `None` where no hierarchy can be written to.
-    pub(super) fn make(&self, number: u64) -> io::Result<Option<Group>> {
-        let name = format!("{}{number}", self.prefix);
-        let group = Group {
-            unified: self.unified.as_ref().map(|folder| folder.join(&name)),
-            controllers: self.controllers.iter().map(|(kind, (version, folder))| (*kind, (*version, folder.join(&name)))).collect(),
-        };
-        let folders = group.folders();
-        for folder in &folders {
-            match fs::create_dir(folder) {
+    /// Every folder that the group of this number may have.
+    pub(super) fn folders(&self, number: u64) -> Vec<PathBuf> {
+        let folders: BTreeSet<_> = self.controllers.values().map(|(_, folder)| folder).collect();
+        folders.into_iter().map(|folder| self.below(folder, number)).collect()
+    }
+
+    fn below(&self, folder: &Path, number: u64) -> PathBuf {
+        folder.join(format!("{}{number}", self.prefix))
+    }
+
+    /// The group of an attempt, which is in no hierarchy yet.
+    pub(super) fn group(number: u64) -> Group {
+        Group { number, controllers: BTreeMap::new() }
+    }
+
+    /// Has these limited in the group, as far as they can be, and puts a process into it, with all that it starts from then on.
+    pub(super) fn limit(&self, group: &mut Group, wanted: &[Controller], pid: i32) -> io::Result<()> {
+        for controller in wanted {
+            let Some((version, folder)) = self.controllers.get(controller) else { continue };
+            let folder = self.below(folder, group.number);
+            let is_in_it = group.controllers.values().any(|(_, there)| *there == folder);
+            if group.controllers.insert(*controller, (*version, folder.clone())).is_some() || is_in_it {
+                continue;
+            }
+            match fs::create_dir(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result?,
             }
+            fs::write(folder.join("cgroup.procs"), pid.to_string())?;
         }
-        Ok((!folders.is_empty()).then_some(group))
+        Ok(())
     }
 
     fn clear(&self, folder: &Path) {
@@ -139,18 +155,15 @@ impl Base {
 }
 
 impl Group {
-    /// Each once.
-    pub(super) fn folders(&self) -> Vec<PathBuf> {
-        let folders: BTreeSet<_> = self.controllers.values().map(|(_, folder)| folder).chain(&self.unified).collect();
-        folders.into_iter().cloned().collect()
+    /// Each once, and first those of the second version, which ends all of a group at once.
+    fn folders(&self) -> Vec<&PathBuf> {
+        let of = |wanted| self.controllers.values().filter(move |(version, _)| *version == wanted).map(|(_, folder)| folder);
+        let two: BTreeSet<_> = of(Version::Two).collect();
+        let one: BTreeSet<_> = of(Version::One).collect();
+        two.into_iter().chain(one).collect()
     }
 
-    /// Puts a process into it, and so all that it starts from then on.
-    pub(super) fn add(&self, pid: i32) -> io::Result<()> {
-        self.folders().into_iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
-    }
-
-    pub(super) fn limit(&self, limits: &Limits) -> io::Result<()> {
+    pub(super) fn set(&self, limits: &Limits) -> io::Result<()> {
         if let (Some((version, folder)), Some(bytes)) = (self.controllers.get(&Controller::Memory), limits.memory_bytes) {
             let file = match version {
                 Version::One => "memory.limit_in_bytes",
@@ -163,9 +176,9 @@ impl Group {
                 Version::Two => fs::write(folder.join("memory.swap.max"), "0"),
             };
         }
-        if let Some((_, folder)) = self.controllers.get(&Controller::Pids) {
+        if let (Some((_, folder)), Some(processes)) = (self.controllers.get(&Controller::Pids), limits.processes) {
             // The init is one of them.
-            fs::write(folder.join("pids.max"), (limits.processes + 1).to_string())?;
+            fs::write(folder.join("pids.max"), (processes + 1).to_string())?;
         }
         if let (Some((version, folder)), Some(cores)) = (self.controllers.get(&Controller::Cpu), limits.cores) {
             let quota = (CPU_PERIOD_US.saturating_mul(cores)).to_string();
@@ -192,8 +205,7 @@ impl Group {
 
     /// Ends everything in it, and removes it. Takes time.
     pub(super) fn end(self) {
-        // The second version ends all at once, and then the others have nobody left.
-        for folder in self.unified.iter().chain(&self.folders()) {
+        for folder in self.folders() {
             end(folder);
         }
     }

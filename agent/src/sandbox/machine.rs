@@ -64,8 +64,6 @@ pub enum SandboxError {
 pub(crate) struct Sandbox {
     /// `None`: processes are the agent's own children.
     holder: Option<Holder>,
-    memory_bytes: Option<u64>,
-    processes: u64,
 }
 
 #[derive(Debug)]
@@ -75,6 +73,8 @@ pub(super) struct Holder {
     data: PathBuf,
     /// Why work directories cannot be mounted, if they cannot; empty until somebody asked.
     overlays: OnceLock<Result<(), String>>,
+    /// Of a stage that demands nothing.
+    pub(super) limits: Limits,
     parent: Parent,
     base: Base,
     /// The view of every stage, but for what is its own.
@@ -89,7 +89,7 @@ pub(super) struct Prepared {
     init: i32,
     start_ticks: Option<u64>,
     pub(super) socket: UnixStream,
-    pub(super) group: Option<Group>,
+    pub(super) group: Group,
 }
 
 impl Sandbox {
@@ -97,9 +97,7 @@ impl Sandbox {
     pub(crate) fn open(options: &SandboxOptions, data: &Path) -> Result<Self, SandboxError> {
         let Some(otto) = &options.otto else {
             return match options.isolation {
-                Isolation::Auto | Isolation::Level(Level::Group) => {
-                    Ok(Self { holder: None, memory_bytes: options.memory_bytes, processes: options.processes })
-                }
+                Isolation::Auto | Isolation::Level(Level::Group) => Ok(Self { holder: None }),
                 Isolation::Level(level) => Err(SandboxError::NotOffered { level, reason: "the program `otto` is not named".to_owned() }),
             };
         };
@@ -120,7 +118,7 @@ impl Sandbox {
             }
         }
         info!(level = %holder.level, "stages are isolated");
-        Ok(Self { holder: Some(holder), memory_bytes: options.memory_bytes, processes: options.processes })
+        Ok(Self { holder: Some(holder) })
     }
 
     /// What it offers, for stages' requirements.
@@ -148,23 +146,19 @@ impl Sandbox {
         requires: &Requirements,
         overlay: Option<Overlay>,
     ) -> io::Result<Confined> {
-        if self.holder.is_none() {
-            return Ok(Confined::Direct);
-        }
+        let Some(holder) = &self.holder else { return Ok(Confined::Direct) };
         let (sandbox, workspace) = (self.clone(), workspace.clone());
         let limits = Limits {
-            memory_bytes: demand(requires, "memory").or(self.memory_bytes),
-            processes: self.processes,
+            memory_bytes: demand(requires, "memory").or(holder.limits.memory_bytes),
             cores: demand(requires, "cores"),
+            ..holder.limits
         };
         let limited = limits.clone();
         let (prepared, beginning, mounted) = tokio::task::spawn_blocking(move || {
             let holder = sandbox.holder.as_ref().expect("it was there a moment ago");
             let ready = holder.ready.lock().expect("no holder of this lock panics").remove(workspace.root());
-            let prepared = ready.map_or_else(|| holder.prepare(&workspace), Ok)?;
-            if let Some(group) = &prepared.group {
-                group.limit(&limited)?;
-            }
+            let mut prepared = ready.map_or_else(|| holder.prepare(&workspace), Ok)?;
+            holder.limit(&mut prepared, &limited)?;
             let beginning = holder.beginning(&workspace, &limited, overlay);
             // Who has nothing mounted need not wait for the init.
             if beginning.overlay.is_none() {
@@ -217,13 +211,16 @@ pub(super) fn begin(socket: &UnixStream, beginning: Beginning) -> io::Result<Opt
 impl Holder {
     /// At the least level.
     pub(super) fn start(options: &SandboxOptions, otto: &Path, data: &Path) -> Result<Self, SandboxError> {
-        let parent = Parent::start(otto).map_err(|source| SandboxError::Nursery { otto: otto.to_owned(), source })?;
+        let parent =
+            Parent::start(otto, options.nursery.as_ref()).map_err(|source| SandboxError::Nursery { otto: otto.to_owned(), source })?;
         let mut prefix = Digest::of(data.as_os_str().as_encoded_bytes()).hex();
         prefix.truncate(PREFIX_CHARACTERS);
         let base = Base::find(format!("otto-{prefix}-"));
         let view = view(options, otto, data);
+        let limits = Limits { memory_bytes: options.memory_bytes, processes: options.processes, cores: None };
         Ok(Self {
             level: Level::Group,
+            limits,
             data: data.to_owned(),
             overlays: OnceLock::new(),
             parent,
@@ -259,21 +256,24 @@ impl Holder {
 
     pub(super) fn prepare(&self, workspace: &Workspace) -> io::Result<Prepared> {
         let view = View { workspace: workspace.root().to_owned(), temporary: workspace.temporary(), ..self.view.clone() };
-        let group = self.base.make(self.next.fetch_add(1, Ordering::Relaxed))?;
-        let groups = group.as_ref().map(Group::folders).unwrap_or_default();
-        let born = self.parent.bear(&Birth { level: self.level, view, groups }).and_then(|(init, socket)| {
-            group.as_ref().map_or(Ok(()), |group| group.add(init))?;
-            Ok((init, socket))
-        });
-        match born {
-            Ok((init, socket)) => Ok(Prepared { init, start_ticks: leftovers::start_ticks(init), socket, group }),
-            Err(error) => {
-                if let Some(group) = group {
-                    group.end();
-                }
-                Err(error)
-            }
-        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (init, socket) = self.parent.bear(&Birth { level: self.level, view, groups: self.base.folders(number) })?;
+        let mut prepared = Prepared { init, start_ticks: leftovers::start_ticks(init), socket, group: Base::group(number) };
+        // What every attempt is limited in.
+        self.limit(&mut prepared, &self.limits.clone())?;
+        Ok(prepared)
+    }
+
+    /// Limits what an init will start. What is half done ends with the init.
+    fn limit(&self, prepared: &mut Prepared, limits: &Limits) -> io::Result<()> {
+        let wanted = [
+            limits.processes.map(|_| Controller::Pids),
+            limits.memory_bytes.map(|_| Controller::Memory),
+            limits.cores.map(|_| Controller::Cpu),
+        ];
+        let wanted: Vec<_> = wanted.into_iter().flatten().collect();
+        self.base.limit(&mut prepared.group, &wanted, prepared.init)?;
+        prepared.group.set(limits)
     }
 
     pub(super) fn beginning(&self, workspace: &Workspace, limits: &Limits, overlay: Option<Overlay>) -> Beginning {
@@ -283,7 +283,7 @@ impl Holder {
             overlay,
             data_bytes_max: limits.memory_bytes.filter(|_| unlimited(Controller::Memory)),
             // Outside of namespaces all processes of the user count, wherever they come from.
-            processes_max: (self.level == Level::Namespaces && unlimited(Controller::Pids)).then_some(limits.processes),
+            processes_max: limits.processes.filter(|_| self.level == Level::Namespaces && unlimited(Controller::Pids)),
             rules: (self.level == Level::Landlock).then(|| Rules { writable: writable() }),
         }
     }
@@ -293,7 +293,7 @@ impl Drop for Holder {
     fn drop(&mut self) {
         let ready = std::mem::take(&mut *self.ready.lock().expect("no holder of this lock panics"));
         // All inits first: each ends with its socket.
-        let groups: Vec<_> = ready.into_values().filter_map(|prepared| prepared.group).collect();
+        let groups: Vec<_> = ready.into_values().map(|prepared| prepared.group).collect();
         groups.into_iter().for_each(Group::end);
     }
 }

@@ -44,6 +44,7 @@ pub use self::{
     machine::SandboxError,
     nursery::{STAGE_INIT, stage_init},
     options::{PROCESSES_MAX, SandboxOptions},
+    parent::{Nursery, fork_nursery},
 };
 pub(crate) use self::{
     machine::Sandbox,
@@ -79,13 +80,13 @@ pub(crate) struct Outlets {
     pub(crate) err: io::PipeWriter,
 }
 
-/// How much of the machine an attempt may have.
+/// How much of the machine an attempt may have; without a number, all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Bytes of memory, all its processes together.
     pub(crate) memory_bytes: Option<u64>,
     /// Processes and threads at once.
-    pub(crate) processes: u64,
+    pub(crate) processes: Option<u64>,
     /// Processor time, in cores.
     pub(crate) cores: Option<u64>,
 }
@@ -115,7 +116,7 @@ pub(crate) struct Held {
     init: i32,
     /// Tells it from a later process of the same id.
     start_ticks: Option<u64>,
-    group: Option<Group>,
+    group: Group,
     limits: Limits,
     /// The work directory, where only the attempt's processes see it at its path.
     mounted: Option<Arc<OwnedFd>>,
@@ -153,12 +154,13 @@ impl Confined {
     }
 
     fn exceeded(&self) -> Option<String> {
-        let Self::Held(Held { group: Some(group), limits, .. }) = self else { return None };
+        let Self::Held(Held { group, limits, .. }) = self else { return None };
         let reached = group.reached();
         if reached.memory {
             return Some(format!("ended by the memory limit of {}", size(limits.memory_bytes?)));
         }
-        reached.processes.then(|| format!("stopped by the limit of {} processes", thousands(limits.processes)))
+        let processes = limits.processes.filter(|_| reached.processes)?;
+        Some(format!("stopped by the limit of {} processes", thousands(processes)))
     }
 
     /// Ends everything that is left of the attempt, whose processes have `mark` in their environment.
@@ -187,13 +189,11 @@ impl Held {
                 if leftovers::start_ticks(self.init) == self.start_ticks {
                     let _gone = kill(Pid::from_raw(self.init), Signal::SIGKILL);
                 }
-                if let Some(group) = group {
-                    group.end();
-                }
+                group.end();
                 leftovers::end_marked(&mark);
             });
             let _panicked = ended.await;
-        } else if let Some(group) = group {
+        } else {
             // Only the init is left in it. Nobody waits for its end.
             drop(spawn_blocking(move || group.end()));
         }

@@ -28,7 +28,7 @@ use nix::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{Gid, Pid, Uid, dup2_stdin, setsid},
+    unistd::{Gid, Pid, Uid, dup2_stdin, dup2_stdout, setsid},
 };
 
 use super::{
@@ -44,7 +44,15 @@ pub const STAGE_INIT: &str = "stage-init";
 
 /// Is the nursery until the agent closes the socket, which is the standard input. To be called before the process has a second thread.
 pub fn stage_init() -> ExitCode {
-    let served = match serve() {
+    match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(socket) => live(&socket.into()),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Is the nursery until the agent closes the socket, in a process of one thread.
+pub(super) fn live(socket: &UnixStream) -> ExitCode {
+    let served = match serve(socket) {
         Ok(After::Done) => Ok(()),
         Ok(After::Forked(child)) => child.live(),
         Err(error) => Err(error),
@@ -78,9 +86,10 @@ struct Child {
     teller: io::PipeWriter,
 }
 
-fn serve() -> io::Result<After> {
-    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    dup2_stdin(fs::File::open("/dev/null")?)?;
+fn serve(socket: &UnixStream) -> io::Result<After> {
+    let nowhere = fs::File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&nowhere)?;
+    dup2_stdout(&nowhere)?;
     // What the terminal sends to the agent's group is not for stages, which the agent ends in order.
     setsid()?;
     prctl::set_child_subreaper(true)?;
@@ -96,7 +105,7 @@ fn serve() -> io::Result<After> {
             look_after(&mut inits, &children)?;
         }
         if said {
-            let Some((birth, descriptors)) = wire::receive::<Birth>(&socket)? else { break };
+            let Some((birth, descriptors)) = wire::receive::<Birth>(socket)? else { break };
             let groups = birth.groups.clone();
             let born = match bear(birth, descriptors) {
                 Ok(Fork::Child(child)) => return Ok(After::Forked(child)),
@@ -106,7 +115,7 @@ fn serve() -> io::Result<After> {
                 }
                 Err(error) => Born::Failed { reason: error.to_string() },
             };
-            wire::send(&socket, &born, &[])?;
+            wire::send(socket, &born, &[])?;
         }
     }
     let groups: Vec<PathBuf> = inits.values().flatten().cloned().collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::Isolation;
+use super::{Isolation, Nursery};
 use crate::executor::environment::{Variables, tool_homes};
 
 /// Processes and threads of a stage, unless the operator says otherwise: more than a build on a large machine has, fewer than a machine has
@@ -21,8 +21,10 @@ pub struct SandboxOptions {
     pub otto: Option<PathBuf>,
     /// The most memory of a stage that demands none.
     pub memory_bytes: Option<u64>,
-    /// The most processes and threads of a stage; see [`PROCESSES_MAX`].
-    pub processes: u64,
+    /// The most processes and threads of a stage, if there is to be a limit; see [`PROCESSES_MAX`].
+    pub processes: Option<u64>,
+    /// What holds stages from the beginning on, if it was [forked](super::fork_nursery) already.
+    pub nursery: Option<Nursery>,
     /// What stages see though it lies in a hidden folder, read-only.
     pub shown: Vec<PathBuf>,
     /// What stages may write besides their own folders.
@@ -38,7 +40,8 @@ impl SandboxOptions {
             isolation: Isolation::Auto,
             otto: None,
             memory_bytes: None,
-            processes: PROCESSES_MAX,
+            processes: Some(PROCESSES_MAX),
+            nursery: None,
             shown: Vec::new(),
             writable: Vec::new(),
             hidden: Vec::new(),
@@ -55,7 +58,7 @@ impl SandboxOptions {
         let hidden = credentials.chain(home.clone()).collect();
         let path = passed.get("PATH").into_iter().flat_map(|path| path.split(':')).map(PathBuf::from).filter(|entry| entry.is_absolute());
         let shown = path.map(|entry| home.as_deref().and_then(|home| tool_below(home, &entry)).unwrap_or(entry)).collect();
-        Self { isolation, otto: Some(otto), memory_bytes: None, processes: PROCESSES_MAX, shown, writable, hidden }
+        Self { isolation, otto: Some(otto), memory_bytes: None, processes: Some(PROCESSES_MAX), nursery: None, shown, writable, hidden }
     }
 }
 

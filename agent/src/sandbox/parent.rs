@@ -7,14 +7,20 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Mutex,
+    process::{Command, ExitCode, Stdio},
+    sync::{Arc, Mutex},
     thread::sleep,
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    unistd::Pid,
+};
+
 use super::{
-    nursery::STAGE_INIT,
+    nursery::{self, STAGE_INIT},
+    sys::fork_alone,
     wire::{self, Birth, Born},
 };
 
@@ -29,21 +35,41 @@ const END_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Parent {
     otto: PathBuf,
-    nursery: Mutex<Option<Nursery>>,
+    nursery: Mutex<Option<Alive>>,
+}
+
+/// A nursery that was forked from this process, which costs much less than the start of a program. The first sandbox that is opened with
+/// it has it.
+#[derive(Debug, Clone)]
+pub struct Nursery(Arc<Mutex<Option<Alive>>>);
+
+/// Forks the nursery of this process; the outer error is of the child, which has been the nursery and is to end now. To be called before
+/// the process has a second thread, and only where stages may know the environment of this process.
+pub fn fork_nursery() -> Result<io::Result<Nursery>, ExitCode> {
+    let forked = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs, fork_alone()?)));
+    match forked {
+        Ok((ours, theirs, None)) => {
+            drop(ours);
+            Err(nursery::live(&theirs))
+        }
+        Ok((ours, _, Some(process))) => Ok(Alive::new(ours, process).map(|alive| Nursery(Arc::new(Mutex::new(Some(alive)))))),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 #[derive(Debug)]
-struct Nursery {
+struct Alive {
     /// `None` only while it is dropped.
     socket: Option<UnixStream>,
-    process: Child,
+    process: Pid,
 }
 
 impl Parent {
-    /// Has a nursery, of the program that has the hidden command.
-    pub(super) fn start(otto: &Path) -> io::Result<Self> {
-        let nursery = Mutex::new(Some(Nursery::start(otto)?));
-        Ok(Self { otto: otto.to_owned(), nursery })
+    /// Has the nursery that is there, or one of the program that has the hidden command.
+    pub(super) fn start(otto: &Path, nursery: Option<&Nursery>) -> io::Result<Self> {
+        let forked = nursery.and_then(|nursery| nursery.0.lock().expect("no holder of this lock panics").take());
+        let nursery = forked.map_or_else(|| Alive::start(otto), Ok)?;
+        Ok(Self { otto: otto.to_owned(), nursery: Mutex::new(Some(nursery)) })
     }
 
     /// Makes an init; its process and its socket.
@@ -56,17 +82,22 @@ impl Parent {
                 Err(_) => *nursery = None,
             }
         }
-        nursery.insert(Nursery::start(&self.otto)?).bear(birth)?
+        nursery.insert(Alive::start(&self.otto)?).bear(birth)?
     }
 }
 
-impl Nursery {
+impl Alive {
+    fn new(socket: UnixStream, process: Pid) -> io::Result<Self> {
+        socket.set_read_timeout(Some(BIRTH_DEADLINE))?;
+        Ok(Self { socket: Some(socket), process })
+    }
+
     fn start(otto: &Path) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
-        socket.set_read_timeout(Some(BIRTH_DEADLINE))?;
         let mut command = Command::new(otto);
         command.arg(STAGE_INIT).env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        Ok(Self { socket: Some(socket), process: command.spawn()? })
+        let process = command.spawn()?.id();
+        Self::new(socket, Pid::from_raw(i32::try_from(process).expect("process ids fit into pid_t")))
     }
 
     /// The outer error is the nursery's own.
@@ -83,12 +114,12 @@ impl Nursery {
     }
 }
 
-impl Drop for Nursery {
+impl Drop for Alive {
     fn drop(&mut self) {
         // It ends with its socket, when the inits have.
         self.socket = None;
         let deadline = Instant::now() + END_DEADLINE;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+        while waitpid(self.process, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) && Instant::now() < deadline {
             sleep(END_PAUSE);
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Launch, Level, Limits, Overlay, PROCESSES_MAX, landlock,
+    Launch, Level, Overlay, landlock,
     machine::{Holder, Prepared, begin},
     wire::{self, Order, Word},
 };
@@ -62,8 +62,7 @@ fn within(data: &Path, tried: impl FnOnce(&Workspace) -> io::Result<()>) -> Resu
 /// Has an init run a script in the work directory.
 fn work(holder: &Holder, workspace: &Workspace, overlay: Option<Overlay>, script: &str) -> io::Result<()> {
     let Prepared { socket, group, .. } = holder.prepare(workspace)?;
-    let limits = Limits { memory_bytes: None, processes: PROCESSES_MAX, cores: None };
-    let result = begin(&socket, holder.beginning(workspace, &limits, overlay)).and_then(|mounted| {
+    let result = begin(&socket, holder.beginning(workspace, &holder.limits, overlay)).and_then(|mounted| {
         run(&socket, script, &workspace.source())?;
         let Some(mounted) = mounted else { return Ok(()) };
         // So the agent reaches what only the stage sees.
@@ -72,9 +71,7 @@ fn work(holder: &Holder, workspace: &Workspace, overlay: Option<Overlay>, script
         if names == ["new"] { Ok(()) } else { Err(io::Error::other("the agent does not see what the stage does")) }
     });
     drop(socket);
-    if let Some(group) = group {
-        group.end();
-    }
+    group.end();
     result
 }
 

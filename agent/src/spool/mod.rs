@@ -21,8 +21,8 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -104,12 +104,22 @@ pub(crate) struct Recovered {
 pub(crate) struct Spool {
     attempts: PathBuf,
     work: PathBuf,
-    ready: Mutex<Vec<Ready>>,
+    stock: Mutex<Stock>,
+    /// Something was made ahead, or could not be.
+    made: Condvar,
     next: AtomicU64,
-    /// How many folders are still made ahead, all told.
-    ahead: AtomicU32,
     /// Its lock ends with the process.
     _lock: File,
+}
+
+/// What is made ahead.
+#[derive(Debug, Default)]
+struct Stock {
+    ready: Vec<Ready>,
+    /// How many are being made.
+    in_making: u32,
+    /// How many more will be made ahead, all told.
+    left: u32,
 }
 
 /// Empty folders for an attempt that is not known yet.
@@ -152,9 +162,9 @@ impl Spool {
             Ok(()) => Ok(Self {
                 attempts: spool,
                 work,
-                ready: Mutex::default(),
+                stock: Mutex::new(Stock { left: ahead, ..Stock::default() }),
+                made: Condvar::new(),
                 next: AtomicU64::new(0),
-                ahead: AtomicU32::new(ahead),
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: data.to_owned() }),
@@ -164,8 +174,7 @@ impl Spool {
 
     /// Writes down that an attempt begins, in folders of its own.
     pub(crate) fn begin(&self, lease: &Lease, depot_token: &str) -> io::Result<(Entry, OutputFiles)> {
-        let ready = self.ready.lock().expect("no holder of this lock panics").pop();
-        let (entry, files) = ready.map_or_else(|| self.make(), Ok)?;
+        let (entry, files) = self.take_ready().map_or_else(|| self.make(), Ok)?;
         let line = Line::Begun { lease: lease.clone(), depot_token: depot_token.to_owned() };
         match entry.write(&line) {
             Ok(()) => Ok((entry, files)),
@@ -176,19 +185,47 @@ impl Spool {
         }
     }
 
+    /// What was made ahead, or is about to be: its making was begun earlier than another one's would be.
+    fn take_ready(&self) -> Option<Ready> {
+        let mut stock = self.stock();
+        loop {
+            match stock.ready.pop() {
+                None if stock.in_making > 0 => stock = self.made.wait(stock).expect("no holder of this lock panics"),
+                ready => return ready,
+            }
+        }
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().expect("no holder of this lock panics")
+    }
+
     /// Makes folders ahead, and has `prepare` make what each needs besides. That this fails will be noticed by whoever needs one.
     pub(crate) fn make_ready(&self, prepare: impl Fn(&Workspace)) {
-        let is_full = || self.ready.lock().expect("no holder of this lock panics").len() >= READY_MAX;
-        let take_one = |left: u32| left.checked_sub(1);
-        while !is_full() && self.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
-            match self.make() {
-                Ok(ready) => {
-                    prepare(ready.0.workspace());
-                    self.ready.lock().expect("no holder of this lock panics").push(ready);
-                }
+        while self.begin_one_ahead() {
+            let made = self.make();
+            if let Ok(ready) = &made {
+                prepare(ready.0.workspace());
+            }
+            let mut stock = self.stock();
+            stock.in_making -= 1;
+            self.made.notify_all();
+            match made {
+                Ok(ready) => stock.ready.push(ready),
                 Err(error) => return warn!(%error, "no folder could be made for the next attempt"),
             }
         }
+    }
+
+    /// Whether one more is to be made ahead.
+    fn begin_one_ahead(&self) -> bool {
+        let mut stock = self.stock();
+        let is_wanted = stock.left > 0 && stock.ready.len() < READY_MAX;
+        if is_wanted {
+            stock.left -= 1;
+            stock.in_making += 1;
+        }
+        is_wanted
     }
 
     fn make(&self) -> io::Result<Ready> {

@@ -108,7 +108,7 @@ impl Office {
     pub(crate) async fn isolated(level: Level) -> Option<Self> {
         let mut office = Self::without_agent().await;
         // Few: others work on this machine, too.
-        office.sandbox = SandboxOptions { processes: 100, ..isolated(level) };
+        office.sandbox = SandboxOptions { processes: Some(100), ..isolated(level) };
         match agent::run(office.options(), office.agent.clone(), office.blobs.clone(), &office.supervisor).await {
             Ok(()) => Some(office),
             Err(agent::Error::Sandbox(error @ SandboxError::NotOffered { .. })) => {

@@ -148,7 +148,7 @@ END
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_overlays_leave_is_removed_when_the_agent_comes_back() {
-    let options = |level| SandboxOptions { processes: 100, ..crate::office::isolated(level) };
+    let options = |level| SandboxOptions { processes: Some(100), ..crate::office::isolated(level) };
     for level in Level::ALL {
         let Some(mut office) = Office::isolated(level).await else { continue };
         let source = put(&office).await;

@@ -2,7 +2,7 @@
 
 use std::{env::current_exe, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use agent::{AgentOptions, Isolation, SandboxOptions, Variables, container::Runtime};
+use agent::{AgentOptions, Isolation, Level, Nursery, SandboxOptions, Variables, container::Runtime};
 use anyhow::Context as _;
 use auctioneer::AuctioneerOptions;
 use blob::Blobs;
@@ -43,6 +43,8 @@ pub(super) struct Means {
     pub(super) runtime: Option<Runtime>,
     /// How far they are kept apart.
     pub(super) isolation: Isolation,
+    /// What holds them, if it was forked already.
+    pub(super) nursery: Option<Nursery>,
     /// The directory in which they run, instead of one of their own.
     pub(super) in_place: Option<PathBuf>,
     /// How many there are, about.
@@ -115,6 +117,9 @@ impl House {
 fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
     let environment: Variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let sandbox = SandboxOptions::of(means.isolation, current_exe().context("cannot find this program")?, &environment);
+    // Who keeps nothing apart does not want to wait for it either.
+    let processes = sandbox.processes.filter(|_| means.isolation != Isolation::Level(Level::Group));
     Ok(AgentOptions {
         name: AGENT_NAME.parse()?,
         slots: means.slots.get(),
@@ -125,7 +130,7 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         passthrough: agent::tool_homes(&environment),
         containers: means.runtime,
         disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
-        sandbox: SandboxOptions::of(means.isolation, current_exe().context("cannot find this program")?, &environment),
+        sandbox: SandboxOptions { processes, nursery: means.nursery, ..sandbox },
         program: agent::THIS_PROGRAM.into(),
         in_place: means.in_place,
         attempts: means.stages,

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{Isolation, Level, container::Runtime};
+use agent::{Isolation, Level, Nursery, container::Runtime};
 use anyhow::Context as _;
 use blob::Blobs;
 use clap::Args;
@@ -133,7 +133,14 @@ impl RunArgs {
         let in_place = self.where_stages_run.in_place.then(|| root.to_owned());
         // A notification is one more.
         let stages = plan.and_then(|plan| u32::try_from(plan.stages.len() + usize::from(!plan.notify.is_empty())).ok()).unwrap_or(u32::MAX);
-        Means { slots: self.slots(), runtime, isolation: self.where_stages_run.isolation.unwrap_or(default), in_place, stages }
+        Means {
+            slots: self.slots(),
+            runtime,
+            isolation: self.where_stages_run.isolation.unwrap_or(default),
+            nursery: None,
+            in_place,
+            stages,
+        }
     }
 
     /// How the run is shown.
@@ -148,14 +155,14 @@ impl RunArgs {
 }
 
 /// Runs the pipeline, and says with the exit code how it ended.
-pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitCode> {
     match &args.resume {
-        Some(run) => resume(&args, Some(run.as_str()).filter(|run| *run != LATEST)).await,
-        None => begin(&args).await,
+        Some(run) => resume(&args, nursery, Some(run.as_str()).filter(|run| *run != LATEST)).await,
+        None => begin(&args, nursery).await,
     }
 }
 
-async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
+async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let source = Source::find(&args.file)?;
     let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
@@ -170,7 +177,7 @@ async fn begin(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(runtime) => runtime,
         Err(error) => return Ok(refuse(&error)),
     };
-    let means = args.means(source.pipeline.root(), runtime, Some(plan_of(&planned)?));
+    let means = Means { nursery, ..args.means(source.pipeline.root(), runtime, Some(plan_of(&planned)?)) };
     let place = Place::open(&source)?;
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
@@ -217,7 +224,7 @@ fn demands_isolation(plan: &Plan) -> bool {
 }
 
 /// Goes on with a run that was interrupted.
-async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
+async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let found = || {
         let store = Store::here().context("no run is kept here: `otto run` begins one")?;
@@ -235,7 +242,8 @@ async fn resume(args: &RunArgs, run: Option<&str>) -> anyhow::Result<ExitCode> {
         Err(damage) => return Ok(refuse(&damage.into())),
     };
     let journal = Journal::open(&held.kept.journal())?;
-    let means = args.means(store.root(), containers::of_machine().await, snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan()));
+    let plan = snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan());
+    let means = Means { nursery, ..args.means(store.root(), containers::of_machine().await, plan) };
     let house = House::start(blobs, &held, journal, store.hints(), means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }
