@@ -106,7 +106,8 @@ async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_wh
         offset += segment.length;
     }
     assert_eq!((offset, said.len() as u64), (log.length, log.length));
-    assert_eq!(said.split(|byte| *byte != b'Q').map(<[u8]>::len).max(), Some(10_000_000));
+    // What the shell says on its standard error may stand anywhere between them.
+    assert_eq!(said.iter().filter(|byte| **byte == b'Q').count(), 10_000_000);
 }
 
 #[tokio::test]
