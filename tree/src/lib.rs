@@ -1,4 +1,4 @@
-//! Trees of files as archives: packs what a stage leaves, and unpacks what others made, which is never believed.
+//! Trees of files as archives: packs what a stage leaves, and unpacks what others made, which is never believed. And removes such trees.
 //!
 //! One packer and one unpacker for all of it: sources, caches, artifacts, step libraries.
 //!
@@ -22,6 +22,7 @@ mod format;
 mod limits;
 mod name;
 mod pack;
+mod remove;
 mod select;
 mod unpack;
 
@@ -30,5 +31,6 @@ pub use error::{CopyError, PackError, UnpackError};
 pub use limits::{DEPTH_MAX, ENTRIES_MAX, Limits, PATH_BYTES_MAX};
 pub use name::EntryName;
 pub use pack::{Attributes, Packed, Packer, Times, pack};
+pub use remove::remove;
 pub use select::{Selection, SelectionError};
 pub use unpack::{Archive, Links, Rules, Unpacked, unpack_into, unpack_new};

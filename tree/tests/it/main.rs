@@ -5,4 +5,5 @@
 mod crafted;
 mod forged;
 mod places;
+mod removed;
 mod trees;
