@@ -32,7 +32,10 @@ use service::{OnError, Supervisor};
 use tokio::task::spawn_blocking;
 
 pub use disk::DISK_RESERVE_BYTES;
-pub use executor::environment::{Variables, tool_homes};
+pub use executor::{
+    environment::{Variables, tool_homes},
+    workspace::remove_tree,
+};
 pub use sandbox::doctor::{Finding, examine, offers};
 pub use sandbox::{
     Isolation, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, fork_nursery, stage_init,
@@ -45,7 +48,7 @@ use self::{
     desk::Desk,
     executor::{Tools, archives::Archives, library::Libraries, sources::Sources},
     keeper::Shared,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, end_nurseries},
     spool::Spool,
 };
 
@@ -158,14 +161,20 @@ pub fn end_attempts(data: &std::path::Path) -> io::Result<()> {
 /// What an earlier life with the same data folder left running is ended first, and reported as lost.
 pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<(), Error> {
     let ahead = options.attempts;
+    // Nobody but its owner puts a link there.
+    let in_place = options.in_place.map(|folder| folder.canonicalize().unwrap_or(folder));
     let (data, mut isolate) = (options.data.clone(), options.sandbox.clone());
-    isolate.writable.extend(options.in_place.clone());
+    isolate.writable.extend(in_place.clone());
     let opened = spawn_blocking(move || -> Result<_, Error> {
         let stock = |source| Error::Stock { path: data.clone(), source };
         let spool = Spool::open(&data, ahead)?;
-        let recovered = spool.recover().map_err(stock)?;
         // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
         let data = data.canonicalize().map_err(stock)?;
+        if spool.is_used() {
+            // They clear up what their stages left better than anybody who comes later.
+            end_nurseries(&data);
+        }
+        let recovered = spool.recover().map_err(stock)?;
         let archives = Archives::create(data.join("archives")).map_err(stock)?;
         let sources = Sources::create(data.join("sources")).map_err(stock)?;
         let libraries = Libraries::create(data.join(LIBRARIES)).map_err(stock)?;
@@ -191,7 +200,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         program: options.program,
         blobs,
         passthrough: options.passthrough,
-        in_place: options.in_place.clone(),
+        in_place: in_place.clone(),
         containers,
         sandbox: Arc::new(sandbox),
     };
@@ -199,7 +208,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools, disk });
     let now = clock::now_ms();
     // Two stages in one directory would not know whose files they find.
-    let slots = if options.in_place.is_some() { 1 } else { options.slots };
+    let slots = if in_place.is_some() { 1 } else { options.slots };
     facts.extend(shared.tools.sandbox.facts());
     let terms = Terms { agent: options.name, slots, price_micros_per_s: options.price_micros_per_s, facts };
     let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);

@@ -309,7 +309,7 @@ impl<'a> Attempt<'a> {
                 let (root, path) = (self.means.entry.workspace().source(), path.to_owned());
                 let within = place.folder.strip_prefix(&root).unwrap_or(Path::new("")).to_owned();
                 let reach = self.reach();
-                let made = tokio::task::spawn_blocking(move || folder::make(reach.path(), &within, Path::new(&path))).await;
+                let made = tokio::task::spawn_blocking(move || folder::make(&reach, &within, Path::new(&path))).await;
                 let made = made.map_err(|error| place.failed(step, &chain(&error)))?;
                 let folder = root.join(made.map_err(|error| place.failed(step, &chain(&error)))?);
                 self.steps(inside, Place { number: place.number + 1, folder: &folder }, halt).await
@@ -329,12 +329,12 @@ impl<'a> Attempt<'a> {
     ) -> Result<(), Break> {
         let program = script.program(&self.means.entry.workspace().script(place.number));
         let started = match program {
-            Ok((program, arguments)) => self.start(program, arguments, place).await,
-            Err(error) => Err(error),
+            Ok((program, arguments)) => self.start(step, (program, arguments), place, halt).await,
+            Err(error) => Err(place.failed(step, &format!("cannot start: {error}"))),
         };
         // The process is on its way while this is written, and what it says is read only afterwards.
         let announced = self.means.output.announce(place.number, announcement).await;
-        let process = started.map_err(|error| place.failed(step, &format!("cannot start: {error}")))?;
+        let process = started?;
         let noted = self.note(&process);
         let mut sink = StepSink::new(self.means.output, place.number, &mut self.captures).decoding(script.encoding);
         let end = process.finish(&mut sink, halt).await;
@@ -355,9 +355,7 @@ impl<'a> Attempt<'a> {
             call = open => call.map_err(|error| place.failed(step, &chain(&error)))?,
             stop = halt.stopped() => return Err(Break::Stopped(stop)),
         };
-        let (program, arguments) = call.command();
-        let process = self.start(program, arguments, place).await;
-        let process = process.map_err(|error| place.failed(step, &format!("cannot start: {error}")))?;
+        let process = self.start(step, call.command(), place, halt).await?;
         let noted = self.note(&process);
         let mut sink = StepSink::new(self.means.output, place.number, &mut self.captures).noting(notes);
         let end = tokio::select! {
@@ -387,12 +385,20 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn start(&self, program: PathBuf, arguments: Vec<String>, place: Place<'_>) -> std::io::Result<Process> {
+    /// Starts a process. Who holds it may stand still: the attempt's end does not wait for that.
+    async fn start(&self, step: &Step, command: (PathBuf, Vec<String>), place: Place<'_>, halt: &mut Halt) -> Result<Process, Break> {
         let mark = self.means.entry.mark(&self.assignment.lease);
-        let variables = environment::of_step(&self.variables, place.number, lock(&self.gathered).variables(), &mark);
-        let launch = Launch { program, arguments, environment: variables, folder: place.folder.to_owned() };
+        let environment = environment::of_step(&self.variables, place.number, lock(&self.gathered).variables(), &mark);
+        let (program, arguments) = command;
+        let launch = Launch { program, arguments, environment, folder: place.folder.to_owned() };
         trace!(target: crate::WATERFALL, point = "step started", lease = ?self.assignment.lease);
-        Process::spawn(self.means.confined, &launch).await
+        tokio::select! {
+            biased;
+            started = Process::spawn(self.means.confined, &launch) => {
+                started.map_err(|error| place.failed(step, &format!("cannot start: {error}")))
+            }
+            stop = halt.stopped() => Err(Break::Stopped(stop)),
+        }
     }
 
     /// Writes down that a process was started, while it runs.

@@ -8,9 +8,11 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
     sys::stat::{Mode, mkdirat},
 };
+
+use super::workspace::Reach;
 
 /// Why there is no such folder.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +33,7 @@ pub(super) enum FolderError {
 
 /// The folder `path`, seen from the folder `within` of the work directory `root`; it is made if it is not there. Gives its path in the work
 /// directory.
-pub(super) fn make(root: &Path, within: &Path, path: &Path) -> Result<PathBuf, FolderError> {
+pub(super) fn make(root: &Reach, within: &Path, path: &Path) -> Result<PathBuf, FolderError> {
     let failed = |errno: Errno| {
         if [Errno::EXDEV, Errno::ELOOP].contains(&errno) {
             return FolderError::Outside(path.to_owned());
@@ -47,18 +49,19 @@ pub(super) fn make(root: &Path, within: &Path, path: &Path) -> Result<PathBuf, F
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(FolderError::Outside(path.to_owned())),
         }
     }
-    let root_folder = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    // Where there is no folder, a link stands.
+    let root = &root.hold().map_err(|errno| failed(if errno == Errno::ENOTDIR { Errno::ELOOP } else { errno }))?;
     let mut known = PathBuf::new();
-    let mut parent = open_beneath(&root_folder, Path::new(".")).map_err(failed)?;
+    let mut parent = open_beneath(root, Path::new(".")).map_err(failed)?;
     for name in &wanted {
         known.push(name);
-        parent = match open_beneath(&root_folder, &known) {
+        parent = match open_beneath(root, &known) {
             Err(Errno::ENOENT) => {
                 match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(errno) => return Err(failed(errno)),
                 }
-                open_beneath(&root_folder, &known)
+                open_beneath(root, &known)
             }
             opened => opened,
         }
@@ -81,13 +84,14 @@ mod tests {
     #[test]
     fn a_folder_is_made_where_it_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let made = make(root.path(), Path::new(""), Path::new("a/./b")).unwrap();
+        let held = Reach::at(root.path().to_owned());
+        let made = make(&held, Path::new(""), Path::new("a/./b")).unwrap();
         assert_eq!(made, Path::new("a/b"));
-        assert_eq!(make(root.path(), Path::new("a/b"), Path::new("../c")).unwrap(), Path::new("a/c"));
-        assert_eq!(make(root.path(), Path::new("a"), Path::new(".")).unwrap(), Path::new("a"));
+        assert_eq!(make(&held, Path::new("a/b"), Path::new("../c")).unwrap(), Path::new("a/c"));
+        assert_eq!(make(&held, Path::new("a"), Path::new(".")).unwrap(), Path::new("a"));
         assert!(root.path().join("a/c").is_dir());
         symlink("a", root.path().join("inside")).unwrap();
-        make(root.path(), Path::new(""), Path::new("inside/d")).unwrap();
+        make(&held, Path::new(""), Path::new("inside/d")).unwrap();
         assert!(root.path().join("a/d").is_dir());
     }
 
@@ -99,6 +103,12 @@ mod tests {
         symlink("..", root.join("out")).unwrap();
         symlink(folder.path(), root.join("absolute")).unwrap();
         symlink("nowhere", root.join("dangling")).unwrap();
+        let replaced = folder.path().join("replaced");
+        symlink(&root, &replaced).unwrap();
+        let refused = make(&Reach::at(replaced.clone()), Path::new(""), Path::new("a"));
+        assert!(matches!(refused, Err(FolderError::Outside(_))), "{refused:?}");
+        std::fs::remove_file(replaced).unwrap();
+        let root = Reach::at(root);
         for path in ["..", "a/../../b", "/tmp/evil", "out/evil", "absolute/evil"] {
             let refused = make(&root, Path::new(""), Path::new(path));
             assert!(matches!(refused, Err(FolderError::Outside(_))), "{path}: {refused:?}");

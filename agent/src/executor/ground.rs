@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -115,7 +116,7 @@ impl Ground<'_> {
         let selection = Selection::new(paths).map_err(|error| failed(chain(&error)))?;
         let part = Part(self.tools.archives.part());
         let (root, path) = (self.reach.clone(), part.0.clone());
-        let packing = move |stop: &dyn Fn() -> bool| pack(root.path(), &selection, &path, stop);
+        let packing = move |stop: &dyn Fn() -> bool| pack(&root, &selection, &path, stop);
         let (packed, digest) = stoppable(packing, halt).await?.map_err(failed)?;
         for missing in &packed.missing {
             self.output.say(&format!("the cache `{name}` is kept without `{missing}`, which is not there")).await?;
@@ -199,8 +200,11 @@ impl Drop for Part {
     }
 }
 
-/// Packs to a new file, and gives its digest.
-fn pack(root: &Path, selection: &Selection, path: &Path, stop: &dyn Fn() -> bool) -> Result<(Packed, Digest), String> {
+/// Packs to a new file, and gives its digest. This process sees more than the stage did: where a step has put a link in the place of the work
+/// directory, it is not followed.
+fn pack(root: &Reach, selection: &Selection, path: &Path, stop: &dyn Fn() -> bool) -> Result<(Packed, Digest), String> {
+    let held = root.hold().map_err(|error| format!("the work directory is no folder any more: {error}"))?;
+    let root = &PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
     let mut output = Hashed { file: File::create_new(path).map_err(|error| chain(&error))?, digest: Digest::builder() };
     let packed = tree::pack(root, selection, (Times::Kept, Limits::TREE), &mut output, stop).map_err(|error| chain(&error))?;
     Ok((packed, output.digest.finish()))

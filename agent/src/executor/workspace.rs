@@ -7,14 +7,20 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    fs::DirBuilder,
     io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+        unix::fs::DirBuilderExt as _,
     },
     path::{Path, PathBuf},
     sync::Arc,
+};
+
+use nix::{
+    fcntl::{OFlag, open},
+    mount::{MntFlags, umount2},
+    sys::stat::Mode,
 };
 
 use crate::sandbox::{UPPER, WORK};
@@ -32,18 +38,25 @@ pub(crate) struct Workspace {
 pub(crate) struct Reach {
     path: PathBuf,
     /// What the path goes through.
-    _held: Option<Arc<OwnedFd>>,
+    held: Option<Arc<OwnedFd>>,
 }
 
 impl Reach {
     /// A folder that others see, too.
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path, _held: None }
+        Self { path, held: None }
     }
 
     /// A folder that only the attempt's processes see at its path.
     pub(crate) fn through(folder: Arc<OwnedFd>) -> Self {
-        Self { path: PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())), _held: Some(folder) }
+        Self { path: PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())), held: Some(folder) }
+    }
+
+    /// Holds the folder. Where the path is one that steps see, one of them may have put a link there: that is not followed.
+    pub(crate) fn hold(&self) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let is_plain = self.held.is_none();
+        open(&self.path, if is_plain { flags | OFlag::O_NOFOLLOW } else { flags }, Mode::empty())
     }
 
     /// The folder, for as long as this is there.
@@ -126,38 +139,24 @@ impl Workspace {
 
     /// Removes everything. It is no error if nothing is there.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        self.trees().iter().try_for_each(|tree| remove_tree(tree))
+        let [root, layers] = self.trees().map(|tree| remove_tree(&tree));
+        root.and(layers)
     }
 }
 
-/// Removes a tree even where a stage has taken its own right to write away, as Go's module cache does.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path)?;
-            fs::remove_dir_all(path)
-        }
-        result => result,
-    }
-}
-
-fn make_writable(root: &Path) -> io::Result<()> {
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    Ok(())
+/// Removes a tree that stages have made, with whatever they have done to keep it; see [`tree::remove`]. What they have mounted in it is
+/// unmounted, and not looked into: behind it may be the machine's own files.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    tree::remove(path, &|mounted| Ok(umount2(mounted, MntFlags::MNT_DETACH)?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
+
     use super::*;
 
     #[test]

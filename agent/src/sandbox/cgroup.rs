@@ -16,7 +16,10 @@ use nix::{
 use serde::Serialize;
 use tracing::{debug, warn};
 
-use super::Limits;
+use super::{
+    Limits,
+    subtree::{self, Obstacle},
+};
 
 /// The period over which processor time is shared out, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -26,8 +29,6 @@ const GONE_DEADLINE: Duration = Duration::from_secs(5);
 const GONE_PAUSE: Duration = Duration::from_micros(100);
 /// The longest pause.
 const GONE_PAUSE_MAX: Duration = Duration::from_millis(5);
-/// The group into which an agent moves itself, where groups that hold processes may not be divided.
-const OWN_GROUP: &str = "otto-agent";
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -41,7 +42,7 @@ pub(super) enum Controller {
 impl Controller {
     pub(super) const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Pids => "pids",
@@ -63,6 +64,8 @@ pub(super) struct Base {
     /// The name of each group that is made begins with this.
     prefix: String,
     controllers: BTreeMap<Controller, (Version, PathBuf)>,
+    /// Why the others are not used.
+    obstacles: BTreeMap<Controller, Obstacle>,
 }
 
 /// The group of one attempt, in each hierarchy in which something of the attempt is limited.
@@ -87,29 +90,54 @@ impl Base {
     pub(super) fn find(prefix: String) -> Self {
         let (groups, mounts) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
         let mut base = Self { prefix, ..Self::default() };
-        for (controllers, folder) in hierarchies(&groups, &mounts) {
+        for Hierarchy { controllers, own, top } in hierarchies(&groups, &mounts) {
             // A hierarchy without a controller that is wanted has no group of ours; making one costs what a step does.
             let here: Vec<_> = Controller::ALL.into_iter().filter(|controller| controllers.contains(controller.name())).collect();
-            if here.is_empty() && !controllers.is_empty() {
-                continue;
-            }
-            base.clear(&folder);
-            if !is_ours(&folder, &base.prefix) {
-                continue;
-            }
             if controllers.is_empty() {
-                let enabled = enable(&folder);
-                base.controllers.extend(enabled.into_iter().map(|controller| (controller, (Version::Two, folder.clone()))));
-            } else {
-                base.controllers.extend(here.into_iter().map(|controller| (controller, (Version::One, folder.clone()))));
+                base.find_unified(&own, &top);
+            } else if !here.is_empty() {
+                base.clear(&own);
+                if is_ours(&own, &base.prefix) {
+                    base.controllers.extend(here.into_iter().map(|controller| (controller, (Version::One, own.clone()))));
+                } else {
+                    base.obstacles.extend(here.into_iter().map(|controller| (controller, Obstacle::NotWritable(own.clone()))));
+                }
             }
         }
         base
     }
 
+    fn find_unified(&mut self, own: &Path, top: &Path) {
+        let folder = subtree::of(own, top);
+        self.clear(&folder);
+        // What version 1 has, this one cannot have.
+        let wanted: Vec<_> = Controller::ALL.into_iter().filter(|controller| !self.controllers.contains_key(controller)).collect();
+        if !is_ours(&folder, &self.prefix) {
+            for controller in wanted {
+                self.obstacles.entry(controller).or_insert_with(|| Obstacle::NotWritable(folder.clone()));
+            }
+            return;
+        }
+        for (controller, divided) in subtree::divide(&folder, top, &wanted) {
+            match divided {
+                Ok(()) => drop(self.controllers.insert(controller, (Version::Two, folder.clone()))),
+                Err(obstacle) => {
+                    debug!(?controller, %obstacle, "not limited by version 2");
+                    self.obstacles.entry(controller).or_insert(obstacle);
+                }
+            }
+        }
+    }
+
     /// Which version limits this, if one does.
     pub(super) fn limits(&self, controller: Controller) -> Option<Version> {
         self.controllers.get(&controller).map(|(version, _)| *version)
+    }
+
+    /// Why nothing limits this.
+    pub(super) fn obstacle(&self, controller: Controller) -> Option<Obstacle> {
+        let is_limited = self.controllers.contains_key(&controller);
+        (!is_limited).then(|| self.obstacles.get(&controller).cloned().unwrap_or(Obstacle::NotMounted))
     }
 
     /// Every folder that the group of this number may have.
@@ -170,6 +198,8 @@ impl Group {
                 Version::Two => "memory.max",
             };
             fs::write(folder.join(file), bytes.to_string())?;
+            // Only the process that asks for too much is killed, and not the whole group (`memory.oom.group`): the init is in it, which has
+            // to tell, and to run what notifies people of the failure.
             // Without it, what does not fit is swapped out, for as long as the disk has room.
             let _machine_without_swap = match version {
                 Version::One => fs::write(folder.join("memory.memsw.limit_in_bytes"), bytes.to_string()),
@@ -211,7 +241,7 @@ impl Group {
     }
 }
 
-/// Ends what is in a group and removes it; one that is not there is no error.
+/// Ends what is in a group and removes it, with the groups that somebody has made in it; one that is not there is no error.
 fn end(group: &Path) {
     let deadline = Instant::now() + GONE_DEADLINE;
     let mut pause = GONE_PAUSE;
@@ -222,64 +252,54 @@ fn end(group: &Path) {
             Err(error) if Instant::now() > deadline => return warn!(group = %group.display(), %error, "a control group is left behind"),
             Err(_) => {}
         }
+        let inner = below(group);
         if fs::write(group.join("cgroup.kill"), "1").is_err() {
-            // What cannot fork any more cannot outrun this.
-            let _no_such_controller = fs::write(group.join("pids.max"), "0");
-            for pid in members(group) {
-                let _gone = kill(pid, Signal::SIGKILL);
+            for group in inner.iter().map(PathBuf::as_path).chain([group]) {
+                // What cannot fork any more cannot outrun this.
+                let _no_such_controller = fs::write(group.join("pids.max"), "0");
+                for pid in members(group) {
+                    let _gone = kill(pid, Signal::SIGKILL);
+                }
             }
+        }
+        for group in inner {
+            // In the next round, if it is still in use.
+            let _in_use = fs::remove_dir(group);
         }
         sleep(pause);
         pause = (2 * pause).min(GONE_PAUSE_MAX);
     }
 }
 
-fn members(group: &Path) -> Vec<Pid> {
+/// The groups below this one, the inner before the outer.
+fn below(group: &Path) -> Vec<PathBuf> {
+    let (mut found, mut next) = (Vec::new(), vec![group.to_owned()]);
+    while let Some(outer) = next.pop() {
+        let entries = fs::read_dir(outer).into_iter().flatten().flatten();
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+        let before = found.len();
+        found.extend(inner);
+        next.extend_from_slice(&found[before..]);
+    }
+    found.reverse();
+    found
+}
+
+/// Whether this process may make groups there, in which processes can be.
+fn is_ours(folder: &Path, prefix: &str) -> bool {
+    let trial = folder.join(format!("{prefix}trial"));
+    let made = fs::create_dir(&trial);
+    // Of version 2; below a group of threads no group can have processes.
+    let is_of_processes = fs::read_to_string(trial.join("cgroup.type")).map_or(true, |kind| kind.trim() == "domain");
+    made.is_ok() && fs::remove_dir(&trial).is_ok() && is_of_processes
+}
+
+pub(super) fn members(group: &Path) -> Vec<Pid> {
     let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     list.lines().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).filter(|pid| pid.as_raw() > 0).collect()
 }
 
-/// Whether this process may make groups there.
-fn is_ours(folder: &Path, prefix: &str) -> bool {
-    let trial = folder.join(format!("{prefix}trial"));
-    fs::create_dir(&trial).is_ok() && fs::remove_dir(&trial).is_ok()
-}
-
-/// Has groups below this one limited, where that is allowed; gives what they are limited in.
-fn enable(folder: &Path) -> Vec<Controller> {
-    let offered = read(folder.join("cgroup.controllers"));
-    let wanted: Vec<_> =
-        Controller::ALL.into_iter().filter(|controller| offered.split_whitespace().any(|name| name == controller.name())).collect();
-    let switch = folder.join("cgroup.subtree_control");
-    let enabled = || {
-        let on = read(&switch);
-        wanted.iter().copied().filter(|controller| on.split_whitespace().any(|name| name == controller.name())).collect::<Vec<_>>()
-    };
-    let missing = |on: &[Controller]| {
-        let names = wanted.iter().filter(|controller| !on.contains(controller)).map(|controller| format!("+{}", controller.name()));
-        names.collect::<Vec<_>>().join(" ")
-    };
-    let on = enabled();
-    if on.len() == wanted.len() {
-        return on;
-    }
-    if fs::write(&switch, missing(&on)).is_err() && alone(folder) {
-        // A group that is divided has no processes of its own: this one, which a service manager has given to the agent alone, moves down.
-        let own = folder.join(OWN_GROUP);
-        let moved = fs::create_dir_all(&own).and_then(|()| fs::write(own.join("cgroup.procs"), "0"));
-        if let Err(error) = moved.and_then(|()| fs::write(&switch, missing(&on))) {
-            debug!(group = %folder.display(), %error, "groups cannot be limited here");
-        }
-    }
-    enabled()
-}
-
-/// Whether this process is the only one of the group.
-fn alone(folder: &Path) -> bool {
-    i32::try_from(std::process::id()).is_ok_and(|own| members(folder) == [Pid::from_raw(own)])
-}
-
-fn read(path: impl AsRef<Path>) -> String {
+pub(super) fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
@@ -289,18 +309,29 @@ fn counter(text: &str, key: &str) -> u64 {
     lines.filter(|(name, _)| *name == key).find_map(|(_, number)| number.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The folder of this process's group in each hierarchy, with the controllers that a hierarchy of the first version has; the second has
-/// none there. Of `/proc/self/cgroup` and `/proc/self/mountinfo` (`man 7 cgroups`, `man 5 proc_pid_mountinfo`).
-fn hierarchies(groups: &str, mounts: &str) -> Vec<(BTreeSet<String>, PathBuf)> {
+/// A hierarchy of groups.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    /// Of the first version; the second has none here.
+    controllers: BTreeSet<String>,
+    /// The group of this process.
+    own: PathBuf,
+    /// The outermost group that can be seen.
+    top: PathBuf,
+}
+
+/// The hierarchies that this process is in and can see, of `/proc/self/cgroup` and `/proc/self/mountinfo` (`man 7 cgroups`,
+/// `man 5 proc_pid_mountinfo`).
+fn hierarchies(groups: &str, mounts: &str) -> Vec<Hierarchy> {
     let mut found = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
         let controllers: BTreeSet<String> = controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        let folder = mounts.lines().find_map(|mount| {
+        let seen = mounts.lines().find_map(|mount| {
             let (before, after) = mount.split_once(" - ")?;
             let before: Vec<&str> = before.split(' ').collect();
-            let (root, at) = (before.get(3)?, before.get(4)?);
+            let (root, top) = (before.get(3)?, PathBuf::from(before.get(4)?));
             let mut after = after.split(' ');
             let (kind, options) = (after.next()?, after.nth(1)?);
             let is_it = match kind {
@@ -310,9 +341,11 @@ fn hierarchies(groups: &str, mounts: &str) -> Vec<(BTreeSet<String>, PathBuf)> {
             };
             // What a container sees of a hierarchy may begin at its own group.
             let below = Path::new(group).strip_prefix(root).ok().or_else(|| group.starts_with("/..").then_some(Path::new("")));
-            is_it.then(|| below.map(|below| Path::new(at).join(below))).flatten()
+            // Joining nothing would leave a slash at the end.
+            let own = below.map(|below| if below.as_os_str().is_empty() { top.clone() } else { top.join(below) });
+            own.filter(|_| is_it).map(|own| (own, top))
         });
-        found.extend(folder.map(|folder| (controllers, folder)));
+        found.extend(seen.map(|(own, top)| Hierarchy { controllers, own, top }));
     }
     found
 }
@@ -328,13 +361,17 @@ mod tests {
                       31 20 0:27 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       32 20 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                       33 20 0:29 / /sys rw - sysfs sysfs rw\n";
-        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let of = |names: &[&str], own: &str, top: &str| Hierarchy {
+            controllers: names.iter().map(|name| (*name).to_owned()).collect(),
+            own: Path::new("/sys/fs/cgroup").join(own),
+            top: Path::new("/sys/fs/cgroup").join(top),
+        };
         assert_eq!(
             hierarchies(groups, mounts),
             [
-                (set(&["memory"]), PathBuf::from("/sys/fs/cgroup/memory/b")),
-                (set(&["cpu", "cpuacct"]), PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/")),
-                (set(&[]), PathBuf::from("/sys/fs/cgroup/unified/user.slice")),
+                of(&["memory"], "memory/b", "memory"),
+                of(&["cpu", "cpuacct"], "cpu,cpuacct", "cpu,cpuacct"),
+                of(&[], "unified/user.slice", "unified"),
             ]
         );
     }

@@ -9,6 +9,7 @@ use super::{
     Level, SandboxError, SandboxOptions,
     cgroup::{Controller, Version},
     machine::Holder,
+    subtree::Obstacle,
 };
 
 /// One thing that was tried.
@@ -36,7 +37,9 @@ pub fn examine(options: &SandboxOptions, data: &Path) -> Result<Vec<Finding>, Sa
         holder.level = level;
     }
     findings.push(of_snapshots(holder.overlays(), data));
-    findings.extend(Controller::ALL.into_iter().map(|controller| of_controller(controller, holder.limits(controller))));
+    findings.extend(
+        Controller::ALL.into_iter().map(|controller| of_controller(controller, holder.limits(controller), holder.obstacle(controller))),
+    );
     Ok(findings)
 }
 
@@ -86,7 +89,7 @@ fn of_snapshots(overlays: &Result<(), String>, data: &Path) -> Finding {
     Finding { subject: "snapshot", there, found, meaning, remedy: (!there).then_some(remedy) }
 }
 
-fn of_controller(controller: Controller, version: Option<Version>) -> Finding {
+fn of_controller(controller: Controller, version: Option<Version>, obstacle: Option<Obstacle>) -> Finding {
     let (subject, meaning, missing) = match controller {
         Controller::Memory => (
             "memory limit",
@@ -100,19 +103,11 @@ fn of_controller(controller: Controller, version: Option<Version>) -> Finding {
         ),
         Controller::Cpu => ("processor limit", "`cores` of a stage limits its processor time", "`cores` of a stage does not limit it"),
     };
-    let found = match version {
-        Some(Version::One) => "control groups of version 1",
-        Some(Version::Two) => "control groups of version 2",
-        None => "no control group that may be written to",
+    let found = match (version, &obstacle) {
+        (Some(Version::One), _) => "control groups of version 1".to_owned(),
+        (Some(Version::Two), _) => "control groups of version 2".to_owned(),
+        (None, obstacle) => obstacle.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    let remedy = version.is_none().then_some(
-        "give the agent a group: a service of systemd with `Delegate=yes`; in a container a writable /sys/fs/cgroup with this controller",
-    );
-    Finding {
-        subject,
-        there: version.is_some(),
-        found: found.to_owned(),
-        meaning: if version.is_some() { meaning } else { missing },
-        remedy,
-    }
+    let remedy = obstacle.map(|obstacle| obstacle.remedy());
+    Finding { subject, there: version.is_some(), found, meaning: if version.is_some() { meaning } else { missing }, remedy }
 }

@@ -102,9 +102,8 @@ fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) ->
     }
     if level > Level::Group {
         prctl::set_no_new_privs()?;
-        if level == Level::Namespaces {
-            sys::drop_capabilities()?;
-        }
+        // With them, the superuser would look into every process, whatever landlock says.
+        sys::drop_capabilities()?;
         // Nobody of the stage, who is the same user, may look into this process or change it.
         prctl::set_dumpable(false)?;
     }

@@ -85,7 +85,7 @@ pub(super) fn children() -> Vec<Pid> {
 }
 
 /// All processes that descend from this one.
-fn descendants() -> Vec<Pid> {
+pub(super) fn descendants() -> Vec<Pid> {
     let parents = parents();
     let mut below: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
     for (pid, parent) in &parents {

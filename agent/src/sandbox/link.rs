@@ -20,7 +20,7 @@ use tokio::{
     io::Interest,
     net::UnixStream,
     sync::{Mutex, Notify},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -63,8 +63,9 @@ struct Heard {
 pub(crate) struct Running {
     link: Arc<Link>,
     number: u32,
-    /// It was told to be killed: it has so long to be gone.
-    killed: bool,
+    /// It was told to be killed, and is to be gone by then, whatever is heard of it meanwhile: an init that stands still, as a step of the
+    /// same user can make it, kills nobody.
+    gone_by: Option<Instant>,
 }
 
 impl Link {
@@ -86,7 +87,7 @@ impl Link {
         self.send(&Order::Start { number, launch: launch.clone() }, &[outlets.out.as_fd(), outlets.err.as_fd()]).await?;
         drop(outlets);
         self.hear(|heard| heard.started.remove(&number)).await??;
-        Ok(Running { link: self.clone(), number, killed: false })
+        Ok(Running { link: self.clone(), number, gone_by: None })
     }
 
     /// Ends everything, and waits until it is gone.
@@ -170,17 +171,16 @@ impl Running {
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let number = self.number;
         let ended = self.link.hear(|heard| heard.ended.remove(&number));
-        let status = if self.killed {
-            timeout(GONE_DEADLINE, ended).await.map_err(|_| io::Error::other("its processes do not end"))??
-        } else {
-            ended.await?
+        let status = match self.gone_by {
+            Some(by) => timeout_at(by, ended).await.map_err(|_| io::Error::other("its processes do not end"))??,
+            None => ended.await?,
         };
         Ok(ExitStatus::from_raw(status))
     }
 
     pub(super) async fn signal(&mut self, signal: Signal) {
         let order = if signal == Signal::SIGKILL {
-            self.killed = true;
+            self.gone_by.get_or_insert_with(|| Instant::now() + GONE_DEADLINE);
             Order::Kill
         } else {
             Order::Signal { number: self.number, signal: signal as i32 }

@@ -24,6 +24,7 @@ use super::{
     landlock::Rules,
     link::Link,
     parent::Parent,
+    subtree::Obstacle,
     trial,
     view::View,
     wire::{self, Beginning, Birth, Order, Word},
@@ -211,10 +212,9 @@ pub(super) fn begin(socket: &UnixStream, beginning: Beginning) -> io::Result<Opt
 impl Holder {
     /// At the least level.
     pub(super) fn start(options: &SandboxOptions, otto: &Path, data: &Path) -> Result<Self, SandboxError> {
-        let parent =
-            Parent::start(otto, options.nursery.as_ref()).map_err(|source| SandboxError::Nursery { otto: otto.to_owned(), source })?;
-        let mut prefix = Digest::of(data.as_os_str().as_encoded_bytes()).hex();
-        prefix.truncate(PREFIX_CHARACTERS);
+        let prefix = prefix(data);
+        let parent = Parent::start(otto, prefix.clone(), options.nursery.as_ref())
+            .map_err(|source| SandboxError::Nursery { otto: otto.to_owned(), source })?;
         let base = Base::find(format!("otto-{prefix}-"));
         let view = view(options, otto, data);
         let limits = Limits { memory_bytes: options.memory_bytes, processes: options.processes, cores: None };
@@ -234,6 +234,11 @@ impl Holder {
     /// Which version of control groups limits this, if one does.
     pub(super) fn limits(&self, controller: Controller) -> Option<Version> {
         self.base.limits(controller)
+    }
+
+    /// Why none does.
+    pub(super) fn obstacle(&self, controller: Controller) -> Option<Obstacle> {
+        self.base.obstacle(controller)
     }
 
     /// Changes the level, and starts something at it, as an attempt would.
@@ -296,6 +301,18 @@ impl Drop for Holder {
         let groups: Vec<_> = ready.into_values().map(|prepared| prepared.group).collect();
         groups.into_iter().for_each(Group::end);
     }
+}
+
+/// Ends the nurseries and the inits that an earlier life with this data folder has left, if they do not end by themselves.
+pub(crate) fn end_nurseries(data: &Path) {
+    leftovers::end_nurseries(&prefix(data));
+}
+
+/// What is of the agent with this data folder, in names and marks.
+fn prefix(data: &Path) -> String {
+    let mut prefix = Digest::of(data.as_os_str().as_encoded_bytes()).hex();
+    prefix.truncate(PREFIX_CHARACTERS);
+    prefix
 }
 
 /// The view of every stage, but for what is its own.

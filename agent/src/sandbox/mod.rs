@@ -23,6 +23,7 @@ mod nursery;
 mod options;
 mod overlay;
 mod parent;
+mod subtree;
 mod sys;
 mod trial;
 mod view;
@@ -47,7 +48,7 @@ pub use self::{
     parent::{Nursery, fork_nursery},
 };
 pub(crate) use self::{
-    machine::Sandbox,
+    machine::{Sandbox, end_nurseries},
     overlay::{Overlay, UPPER, WORK},
 };
 use crate::{

@@ -7,6 +7,8 @@
 //! ```
 //!
 //! It adopts what loses its parent. A child that it has not made is therefore what an init left that was killed, and is killed, too.
+//!
+//! When the agent is gone, inits have [`INIT_GRACE`] to end what they hold: a step that runs as the same user can have made one stand still.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +20,7 @@ use std::{
     },
     path::PathBuf,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -35,9 +38,12 @@ use super::{
     init,
     isolation::Level,
     kin::{self, Kin},
-    sys::fork_alone,
+    sys::{close_inherited, fork_alone},
     wire::{self, Birth, Born},
 };
+
+/// How long inits may take to end when the agent is gone: they kill, and wait for the killed to go.
+const INIT_GRACE: Duration = Duration::from_secs(5);
 
 /// The hidden command of `otto` that is the nursery.
 pub const STAGE_INIT: &str = "stage-init";
@@ -87,6 +93,8 @@ struct Child {
 }
 
 fn serve(socket: &UnixStream) -> io::Result<After> {
+    // What the agent's own parent has given it, such as the other end of a terminal, is not for stages.
+    close_inherited(socket.as_fd());
     let nowhere = fs::File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&nowhere)?;
     dup2_stdout(&nowhere)?;
@@ -99,7 +107,7 @@ fn serve(socket: &UnixStream) -> io::Result<After> {
     let mut inits = BTreeMap::new();
     loop {
         let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
-        wait(&mut waiting)?;
+        wait(&mut waiting, PollTimeout::NONE)?;
         let [said, ended] = waiting.map(|descriptor| descriptor.any().unwrap_or(false));
         if ended {
             look_after(&mut inits, &children)?;
@@ -115,13 +123,25 @@ fn serve(socket: &UnixStream) -> io::Result<After> {
                 }
                 Err(error) => Born::Failed { reason: error.to_string() },
             };
-            wire::send(socket, &born, &[])?;
+            if wire::send(socket, &born, &[]).is_err() {
+                // The agent has ended, or has given this nursery up.
+                break;
+            }
         }
     }
     let groups: Vec<PathBuf> = inits.values().flatten().cloned().collect();
     // Each init ends by itself, with its own socket; what is left after that is nobody's.
+    let deadline = Instant::now() + INIT_GRACE;
     while !inits.is_empty() {
-        wait(&mut [PollFd::new(children.as_fd(), PollFlags::POLLIN)])?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            for init in inits.keys() {
+                let _gone = kill(*init, Signal::SIGKILL);
+            }
+        }
+        // The killed are waited for: what waits for a disk that is gone ends later.
+        let patience = PollTimeout::try_from(left).ok().filter(|_| !left.is_zero()).unwrap_or(PollTimeout::NONE);
+        wait(&mut [PollFd::new(children.as_fd(), PollFlags::POLLIN)], patience)?;
         look_after(&mut inits, &children)?;
     }
     Kin::Descendants.end(|_, _| {})?;
@@ -132,8 +152,8 @@ fn serve(socket: &UnixStream) -> io::Result<After> {
     Ok(After::Done)
 }
 
-fn wait(waiting: &mut [PollFd<'_>]) -> io::Result<()> {
-    match poll(waiting, PollTimeout::NONE) {
+fn wait(waiting: &mut [PollFd<'_>], patience: PollTimeout) -> io::Result<()> {
+    match poll(waiting, patience) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -14,7 +14,10 @@ use std::{
 };
 
 use nix::{
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 
@@ -23,6 +26,7 @@ use super::{
     sys::fork_alone,
     wire::{self, Birth, Born},
 };
+use crate::spool::leftovers::NURSERY_MARK;
 
 /// How long a nursery may take to make an init, which takes a millisecond, before another takes its place.
 const BIRTH_DEADLINE: Duration = Duration::from_secs(10);
@@ -35,6 +39,8 @@ const END_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Parent {
     otto: PathBuf,
+    /// What the nurseries that are programs of their own have in their environment, and so their inits.
+    mark: String,
     nursery: Mutex<Option<Alive>>,
 }
 
@@ -66,10 +72,10 @@ struct Alive {
 
 impl Parent {
     /// Has the nursery that is there, or one of the program that has the hidden command.
-    pub(super) fn start(otto: &Path, nursery: Option<&Nursery>) -> io::Result<Self> {
+    pub(super) fn start(otto: &Path, mark: String, nursery: Option<&Nursery>) -> io::Result<Self> {
         let forked = nursery.and_then(|nursery| nursery.0.lock().expect("no holder of this lock panics").take());
-        let nursery = forked.map_or_else(|| Alive::start(otto), Ok)?;
-        Ok(Self { otto: otto.to_owned(), nursery: Mutex::new(Some(nursery)) })
+        let nursery = forked.map_or_else(|| Alive::start(otto, &mark), Ok)?;
+        Ok(Self { otto: otto.to_owned(), mark, nursery: Mutex::new(Some(nursery)) })
     }
 
     /// Makes an init; its process and its socket.
@@ -82,7 +88,7 @@ impl Parent {
                 Err(_) => *nursery = None,
             }
         }
-        nursery.insert(Alive::start(&self.otto)?).bear(birth)?
+        nursery.insert(Alive::start(&self.otto, &self.mark)?).bear(birth)?
     }
 }
 
@@ -92,10 +98,10 @@ impl Alive {
         Ok(Self { socket: Some(socket), process })
     }
 
-    fn start(otto: &Path) -> io::Result<Self> {
+    fn start(otto: &Path, mark: &str) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let mut command = Command::new(otto);
-        command.arg(STAGE_INIT).env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        command.arg(STAGE_INIT).env_clear().env(NURSERY_MARK, mark).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         let process = command.spawn()?.id();
         Self::new(socket, Pid::from_raw(i32::try_from(process).expect("process ids fit into pid_t")))
     }
@@ -116,8 +122,9 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        // It ends with its socket, when the inits have.
+        // It ends with its socket, when the inits have; and a step that runs as the same user can have made it stand still.
         self.socket = None;
+        let _gone = kill(self.process, Signal::SIGCONT);
         let deadline = Instant::now() + END_DEADLINE;
         while waitpid(self.process, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) && Instant::now() < deadline {
             sleep(END_PAUSE);

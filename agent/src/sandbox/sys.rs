@@ -2,7 +2,10 @@
 //!
 //! All but [`receive`] are for the processes that hold stages ([`super::nursery`], [`super::init`]), which have one thread.
 
-#![expect(unsafe_code, reason = "fork, mount_setattr, capset and received descriptors have no safe form; each call says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "fork, close_range, mount_setattr, capset and received descriptors have no safe form; each call says why it is sound"
+)]
 
 use std::{
     ffi::CString,
@@ -37,6 +40,18 @@ pub(super) fn fork_alone() -> io::Result<Option<Pid>> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
+    }
+}
+
+/// Closes whatever this process was started with beside its standard streams and `kept`. To be called before it has opened anything else.
+pub(super) fn close_inherited(kept: BorrowedFd<'_>) {
+    const FIRST: libc::c_uint = 3;
+    let kept = libc::c_uint::try_from(kept.as_raw_fd()).expect("an open descriptor has no negative number");
+    for (first, last) in [(FIRST, kept.saturating_sub(1)), (kept.saturating_add(1).max(FIRST), libc::c_uint::MAX)] {
+        if first <= last {
+            // SAFETY: only numbers are passed, and nothing in this process has a descriptor yet that would be closed behind its back.
+            let _kernel_before_5_9 = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
     }
 }
 

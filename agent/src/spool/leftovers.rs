@@ -1,7 +1,11 @@
 //! Ends processes that an agent which was killed could not end. They are told from all others by what Linux says of them under `/proc`:
 //! a process id alone may have been given to somebody else meanwhile.
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -16,10 +20,16 @@ const ROUNDS_MAX: u32 = 20;
 /// Between two rounds, for the killed to go.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long nurseries of an earlier life may take to end what they hold.
+const NURSERY_GRACE: Duration = Duration::from_secs(6);
+/// In the environment of the processes that hold stages: whose they are.
+pub(crate) const NURSERY_MARK: &str = "OTTO_NURSERY";
+
 /// What tells a process from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Status {
     group: i32,
+    session: i32,
     zombie: bool,
     start_ticks: u64,
 }
@@ -57,6 +67,33 @@ pub(super) fn end(mark: &str, groups: &[(i32, Option<u64>)]) {
     warn!(mark, "processes that an earlier life left running do not end");
 }
 
+/// Ends the nurseries with this mark, and all that they hold. Their agent is gone, so they do that by themselves, but where a step that ran
+/// as the same user has made one of them stand still. Inits go first: a nursery that lives ends what they leave.
+pub(crate) fn end_nurseries(mark: &str) {
+    let variable = format!("{NURSERY_MARK}={mark}").into_bytes();
+    let is_alive = |pid: i32| status(pid).filter(|status| !status.zombie);
+    let find = || -> Vec<i32> { pids().filter(|pid| has_mark(*pid, &variable) && is_alive(*pid).is_some()).collect() };
+    let deadline = Instant::now() + NURSERY_GRACE;
+    loop {
+        let found = find();
+        if found.is_empty() {
+            return;
+        }
+        let is_over = Instant::now() > deadline;
+        for pid in found {
+            let is_nursery = is_alive(pid).is_some_and(|status| status.session == pid);
+            info!(pid, is_nursery, "what held the stages of an earlier life has not ended yet");
+            let signal = if is_over || !is_nursery { Signal::SIGKILL } else { Signal::SIGCONT };
+            // It may have ended by itself just now.
+            let _gone = kill(Pid::from_raw(pid), signal);
+        }
+        thread::sleep(ROUND_PAUSE);
+        if is_over {
+            return;
+        }
+    }
+}
+
 fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
@@ -77,6 +114,7 @@ fn parse(text: &str) -> Option<Status> {
     Some(Status {
         zombie: *fields.first()? == "Z",
         group: fields.get(5 - 3)?.parse().ok()?,
+        session: fields.get(6 - 3)?.parse().ok()?,
         start_ticks: fields.get(22 - 3)?.parse().ok()?,
     })
 }
@@ -87,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_process_is_read_whatever_its_name() {
-        let text = "7 (a) b (c) S 1 6 6 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1 1\n";
-        assert_eq!(parse(text), Some(Status { group: 6, zombie: false, start_ticks: 12345 }));
+        let text = "7 (a) b (c) S 1 6 5 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1 1\n";
+        assert_eq!(parse(text), Some(Status { group: 6, session: 5, zombie: false, start_ticks: 12345 }));
         assert_eq!(parse("7 (x"), None);
     }
 }

@@ -108,6 +108,8 @@ pub(crate) struct Spool {
     /// Something was made ahead, or could not be.
     made: Condvar,
     next: AtomicU64,
+    /// Whether an agent has worked in the data folder before.
+    is_used: bool,
     /// Its lock ends with the process.
     _lock: File,
 }
@@ -154,6 +156,7 @@ impl Spool {
         // However the folder is named, it is the same one to a later life; and steps do not run in the agent's own directory.
         let data = &data.canonicalize().map_err(disk)?;
         let (spool, work) = (data.join("spool"), data.join("work"));
+        let is_used = spool.exists();
         for folder in [&spool, &work] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(disk)?;
         }
@@ -165,11 +168,17 @@ impl Spool {
                 stock: Mutex::new(Stock { left: ahead, ..Stock::default() }),
                 made: Condvar::new(),
                 next: AtomicU64::new(0),
+                is_used,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: data.to_owned() }),
             Err(TryLockError::Error(source)) => Err(disk(source)),
         }
+    }
+
+    /// Whether an agent has worked in the data folder before.
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used
     }
 
     /// Writes down that an attempt begins, in folders of its own.

@@ -1,12 +1,14 @@
 //! What the processes of a stage can reach, and what becomes of those that misbehave, at each level that this machine offers.
 
-use agent::{Level, SandboxOptions};
-use model::{StageOutcome, plan::Value};
+use std::path::{Path, PathBuf};
 
-use crate::office::{Office, is_alive, isolated, sh, stage, until};
+use agent::{Level, SandboxOptions};
+use model::{StageOutcome, plan::Value, protocol::agent::AgentCommand};
+
+use crate::office::{Office, assignment, is_alive, isolated, sh, stage, until};
 
 /// The processes whose environment has this.
-fn with_mark(mark: &str) -> Vec<String> {
+pub(crate) fn with_mark(mark: &str) -> Vec<String> {
     let names = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let has = |pid: &String| {
         std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|bytes| bytes.windows(mark.len()).any(|w| w == mark.as_bytes()))
@@ -119,28 +121,64 @@ async fn what_ignores_sigterm_is_killed_after_its_grace() {
     }
 }
 
-/// Whether this machine has a control group of version 1 or 2 in which the tests may limit this.
+/// Whether this machine has a control group of either version in which the agent may limit this.
 fn limited(controller: &str) -> bool {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let first = groups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let controllers = fields.next()?;
-        controllers
-            .split(',')
-            .any(|name| name == controller)
-            .then(|| format!("/sys/fs/cgroup/{controllers}{}", fields.next().unwrap_or("/")))
-    });
-    let second = "/sys/fs/cgroup/cgroup.subtree_control";
-    let folder = first.or_else(|| std::fs::read_to_string(second).ok()?.contains(controller).then(|| "/sys/fs/cgroup".to_owned()));
-    let Some(folder) = folder.map(std::path::PathBuf::from) else { return false };
-    let trial = folder.join(format!("otto-test-{}", std::process::id()));
-    std::fs::create_dir(&trial).is_ok() && std::fs::remove_dir(&trial).is_ok()
+    let subject = match controller {
+        "memory" => "memory limit",
+        "pids" => "process limit",
+        _ => "processor limit",
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let findings = agent::examine(&isolated(Level::Group), &folder.path().canonicalize().unwrap()).unwrap();
+    findings.iter().any(|finding| finding.subject == subject && finding.there)
+}
+
+/// The folders of the control groups of stages that a process is in, of either version.
+pub(crate) fn groups_of(pid: &str) -> Vec<PathBuf> {
+    let of_process = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let tops = mounts.lines().filter(|line| line.contains(" - cgroup")).map(|line| line.split(' ').nth(4).unwrap().to_owned());
+    let tops: Vec<String> = tops.collect();
+    let groups = of_process.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|group| group.contains("/otto-"));
+    let folders = groups.flat_map(|group| tops.iter().map(move |top| Path::new(top).join(group.trim_start_matches('/'))));
+    folders.filter(|folder| folder.is_dir()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stage_demands_stands_in_its_control_group() {
+    if !["memory", "pids", "cpu"].into_iter().all(limited) {
+        return println!("SKIPPED: control groups do not limit memory, processes and processors here");
+    }
+    let Some(mut office) = Office::isolated(Level::Group).await else { return };
+    let mark = format!("limits-{}", std::process::id());
+    let mut stage = stage("limits", vec![sh("set +x; sleep 1000")]);
+    stage.environment.insert("LIMITS".to_owned(), Value::Text(mark.clone()));
+    stage.requires = [("memory".to_owned(), Value::Integer(64 << 20)), ("cores".to_owned(), Value::Integer(1))].into();
+    let assignment = assignment(stage, 1);
+    office.award(&assignment).await;
+    until("the stage's processes", || !with_mark(&mark).is_empty()).await;
+    let groups: std::collections::BTreeSet<_> = with_mark(&mark).iter().flat_map(|pid| groups_of(pid)).collect();
+    let mut said: Vec<String> = Vec::new();
+    for file in ["memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us", "cpu.max", "pids.max"] {
+        let found = groups.iter().find_map(|group| std::fs::read_to_string(group.join(file)).ok());
+        said.extend(found.map(|text| text.trim().to_owned()));
+    }
+    // The init is one more.
+    let (first, second) = (["67108864", "100000", "101"], ["67108864", "100000 100000", "101"]);
+    assert!(said == first || said == second, "{said:?} in {groups:?}");
+    if said == second {
+        let swap = groups.iter().find_map(|group| std::fs::read_to_string(group.join("memory.swap.max")).ok());
+        assert!(swap.as_deref().is_none_or(|swap| swap == "0\n"), "{swap:?}");
+    }
+    office.send(AgentCommand::Cancel { lease: assignment.lease.clone(), force: true }).await;
+    assert_eq!(office.result(&assignment.lease).await.0, StageOutcome::Aborted);
+    until("the end of its groups", || with_mark(&mark).is_empty()).await;
 }
 
 #[test]
 fn what_is_missing_on_this_machine_is_said_with_how_to_get_it() {
     let folder = tempfile::tempdir().unwrap();
-    let findings = agent::examine(&crate::office::isolated(Level::Group), &folder.path().canonicalize().unwrap()).unwrap();
+    let findings = agent::examine(&isolated(Level::Group), &folder.path().canonicalize().unwrap()).unwrap();
     let subjects: Vec<&str> = findings.iter().map(|finding| finding.subject).collect();
     assert_eq!(subjects, ["namespaces", "landlock", "group", "snapshot", "memory limit", "process limit", "processor limit"]);
     for finding in &findings {

@@ -18,7 +18,7 @@ use tokio::runtime::Builder;
 use crate::office::{Office, assignment, is_alive, sh, stage, until};
 
 /// Runs an agent in a runtime of its own and throws that away, as a kill would, when `until` returns.
-fn killed(office: &Office, until: impl Future<Output = ()>) {
+pub(crate) fn killed(office: &Office, until: impl Future<Output = ()>) {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         office.start_agent().await;
@@ -28,7 +28,7 @@ fn killed(office: &Office, until: impl Future<Output = ()>) {
 }
 
 /// Auction and assignment, on any runtime.
-async fn award_on(bus: &eventbus::Bus, assignment: &Assignment) {
+pub(crate) async fn award_on(bus: &eventbus::Bus, assignment: &Assignment) {
     let request = AuctionRequest {
         auction: AuctionId::of(&assignment.lease.attempt, 0),
         attempt: assignment.lease.attempt.clone(),

@@ -7,6 +7,7 @@ mod office;
 
 mod containers;
 mod ground;
+mod hostile;
 mod isolation;
 mod life;
 mod output;

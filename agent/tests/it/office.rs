@@ -36,6 +36,8 @@ pub(crate) struct Office {
     /// What the agent runs containers with.
     pub(crate) containers: Option<agent::container::Runtime>,
     pub(crate) disk_reserve_bytes: u64,
+    /// How long is waited for a report.
+    pub(crate) patience: Duration,
     folder: TempDir,
     reports: [Subscription; 5],
     bids: Subscription,
@@ -93,7 +95,11 @@ pub(crate) fn assignment(stage: Stage, fence: u64) -> Assignment {
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(TEST_DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+    within(TEST_DEADLINE, what, future).await
+}
+
+async fn within<T>(deadline: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    timeout(deadline, future).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
 }
 
 impl Office {
@@ -140,6 +146,7 @@ impl Office {
             supervisor: Supervisor::new(),
             containers: None,
             disk_reserve_bytes: 0,
+            patience: TEST_DEADLINE,
             reports,
             bids: auctioneer.subscribe(Pattern::bids()).await.unwrap(),
             logs: bus.subscribe(Pattern::logs()).await.unwrap(),
@@ -231,8 +238,9 @@ impl Office {
             ReportKind::LogStored => 3,
             ReportKind::RunRequested => 4,
         };
+        let patience = self.patience;
         let [.., subscription] = &mut self.reports[..=channel] else { unreachable!() };
-        soon(&format!("a report {kind:?}"), async {
+        within(patience, &format!("a report {kind:?}"), async {
             loop {
                 let report: AgentReport = subscription.next().await.unwrap().read().unwrap();
                 if report.report.kind() == kind {

@@ -1,5 +1,7 @@
 //! Output: live, whole, and never in the way.
 
+use std::time::Duration;
+
 use model::{
     StageOutcome,
     protocol::{
@@ -107,7 +109,7 @@ async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_wh
     }
     assert_eq!((offset, said.len() as u64), (log.length, log.length));
     // What the shell says on its standard error may stand anywhere between them.
-    assert_eq!(said.iter().filter(|byte| **byte == b'Q').count(), 10_000_000);
+    assert_eq!(memchr::memchr_iter(b'Q', &said).count(), 10_000_000);
 }
 
 #[tokio::test]
@@ -134,4 +136,47 @@ async fn who_does_not_know_what_a_running_stage_has_said_is_told_where_it_lies()
 
 fn has(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
+}
+
+/// Bytes of a line that nobody wants to read.
+const LONG_LINE_BYTES: u64 = 1_000_000_000;
+
+/// Ten seconds without optimisation, on a machine that does nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gigabyte_without_a_line_feed_is_complete_and_who_goes_on_is_ended() {
+    let mut office = Office::open().await;
+    office.patience = Duration::from_mins(5);
+    let endless = "set +x; trap '' TERM PIPE; setsid cat /dev/zero & cat /dev/zero";
+    let steps = vec![sh(&format!("set +x; head -c {LONG_LINE_BYTES} /dev/zero")), sh(endless)];
+    let assignment = assignment(stage("long", steps), 1);
+    office.award(&assignment).await;
+    let (outcome, reason) = office.result(&assignment.lease).await;
+    let expected = "the stage said more than 1024 MiB, with what is kept of when and where it said it";
+    assert_eq!((outcome, reason.as_deref()), (StageOutcome::Failure, Some(expected)));
+    let log = office.stored_log(&assignment.lease).await;
+    let (mut offset, mut first, mut last) = (0, 0, Vec::new());
+    for segment in &log.segments {
+        assert_eq!(segment.offset, offset);
+        offset += segment.length;
+        let index = office.blobs.get(&segment.index).await.unwrap();
+        let of_first = marks(&index).into_iter().filter(|mark| (mark.step, mark.stream) == (0, Stream::Out));
+        first += of_first.map(|mark| u64::from(mark.length)).sum::<u64>();
+        last = office.blobs.get(&segment.bytes).await.unwrap().to_vec();
+    }
+    assert_eq!((first, offset), (LONG_LINE_BYTES, log.length));
+    assert!(log.length > LONG_LINE_BYTES && last.ends_with(format!("[otto] {expected}\n").as_bytes()), "{}", log.length);
+    until("an empty spool", || office.leftovers().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_would_steer_a_terminal_is_kept_as_it_came() {
+    let mut office = Office::open().await;
+    let script = r"set +x; printf '\033]0;title\007\033[2J\302\2332J\r\b\200\n'";
+    let assignment = assignment(stage("escapes", vec![sh(script)]), 1);
+    office.award(&assignment).await;
+    office.result(&assignment.lease).await;
+    let (bytes, index) = office.stored(&assignment.lease).await;
+    assert_eq!(said(&bytes, &index, Stream::Out), b"\x1b]0;title\x07\x1b[2J\xc2\x9b2J\r\x08\x80\n");
+    // What Otto itself says of the step is text on a line.
+    assert!(said(&bytes, &index, Stream::Otto).iter().all(|byte| *byte == b'\n' || !byte.is_ascii_control()));
 }

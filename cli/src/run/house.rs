@@ -74,7 +74,7 @@ impl Workplace {
 
 impl Drop for Workplace {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        if let Err(error) = agent::remove_tree(&self.0) {
             warn!(folder = %self.0.display(), %error, "the run's work is left behind");
         }
     }

@@ -69,7 +69,7 @@ impl Bounds {
             };
             if let Some(workplace) = held.kept.workplace() {
                 agent::end_attempts(&workplace.join(AGENT))?;
-                fs::remove_dir_all(workplace)?;
+                agent::remove_tree(&workplace)?;
             }
             fs::remove_dir_all(&held.kept.folder)?;
             named.remove(&held.kept.folder);

@@ -18,7 +18,7 @@ mod server;
 pub(super) use self::invocation::cache_folder;
 use std::{
     convert::Infallible,
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{DirBuilder, OpenOptions},
     io::{self, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
@@ -35,6 +35,7 @@ use model::{plan::Step, protocol::agent::Assignment};
 use nix::{
     fcntl::{OFlag, open},
     sys::stat::Mode,
+    unistd::{UnlinkatFlags, unlinkat},
 };
 use tokio::{net::UnixListener, sync::mpsc};
 
@@ -84,7 +85,8 @@ pub(super) enum CallError {
 /// One call of a step's program.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
-    folder: PathBuf,
+    /// Its folder, wherever a step has moved that.
+    folder: OwnedFd,
     program: PathBuf,
     arguments: Vec<String>,
     listener: UnixListener,
@@ -131,11 +133,11 @@ impl<'a> Call<'a> {
         )?;
         let opened = folder.clone();
         let text = serde_json::to_vec_pretty(&invocation).expect("an invocation has text keys only");
-        let listener = tokio::task::spawn_blocking(move || prepare(&opened, &text, cache.as_deref()))
+        let (held, listener) = tokio::task::spawn_blocking(move || prepare(&opened, &text, cache.as_deref()))
             .await
             .map_err(|error| CallError::Disk(io::Error::other(error)))?
-            .and_then(UnixListener::from_std)
             .map_err(CallError::Disk)?;
+        let listener = UnixListener::from_std(listener).map_err(CallError::Disk)?;
         let file = folder.join("invocation.json").to_string_lossy().into_owned();
         let (program, arguments) = match &library {
             Some(library) => (library.program.clone(), vec![file]),
@@ -143,7 +145,7 @@ impl<'a> Call<'a> {
         };
         let (notes, hears) = mpsc::channel(NOTES_MAX);
         let desk = Desk { secret, assignment, entry: means.entry, blobs, gathered: gathered.clone(), notes, asks: means.asks.clone() };
-        Ok((Self { folder, program, arguments, listener, desk, _library: library }, hears))
+        Ok((Self { folder: held, program, arguments, listener, desk, _library: library }, hears))
     }
 
     /// The program and its arguments.
@@ -161,14 +163,17 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         // The rest goes with the work directory; the socket and the secret are of no use from now on.
         for name in ["socket", "invocation.json"] {
-            let _removed_by_the_step = fs::remove_file(self.folder.join(name));
+            let _removed_by_the_step = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
         }
     }
 }
 
+/// The folder of a call, and its socket.
+type Prepared = (OwnedFd, std::os::unix::net::UnixListener);
+
 /// Makes the folder of a call with its file and its socket. A process that an earlier step left may be watching: the folder is held by its
 /// descriptor, and is new.
-fn prepare(folder: &Path, invocation: &[u8], cache: Option<&Path>) -> io::Result<std::os::unix::net::UnixListener> {
+fn prepare(folder: &Path, invocation: &[u8], cache: Option<&Path>) -> io::Result<Prepared> {
     DirBuilder::new().mode(0o700).create(folder)?;
     let held: OwnedFd = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let within = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
@@ -178,5 +183,5 @@ fn prepare(folder: &Path, invocation: &[u8], cache: Option<&Path>) -> io::Result
     }
     let listener = std::os::unix::net::UnixListener::bind(within.join("socket"))?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((held, listener))
 }
