@@ -36,7 +36,7 @@ pub use executor::{
     environment::{Variables, tool_homes},
     workspace::remove_tree,
 };
-pub use sandbox::doctor::{Finding, examine, offers};
+pub use sandbox::doctor::{Finding, examine, offers, offers_of};
 pub use sandbox::{
     Isolation, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, fork_nursery, stage_init,
 };

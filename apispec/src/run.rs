@@ -130,6 +130,13 @@ pub enum PlanView {
         digest: Digest,
         /// How many stages it has.
         stages: usize,
+        /// What may not be meant as it is written: the first of it.
+        #[serde(default)]
+        #[schema(value_type = Vec<schema::Diagnostic>)]
+        warnings: Vec<Diagnostic>,
+        /// How many more warnings there are.
+        #[serde(default)]
+        warnings_left_out: usize,
     },
     /// No plan: the file was refused.
     Refused {

@@ -70,6 +70,54 @@ pub struct TriggerContext {
     pub parameters: BTreeMap<String, String>,
 }
 
+/// Whose caches a run makes. What nobody verified has a scope of its own, so that it leaves nothing to a branch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheScope {
+    /// A branch's, as the forge verified it.
+    Branch(String),
+    /// A pull request's.
+    PullRequest(u64),
+    /// Those of runs that were asked for, for this branch; the empty text where they named none.
+    Manual(String),
+    /// A tag's.
+    Tag(String),
+    /// Those of what waits in a merge queue for this branch.
+    MergeQueue(String),
+}
+
+impl CacheScope {
+    /// The scope that a run of this context writes.
+    pub fn of(context: &TriggerContext) -> Self {
+        match (&context.pull_request, context.event) {
+            (Some(pull_request), _) => Self::PullRequest(pull_request.number),
+            (None, EventKind::Manual | EventKind::PullRequest) => Self::Manual(context.branch.clone()),
+            (None, EventKind::Tag) => Self::Tag(context.tag.clone()),
+            (None, EventKind::MergeQueue) => Self::MergeQueue(context.branch.clone()),
+            (None, EventKind::Push | EventKind::Cron) => Self::Branch(context.branch.clone()),
+        }
+    }
+
+    /// Its kind and its name, as parts of a key: no two scopes have the same.
+    pub fn parts(&self) -> [String; 2] {
+        let (kind, name) = match self {
+            Self::Branch(branch) => ("branch", branch.clone()),
+            Self::PullRequest(number) => ("pull_request", number.to_string()),
+            Self::Manual(branch) => ("manual", branch.clone()),
+            Self::Tag(tag) => ("tag", tag.clone()),
+            Self::MergeQueue(branch) => ("merge_queue", branch.clone()),
+        };
+        [kind.to_owned(), name]
+    }
+}
+
+impl Default for CacheScope {
+    /// That of which least is known.
+    fn default() -> Self {
+        Self::Manual(String::new())
+    }
+}
+
 /// A pull request, as the forge verified it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

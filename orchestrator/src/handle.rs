@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    callbacks::{CallbackKey, Called},
+    callbacks::{self, CallbackKey, Called},
     core::{
         Input,
         wait::{self, Unfit},
@@ -173,6 +173,11 @@ impl Orchestrator {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The path at which a webhook is called, below the base of this process's callbacks; none where nobody is called back.
+    pub fn callback_path(&self, run: &RunId, stage: &StageId, wait: WaitKey) -> Option<String> {
+        self.callback_key.as_ref().map(|key| format!("{}{}", callbacks::PATH, key.secret(run, stage, wait)))
     }
 
     /// The caches that runs have left, for the engine that a later process starts.

@@ -221,7 +221,7 @@ mod tests {
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: number as u64, at: Timestamp(0) };
-        Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b""), libraries: BTreeMap::new() }, shape, position)
+        Run::accepted(trigger.run(), trigger, Planned::plan(Digest::of(b"")), shape, position)
     }
 
     fn appended(run: &Run, sequence: u64, previous: Option<Digest>, event: RunEvent) -> Appended {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     container::{Place, PlaceError, Wanted, give_up},
-    sandbox::Confined,
+    sandbox::{Confined, Places},
     spool::Entry,
 };
 
@@ -33,7 +33,8 @@ pub(super) async fn confine(
         if !stage.services.is_empty() {
             return Err(failed("its services need an image for its steps: `runtime { docker { image = … } }`"));
         }
-        return held(assignment, tools, entry, floor).await;
+        let kept = kept(assignment, tools).await;
+        return held(assignment, tools, entry, (floor, kept)).await;
     };
     let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
     let image = container.image.as_text().unwrap_or_default();
@@ -62,7 +63,7 @@ pub(super) async fn confine(
     };
     match started {
         Ok(place) => {
-            let beside = match held(assignment, tools, entry, floor).await {
+            let beside = match held(assignment, tools, entry, (floor, Vec::new())).await {
                 Ok(Confined::Held(held)) => Some(held),
                 Ok(Confined::Direct | Confined::Container { .. }) => None,
                 Err(end) => {
@@ -83,10 +84,27 @@ pub(super) async fn confine(
 }
 
 /// What holds processes that run on this machine.
-async fn held(assignment: &Assignment, tools: &Tools, entry: &Entry, floor: &Floor) -> Result<Confined, End> {
+async fn held(assignment: &Assignment, tools: &Tools, entry: &Entry, (floor, kept): (&Floor, Vec<PathBuf>)) -> Result<Confined, End> {
     let overlay = floor.overlay(entry.workspace()).map_err(|error| failed(&format!("cannot prepare the work directory: {error}")))?;
-    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, overlay).await;
+    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, Places { overlay, kept }).await;
     confined.map_err(|error| failed(&format!("the stage cannot be isolated: {error}")))
+}
+
+/// The folders that its steps keep, made. No stage sees those of others. A step whose library cannot be had says so when it is its turn.
+async fn kept(assignment: &Assignment, tools: &Tools) -> Vec<PathBuf> {
+    let blobs = tools.blobs.with_token(&assignment.depot_token);
+    let mut kept = Vec::new();
+    // Nearly all stages have no library.
+    let steps = if assignment.libraries.is_empty() { Vec::new() } else { assignment.stage.every_step() };
+    for step in steps {
+        let Some(digest) = assignment.libraries.get(&step.library) else { continue };
+        let Ok(library) = tools.libraries.get(digest, &blobs).await else { continue };
+        let folder = tools.step_caches.join(cache_folder(assignment, step));
+        if library.manifest.cache && !kept.contains(&folder) && tokio::fs::create_dir_all(&folder).await.is_ok() {
+            kept.push(folder);
+        }
+    }
+    kept
 }
 
 /// What lies outside of the attempt's folder and is needed in the container: its step libraries, and the folders that their steps keep.

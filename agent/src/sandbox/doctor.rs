@@ -43,10 +43,16 @@ pub fn examine(options: &SandboxOptions, data: &Path) -> Result<Vec<Finding>, Sa
     Ok(findings)
 }
 
-/// What an agent of these options would offer to stages here besides [`machine_facts`](crate::machine_facts).
+/// What an agent would offer to stages here besides [`machine_facts`](crate::machine_facts): the best level that works, and those below it.
 pub fn offers(findings: &[Finding]) -> BTreeMap<String, Value> {
-    let levels = Level::ALL.into_iter().filter(|level| findings.iter().any(|finding| finding.subject == level.name() && finding.there));
-    BTreeMap::from([("isolation".to_owned(), Value::List(levels.map(|level| Value::Text(level.name().to_owned())).collect()))])
+    let works = |level: &Level| findings.iter().any(|finding| finding.subject == level.name() && finding.there);
+    Level::ALL.into_iter().rev().find(works).map(offers_of).unwrap_or_default()
+}
+
+/// What an agent offers that isolates stages at this level: what is less is had with it.
+pub fn offers_of(level: Level) -> BTreeMap<String, Value> {
+    let levels = Level::ALL.into_iter().filter(|less| *less <= level).map(|level| Value::Text(level.name().to_owned()));
+    BTreeMap::from([("isolation".to_owned(), Value::List(levels.collect()))])
 }
 
 fn of_level(level: Level, tried: Result<(), String>) -> Finding {

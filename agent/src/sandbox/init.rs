@@ -91,7 +91,7 @@ fn prepare(birth: &Birth) -> io::Result<Option<Made>> {
 /// What can only be done once it is known, and after which nothing can be changed. Gives the work directory, where it was mounted.
 fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) -> io::Result<Option<OwnedFd>> {
     let mounted = match (view?, &beginning.overlay) {
-        (Some(made), overlay) => made.finish(overlay.as_ref())?,
+        (Some(made), overlay) => made.finish(overlay.as_ref(), &beginning.kept)?,
         (None, overlay) => overlay.as_ref().map(Overlay::mount_alone).transpose()?,
     };
     if let Some(bytes) = beginning.data_bytes_max {

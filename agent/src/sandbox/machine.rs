@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use super::{
     Confined, Held, Isolation, Level, Limits, Overlay, SandboxOptions,
     cgroup::{Base, Controller, Group, Version},
+    doctor::offers_of,
     landlock::Rules,
     link::Link,
     parent::Parent,
@@ -29,7 +30,7 @@ use super::{
     view::View,
     wire::{self, Beginning, Birth, Order, Word},
 };
-use crate::{LIBRARIES, STEPS, executor::workspace::Workspace, spool::leftovers};
+use crate::{LIBRARIES, executor::workspace::Workspace, spool::leftovers};
 
 /// How long a work directory may take to be mounted; it takes less than a millisecond.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(10);
@@ -84,6 +85,15 @@ pub(super) struct Holder {
     next: AtomicU64,
 }
 
+/// What one attempt has besides its own folder.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places {
+    /// The work directory, where it is a snapshot.
+    pub(crate) overlay: Option<Overlay>,
+    /// Folders that its steps keep between their calls, to be written. They are there.
+    pub(crate) kept: Vec<PathBuf>,
+}
+
 /// An init that does not know its attempt yet.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -124,9 +134,7 @@ impl Sandbox {
 
     /// What it offers, for stages' requirements.
     pub(crate) fn facts(&self) -> BTreeMap<String, Value> {
-        let offered = self.holder.as_ref().map(|holder| Level::ALL.into_iter().filter(|level| *level <= holder.level));
-        let levels: Vec<Value> = offered.into_iter().flatten().map(|level| Value::Text(level.name().to_owned())).collect();
-        if levels.is_empty() { BTreeMap::new() } else { BTreeMap::from([("isolation".to_owned(), Value::List(levels))]) }
+        self.holder.as_ref().map(|holder| offers_of(holder.level)).unwrap_or_default()
     }
 
     /// Makes what the attempt of this workspace needs, ahead. That it fails will be noticed when it is needed.
@@ -145,7 +153,7 @@ impl Sandbox {
         self: &Arc<Self>,
         workspace: &Workspace,
         requires: &Requirements,
-        overlay: Option<Overlay>,
+        places: Places,
     ) -> io::Result<Confined> {
         let Some(holder) = &self.holder else { return Ok(Confined::Direct) };
         let (sandbox, workspace) = (self.clone(), workspace.clone());
@@ -160,7 +168,7 @@ impl Sandbox {
             let ready = holder.ready.lock().expect("no holder of this lock panics").remove(workspace.root());
             let mut prepared = ready.map_or_else(|| holder.prepare(&workspace), Ok)?;
             holder.limit(&mut prepared, &limited)?;
-            let beginning = holder.beginning(&workspace, &limited, overlay);
+            let beginning = holder.beginning(&workspace, &limited, places);
             // Who has nothing mounted need not wait for the init.
             if beginning.overlay.is_none() {
                 return Ok((prepared, Some(beginning), None));
@@ -281,15 +289,17 @@ impl Holder {
         prepared.group.set(limits)
     }
 
-    pub(super) fn beginning(&self, workspace: &Workspace, limits: &Limits, overlay: Option<Overlay>) -> Beginning {
-        let writable = || [workspace.root().to_owned()].into_iter().chain(self.view.writable.iter().cloned()).collect();
+    pub(super) fn beginning(&self, workspace: &Workspace, limits: &Limits, places: Places) -> Beginning {
+        let Places { overlay, kept } = places;
+        let writable = || [workspace.root()].into_iter().chain(self.view.writable.iter().chain(&kept).map(PathBuf::as_path));
         let unlimited = |controller| self.base.limits(controller).is_none();
         Beginning {
             overlay,
             data_bytes_max: limits.memory_bytes.filter(|_| unlimited(Controller::Memory)),
             // Outside of namespaces all processes of the user count, wherever they come from.
             processes_max: limits.processes.filter(|_| self.level == Level::Namespaces && unlimited(Controller::Pids)),
-            rules: (self.level == Level::Landlock).then(|| Rules { writable: writable() }),
+            rules: (self.level == Level::Landlock).then(|| Rules { writable: writable().map(Path::to_owned).collect() }),
+            kept,
         }
     }
 }
@@ -320,8 +330,7 @@ fn view(options: &SandboxOptions, otto: &Path, data: &Path) -> View {
     let (folders, secret): (Vec<_>, Vec<_>) = options.hidden.iter().cloned().partition(|path| path.is_dir());
     let hidden = HIDDEN.iter().map(PathBuf::from).chain(folders).chain([data.to_owned()]).collect();
     let shown = options.shown.iter().cloned().chain([otto.to_owned(), data.join(LIBRARIES)]).collect();
-    let writable = options.writable.iter().cloned().chain([data.join(STEPS)]).collect();
-    View { workspace: PathBuf::new(), temporary: PathBuf::new(), hidden, secret, shown, writable }
+    View { workspace: PathBuf::new(), temporary: PathBuf::new(), hidden, secret, shown, writable: options.writable.clone() }
 }
 
 /// The number that a stage demands of a fact.

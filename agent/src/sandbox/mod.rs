@@ -48,7 +48,7 @@ pub use self::{
     parent::{Nursery, fork_nursery},
 };
 pub(crate) use self::{
-    machine::{Sandbox, end_nurseries},
+    machine::{Places, Sandbox, end_nurseries},
     overlay::{Overlay, UPPER, WORK},
 };
 use crate::{

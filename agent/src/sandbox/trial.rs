@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Launch, Level, Overlay, landlock,
+    Launch, Level, Overlay, Places, landlock,
     machine::{Holder, Prepared, begin},
     wire::{self, Order, Word},
 };
@@ -62,7 +62,7 @@ fn within(data: &Path, tried: impl FnOnce(&Workspace) -> io::Result<()>) -> Resu
 /// Has an init run a script in the work directory.
 fn work(holder: &Holder, workspace: &Workspace, overlay: Option<Overlay>, script: &str) -> io::Result<()> {
     let Prepared { socket, group, .. } = holder.prepare(workspace)?;
-    let result = begin(&socket, holder.beginning(workspace, &holder.limits, overlay)).and_then(|mounted| {
+    let result = begin(&socket, holder.beginning(workspace, &holder.limits, Places { overlay, kept: Vec::new() })).and_then(|mounted| {
         run(&socket, script, &workspace.source())?;
         let Some(mounted) = mounted else { return Ok(()) };
         // So the agent reaches what only the stage sees.

@@ -144,11 +144,8 @@ impl View {
 impl Held {
     /// Makes it seen at its path again.
     fn put_back(&self, covers: &[PathBuf]) -> io::Result<()> {
-        if let Some(cover) = covers.iter().find(|cover| self.path.starts_with(cover)) {
-            let is_own = OWN_FOLDERS.iter().any(|folder| Path::new(folder) == cover);
-            set_read_only(cover, Reach::One, false)?;
-            make_place(&self.path, self.file.metadata()?.is_dir())?;
-            set_read_only(cover, Reach::One, !is_own)?;
+        if is_covered(&self.path, covers) {
+            make_place_in(covers, &self.path, self.file.metadata()?.is_dir())?;
         } else if !self.writable {
             return Ok(());
         }
@@ -162,8 +159,14 @@ impl Held {
 }
 
 impl Made {
-    /// Mounts the work directory, if it is a snapshot, and closes what was hidden for good.
-    pub(super) fn finish(self, overlay: Option<&Overlay>) -> io::Result<Option<OwnedFd>> {
+    /// Shows the folders that the stage's steps keep, mounts the work directory, if it is a snapshot, and closes what was hidden for good.
+    pub(super) fn finish(self, overlay: Option<&Overlay>, kept: &[PathBuf]) -> io::Result<Option<OwnedFd>> {
+        for folder in kept {
+            let from = self.reach(folder);
+            make_place_in(&self.0.covers, folder, true)?;
+            bind(&from, folder)?;
+            set_read_only(folder, Reach::Deep, false)?;
+        }
         overlay.map(|overlay| overlay.mount_in_view(|path| self.reach(path))).transpose()
     }
 
@@ -223,6 +226,19 @@ pub(super) fn look(path: &Path) -> io::Result<File> {
 /// The path of what is held.
 pub(super) fn from(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn is_covered(path: &Path, covers: &[PathBuf]) -> bool {
+    covers.iter().any(|cover| path.starts_with(cover))
+}
+
+/// Makes the place in an empty folder that is over what is hidden; elsewhere it is there.
+fn make_place_in(covers: &[PathBuf], path: &Path, is_folder: bool) -> io::Result<()> {
+    let Some(cover) = covers.iter().find(|cover| path.starts_with(cover)) else { return Ok(()) };
+    let is_own = OWN_FOLDERS.iter().any(|folder| Path::new(folder) == cover);
+    set_read_only(cover, Reach::One, false)?;
+    make_place(path, is_folder)?;
+    set_read_only(cover, Reach::One, !is_own)
 }
 
 /// Makes an empty folder or file, on which something can be mounted.

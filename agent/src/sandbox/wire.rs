@@ -60,6 +60,8 @@ pub(super) enum Order {
 pub(super) struct Beginning {
     /// The work directory, where it is a snapshot. It is answered with [`Word::Mounted`].
     pub(super) overlay: Option<Overlay>,
+    /// Folders that its steps keep, which are hidden where a stage has files of its own.
+    pub(super) kept: Vec<PathBuf>,
     /// Bytes of data that one process may have, where no control group limits all of them.
     pub(super) data_bytes_max: Option<u64>,
     /// Processes that the user may have, where no control group limits them.

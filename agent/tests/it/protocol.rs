@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use agent::Level;
 use bytes::Bytes;
 use model::{
     Digest, RunId, RunOutcome, StageOutcome, TriggerId,
+    context::CacheScope,
     event::run::{TestFailure, TestReport},
     plan::{Step, Value},
     protocol::agent::{AgentCommand, Assignment, Report, ReportKind, StartedRun},
@@ -143,6 +145,44 @@ print(count)
     let library = library(&office, program, "cache: true\n").await;
     assert_eq!(run(&mut office, "a", vec![call(), call()], library).await.out, "1\n2\n");
     assert_eq!(run(&mut office, "b", vec![call()], library).await.out, "3\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pull_request_leaves_is_found_by_no_branch_and_by_no_other_pull_request() {
+    // It writes over whatever else it can reach.
+    let program = r#"
+own = configuration["cache"]
+count = int(open(own + "/count").read()) + 1 if os.path.exists(own + "/count") else 1
+open(own + "/count", "w").write(str(count))
+print(count)
+for other in os.listdir(os.path.dirname(own)):
+    try:
+        if parameters.get("evil") and other != os.path.basename(own):
+            open(os.path.dirname(own) + "/" + other + "/count", "w").write("99")
+    except OSError:
+        pass
+"#;
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        let library = library(&office, program, "cache: true\nparameters: [{name: evil, type: boolean}]\n").await;
+        let mut counted = async |path: &str, scope: CacheScope, evil: bool| {
+            let step = Step::new("lib", "call", [("evil".to_owned(), Value::Boolean(evil))].into());
+            let libraries = [("lib".to_owned(), library)].into();
+            let assignment = Assignment { libraries, scope, ..assignment(stage(path, vec![step]), 1) };
+            let ran = office.run_assignment(&assignment).await;
+            assert_eq!(ran.end(), SUCCESS, "{level}: {ran:?}");
+            ran.out
+        };
+        let main = || CacheScope::Branch("main".to_owned());
+        assert_eq!(counted("a", main(), false).await, "1\n", "{level}");
+        // What holds stages together only keeps no folder from the same user.
+        let evil = level > Level::Group;
+        assert_eq!(counted("b", CacheScope::PullRequest(7), evil).await, "1\n", "{level}");
+        assert_eq!(counted("c", CacheScope::PullRequest(8), evil).await, "1\n", "{level}");
+        assert_eq!(counted("d", CacheScope::Manual("main".to_owned()), evil).await, "1\n", "{level}");
+        assert_eq!(counted("e", CacheScope::PullRequest(7), false).await, "2\n", "{level}");
+        assert_eq!(counted("f", main(), false).await, "2\n", "{level}");
+    }
 }
 
 #[tokio::test]

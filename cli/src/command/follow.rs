@@ -18,11 +18,15 @@ use anstyle::{AnsiColor, Style};
 use apispec::{ChunkView, EventView, GapReason, GapView, StageView};
 use model::{
     AgentName, RunOutcome, StageId, StageOutcome, Timestamp,
+    diagnostic::Diagnostic,
     event::run::Planned,
     protocol::log::{LogChunk, Stream},
 };
 
-use super::text::{self, printable, shown};
+use super::{
+    text::{self, printable, shown},
+    words,
+};
 
 /// The longest line that is gathered before it is printed; output without line breaks is cut here.
 const LINE_BYTES_MAX: usize = 16 * 1024;
@@ -82,6 +86,8 @@ pub struct Follow<W> {
     colour: bool,
     /// No events are told, so output waits for none.
     output_only: bool,
+    /// The warnings of the pipeline file were told before.
+    warnings_known: bool,
     stages: BTreeMap<StageId, Followed>,
     columns: usize,
     accepted_at: Option<Timestamp>,
@@ -136,7 +142,24 @@ struct Held {
 impl<W: Write> Follow<W> {
     /// Prints to `out`, in colours where `colour` says so. Stages are known once [`Follow::know`] has named them.
     pub fn new(out: W, colour: bool) -> Self {
-        Self { out, colour, output_only: false, stages: BTreeMap::new(), columns: 0, accepted_at: None, outcome: None, open: Vec::new() }
+        Self {
+            out,
+            colour,
+            output_only: false,
+            warnings_known: false,
+            stages: BTreeMap::new(),
+            columns: 0,
+            accepted_at: None,
+            outcome: None,
+            open: Vec::new(),
+        }
+    }
+
+    /// Leaves out the warnings of the pipeline file: whoever planned it was told.
+    #[must_use]
+    pub fn knowing_warnings(mut self) -> Self {
+        self.warnings_known = true;
+        self
     }
 
     /// Prints output at once, as no events will be told.
@@ -166,6 +189,11 @@ impl<W: Write> Follow<W> {
     /// Prints a line of the command's own.
     pub fn say(&mut self, what: &str) -> io::Result<()> {
         self.line(what, AnsiColor::BrightBlack)
+    }
+
+    /// Prints where the webhook is called that a stage waits for.
+    pub fn called_at(&mut self, stage: &StageId, url: &str) -> io::Result<()> {
+        self.mark(stage, '?', AnsiColor::Cyan, &format!("call it with POST {url}"))
     }
 
     /// How the run ended, once that was told.
@@ -301,14 +329,26 @@ impl<W: Write> Follow<W> {
     /// `source` is the pipeline file at `path`; of others only the place is shown.
     fn accepted(&mut self, planned: &Planned, path: &str, source: &[u8]) -> io::Result<()> {
         match planned {
-            Planned::Plan { digest, .. } => self.line(&format!("plan: {digest}"), AnsiColor::BrightBlack),
-            Planned::Refused { diagnostics } => diagnostics.iter().try_for_each(|diagnostic| {
-                let source = if diagnostic.file == path { source } else { &[] };
-                writeln!(self.out, "{}\n", parser::render(diagnostic, source, self.colour))?;
-                self.out.flush()
-            }),
+            Planned::Plan { digest, warnings, warnings_left_out, .. } => {
+                if !self.warnings_known {
+                    self.diagnostics(warnings, path, source)?;
+                    if *warnings_left_out > 0 {
+                        self.line(&words::more_warnings(*warnings_left_out), AnsiColor::Yellow)?;
+                    }
+                }
+                self.line(&format!("plan: {digest}"), AnsiColor::BrightBlack)
+            }
+            Planned::Refused { diagnostics } => self.diagnostics(diagnostics, path, source),
             Planned::NotTriggered { reason } => self.line(&format!("not started: {}", printable(reason, false)), AnsiColor::BrightBlack),
         }
+    }
+
+    fn diagnostics(&mut self, diagnostics: &[Diagnostic], path: &str, source: &[u8]) -> io::Result<()> {
+        diagnostics.iter().try_for_each(|diagnostic| {
+            let source = if diagnostic.file == path { source } else { &[] };
+            writeln!(self.out, "{}\n", parser::render(diagnostic, source, self.colour))?;
+            self.out.flush()
+        })
     }
 
     fn begin(&mut self, stage: &StageId, attempt: u32) -> io::Result<()> {

@@ -32,7 +32,7 @@ fn trigger(source: &str) -> Trigger {
 }
 
 fn accepted() -> RunEvent {
-    RunEvent::RunAccepted { trigger: trigger(""), planned: Planned::Plan { digest: Digest::of(b"plan"), libraries: BTreeMap::new() } }
+    RunEvent::RunAccepted { trigger: trigger(""), planned: Planned::plan(Digest::of(b"plan")) }
 }
 
 fn awarded(path: &str, attempt: u32, agent: &str) -> RunEvent {
@@ -183,4 +183,26 @@ fn a_line_that_never_ends_is_cut() {
     assert_eq!(printed.lines().count(), 2);
     let printed = check(false, &["a"], |follow| (0..=LINE_BYTES_MAX * 2).try_for_each(|_| follow.output(&chunk("a", Stream::Out, b"x"))));
     assert_eq!(printed.lines().count(), 4);
+}
+
+#[test]
+fn the_warnings_of_a_plan_are_told_to_who_was_not() {
+    let warning = Diagnostic {
+        code: "W0401".to_owned(),
+        severity: Severity::Warning,
+        message: "a name stands twice".to_owned(),
+        file: "Ottofile".to_owned(),
+        line: 1,
+        column: 1,
+        span: Span::default(),
+        label: String::new(),
+        help: String::new(),
+    };
+    let planned = Planned::Plan { digest: Digest::of(b"plan"), libraries: BTreeMap::new(), warnings: vec![warning], warnings_left_out: 2 };
+    let event = RunEvent::RunAccepted { trigger: trigger("pipeline {}"), planned };
+    let told = check(false, &[], |follow| follow.event(&event, Timestamp(0)));
+    assert!(told.contains("W0401") && told.contains("a name stands twice") && told.contains("and 2 more warnings"), "{told}");
+    let mut printed = Vec::new();
+    Follow::new(&mut printed, false).knowing_warnings().event(&event, Timestamp(0)).unwrap();
+    assert!(!String::from_utf8(printed).unwrap().contains("W0401"));
 }

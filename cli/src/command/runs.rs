@@ -71,7 +71,7 @@ mod tests {
             commit: if branch.is_empty() { String::new() } else { "0123456789abcdef".to_owned() },
             pipeline_path: "Ottofile".to_owned(),
             accepted_at: Timestamp(1_000),
-            plan: PlanView::Planned { digest: Digest::of(b"p"), stages: 1 },
+            plan: PlanView::Planned { digest: Digest::of(b"p"), stages: 1, warnings: Vec::new(), warnings_left_out: 0 },
             rerun_of: None,
             status,
         }

@@ -7,7 +7,7 @@ use apispec::{
     TestsView,
 };
 use clap::Args;
-use model::{RunId, Timestamp};
+use model::{RunId, Timestamp, diagnostic::Diagnostic};
 use service::clock;
 
 use super::{
@@ -63,13 +63,17 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     line(format!("  {}{branch}{commit}, {}", run.project, printable(&run.pipeline_path, false)));
     line(format!("  {}{cancelled}{again}, began {}, {took}", text::status(&run.status), text::ago(run.accepted_at, now)));
     match &run.plan {
-        PlanView::Planned { digest, .. } => line(format!("  plan {digest}")),
+        PlanView::Planned { digest, warnings, warnings_left_out, .. } => {
+            line(format!("  plan {digest}"));
+            for warning in warnings {
+                line(diagnosed(warning));
+            }
+            if *warnings_left_out > 0 {
+                line(format!("  {}", words::more_warnings(*warnings_left_out)));
+            }
+        }
         PlanView::NotTriggered { reason } => line(format!("  not started: {}", printable(reason, false))),
-        PlanView::Refused { diagnostics } => diagnostics.iter().for_each(|one| {
-            let place = format!("{}:{}:{}", one.file, one.line, one.column);
-            let help = if one.help.is_empty() { String::new() } else { format!("; {}", one.help) };
-            line(printable(&format!("  {} {place}: {}{help}", one.code, one.message), false));
-        }),
+        PlanView::Refused { diagnostics } => diagnostics.iter().for_each(|one| line(diagnosed(one))),
     }
     if !detail.stages.is_empty() {
         let rows: Vec<Vec<String>> = detail.stages.iter().map(|one| row(one, now)).collect();
@@ -84,6 +88,13 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
         }
     }
     shown
+}
+
+/// An error or a warning in a line.
+fn diagnosed(one: &Diagnostic) -> String {
+    let place = format!("{}:{}:{}", one.file, one.line, one.column);
+    let help = if one.help.is_empty() { String::new() } else { format!("; {}", one.help) };
+    printable(&format!("  {} {place}: {}{help}", one.code, one.message), false)
 }
 
 fn row(stage: &StageView, now: Timestamp) -> Vec<String> {
@@ -308,7 +319,7 @@ mod tests {
             stage("Clean", StageStatus::Skipped { reason: SkipView::Cancelled }, vec![]),
             stage("Ship", StageStatus::Lost { reason: "its lease lapsed".to_owned() }, vec![lost()]),
         ];
-        let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len() };
+        let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len(), warnings: Vec::new(), warnings_left_out: 0 };
         let status = RunStatus::Cancelling { by: "api".to_owned(), force: false, since };
         insta::assert_snapshot!(shown(&RunDetail { run: view(status, plan), stages }, Timestamp(3_000)));
     }
@@ -354,15 +365,14 @@ mod tests {
             stage("Confirm", ended, vec![]),
             stage("Undo", StageStatus::Skipped { reason: SkipView::NothingToUndo }, vec![]),
         ];
-        let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len() };
+        let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len(), warnings: Vec::new(), warnings_left_out: 0 };
         insta::assert_snapshot!(shown(&RunDetail { run: view(RunStatus::Running, plan), stages }, Timestamp(3_000)));
     }
 
-    #[test]
-    fn a_refused_run_says_why() {
-        let diagnostic = Diagnostic {
-            code: "E0101".to_owned(),
-            severity: Severity::Error,
+    fn diagnostic(code: &str, severity: Severity) -> Diagnostic {
+        Diagnostic {
+            code: code.to_owned(),
+            severity,
             message: "there is no step `shh`".to_owned(),
             file: "Ottofile".to_owned(),
             line: 3,
@@ -370,7 +380,21 @@ mod tests {
             span: Span::default(),
             label: String::new(),
             help: "did you mean `sh`?".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn the_warnings_of_a_plan_are_shown() {
+        let warnings = vec![diagnostic("W0401", Severity::Warning)];
+        let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: 0, warnings, warnings_left_out: 3 };
+        let shown = shown(&RunDetail { run: view(RunStatus::Running, plan), stages: Vec::new() }, Timestamp(3_000));
+        let warning = "  W0401 Ottofile:3:9: there is no step `shh`; did you mean `sh`?\n  and 3 more warnings: `otto check` tells all\n";
+        assert!(shown.ends_with(warning), "{shown}");
+    }
+
+    #[test]
+    fn a_refused_run_says_why() {
+        let diagnostic = diagnostic("E0101", Severity::Error);
         let status = RunStatus::Ended { outcome: RunOutcome::Failure, at: Timestamp(1_002), cancelled_by: None };
         let run = view(status, PlanView::Refused { diagnostics: vec![diagnostic] });
         insta::assert_snapshot!(shown(&RunDetail { run, stages: Vec::new() }, Timestamp(3_000)));

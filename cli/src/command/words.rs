@@ -19,6 +19,11 @@ pub(super) fn digest(digest: &Digest) -> String {
     digest.hex().chars().take(DIGEST_CHARACTERS).collect()
 }
 
+/// That not all warnings stand in a run.
+pub(super) fn more_warnings(left_out: usize) -> String {
+    format!("and {left_out} more warnings: `otto check` tells all")
+}
+
 /// What is asked, as it is shown.
 pub(super) fn question(question: &Question) -> QuestionView {
     match question {

@@ -246,6 +246,12 @@ pub enum Planned {
         /// is run as them; the standard library has none.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         libraries: BTreeMap<String, Digest>,
+        /// What may not be meant as it is written: the first of it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<Diagnostic>,
+        /// How many more warnings there are.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        warnings_left_out: usize,
     },
     /// There is none.
     Refused {
@@ -259,7 +265,17 @@ pub enum Planned {
     },
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl Planned {
+    /// A plan of the standard steps alone, without a warning.
+    pub fn plan(digest: Digest) -> Self {
+        Self::Plan { digest, libraries: BTreeMap::new(), warnings: Vec::new(), warnings_left_out: 0 }
+    }
+
     /// The archives of the libraries that the stage's steps are taken from, steps in blocks and in its `notify` included.
     pub fn libraries_of(&self, stage: &Stage) -> BTreeMap<String, Digest> {
         let Self::Plan { libraries, .. } = self else { return BTreeMap::new() };

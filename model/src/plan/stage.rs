@@ -114,6 +114,12 @@ impl Stage {
         demands
     }
 
+    /// Whether it waits for a call from outside.
+    pub fn waits_for_a_call(&self) -> bool {
+        let itself = if let StageKind::Wait(wait) = &self.kind { Some(wait) } else { None };
+        itself.into_iter().chain(&self.enter).chain(&self.exit).any(|wait| matches!(wait, Wait::Webhook { .. }))
+    }
+
     /// A stage that does nothing, with every default.
     pub fn new(path: &str) -> Self {
         Self {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AgentName, AttemptId, Digest, RunId, RunOutcome, StageOutcome, Timestamp,
+    context::CacheScope,
     event::run::{Outputs, StoredLog, StoredTree},
     plan::{Stage, Value},
     protocol::step::RunRequest,
@@ -103,6 +104,9 @@ pub struct Assignment {
     pub branch: String,
     /// The commit, for the stage's environment; empty if there is none.
     pub commit: String,
+    /// Whose caches the stage makes: what its steps keep on the agent is shared within it.
+    #[serde(default)]
+    pub scope: CacheScope,
     /// The source tree in the depot.
     pub source: Option<Digest>,
     /// Lets the agent read what this attempt needs and store what it makes, and nothing else.
@@ -116,6 +120,9 @@ pub struct Assignment {
     /// The artifacts that the stages before it have archived, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub artifacts: BTreeMap<String, StoredTree>,
+    /// How many more there are: an attempt can be given only so many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub artifacts_left_out: u32,
     /// What is put into the work directory before the first step, by the cache's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub caches: BTreeMap<String, CacheRestore>,
@@ -128,6 +135,11 @@ pub struct Assignment {
     /// Addresses at which the webhooks wait that this stage's steps may hand out: those of its exit, and of the stages right after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callbacks: Vec<Callback>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A run that a step asked for.
@@ -148,11 +160,13 @@ impl Assignment {
             project,
             branch: String::new(),
             commit: String::new(),
+            scope: CacheScope::default(),
             source: None,
             depot_token: String::new(),
             facts: BTreeMap::new(),
             variables: BTreeMap::new(),
             artifacts: BTreeMap::new(),
+            artifacts_left_out: 0,
             caches: BTreeMap::new(),
             libraries: BTreeMap::new(),
             configuration: BTreeMap::new(),

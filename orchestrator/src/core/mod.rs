@@ -21,6 +21,7 @@ pub mod decide;
 pub mod effects;
 
 mod condition;
+mod written;
 
 #[cfg(test)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the events and states that it is about")]

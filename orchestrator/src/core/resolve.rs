@@ -15,6 +15,7 @@ use super::{
     found::Found,
     shape::{Index, Phase},
     state::Run,
+    written::written,
 };
 
 /// Between the items of a list that stands where a text is asked for.
@@ -26,6 +27,35 @@ const LIST_SEPARATOR: &str = ",";
 pub struct Unset {
     /// Its name, without `vars.`.
     pub variable: String,
+}
+
+/// The most bytes of one stage's JSON, as the plan has it and with every value put in: its assignment must fit into one message of the bus,
+/// with the variables and what else an agent is given.
+pub const STAGE_BYTES_MAX: usize = 512 * 1024;
+/// The most bytes of the variables that a stage finds, as JSON: they travel with it, and its processes have them in their environment.
+pub const VARIABLES_BYTES_MAX: usize = 256 * 1024;
+
+/// Why a stage is sent to no agent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// A value is missing.
+    #[error(transparent)]
+    Unset(#[from] Unset),
+    /// It finds too much.
+    #[error(
+        "the variables that the stage finds have {bytes} bytes together, over the limit of {} KiB: `drop` what no later stage needs, or archive it",
+        VARIABLES_BYTES_MAX / 1024
+    )]
+    Variables {
+        /// How much.
+        bytes: usize,
+    },
+    /// It has become too large.
+    #[error("with its variables put in, the stage has {bytes} bytes, over the limit of {} KiB: archive what is long", STAGE_BYTES_MAX / 1024)]
+    TooLarge {
+        /// How large.
+        bytes: usize,
+    },
 }
 
 /// What a variable is that nobody set.
@@ -82,6 +112,23 @@ pub fn stage_with(run: &Run, at: Index, found: &Found) -> Result<Stage, Unset> {
     }
     variables.into_stage(&mut stage)?;
     Ok(stage)
+}
+
+/// The stage at `at` as an agent gets it, if it can be sent to one.
+pub fn sendable(run: &Run, at: Index) -> Result<Stage, Unsendable> {
+    let found = run.found(at);
+    let stage = stage_with(run, at, &found)?;
+    let configuration = configuration(run.shape.plan(), &found)?;
+    // Nothing was put in that the plan does not have, and its stage was measured when it was accepted.
+    if found.variables.is_empty() {
+        return Ok(stage);
+    }
+    let bytes = written(&found.variables);
+    if bytes > VARIABLES_BYTES_MAX {
+        return Err(Unsendable::Variables { bytes });
+    }
+    let bytes = written(&stage) + written(&configuration);
+    if bytes > STAGE_BYTES_MAX { Err(Unsendable::TooLarge { bytes }) } else { Ok(stage) }
 }
 
 /// Configuration of steps, by symbol, with every value known.

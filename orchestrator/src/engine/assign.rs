@@ -8,13 +8,13 @@ use std::{
 use blob::token::{Claims, Read};
 use model::{
     Digest, StageId, Timestamp,
+    context::CacheScope,
     event::run::WaitKey,
-    plan::{Stage, StageKind, Step, Value, Wait},
+    plan::{NeedReason, Stage, StageKind, Step, Value, Wait},
     protocol::agent::{Assignment, CacheRestore, Callback, Lease},
     trigger::Trigger,
 };
 use service::clock;
-use tracing::warn;
 
 use super::Engine;
 use crate::{
@@ -30,6 +30,9 @@ use crate::{
 const STORE_OUTPUT: Duration = Duration::from_hours(24);
 /// Digests that a token names at most: it travels in a header, whose size is limited.
 const READABLE_MAX: usize = 100;
+/// Callbacks that a stage is told of, and characters of what each is for: they travel in its assignment.
+const CALLBACKS_MAX: usize = 100;
+const DESCRIPTION_CHARACTERS_MAX: usize = 200;
 
 impl Engine {
     /// The stage as its agent gets it. That no variable is missing was seen before an agent was asked.
@@ -44,6 +47,7 @@ impl Engine {
         let mut assignment = Assignment {
             branch: context.branch.clone(),
             commit: context.commit.clone(),
+            scope: CacheScope::of(context),
             source: run.trigger.source,
             facts: facts(&run.trigger),
             caches: self.restored(run, &stage, &found),
@@ -99,11 +103,15 @@ impl Engine {
         });
         let callback = |(stage, wait, description): (StageId, WaitKey, &Value)| Callback {
             // What is not known yet is known when it is asked.
-            description: resolve::text(description, &found.variables).unwrap_or_default(),
+            description: cut(&resolve::text(description, &found.variables).unwrap_or_default()),
             url: format!("{base}{}{}", callbacks::PATH, self.callback_key.secret(&run.id, &stage, wait)),
         };
-        own.chain(next).map(callback).collect()
+        own.chain(next).take(CALLBACKS_MAX).map(callback).collect()
     }
+}
+
+fn cut(description: &str) -> String {
+    description.chars().take(DESCRIPTION_CHARACTERS_MAX).collect()
 }
 
 fn webhooks<'a>(stage: &StageId, gates: &'a [Wait], key: fn(u32) -> WaitKey) -> impl Iterator<Item = (StageId, WaitKey, &'a Value)> {
@@ -137,25 +145,38 @@ fn facts(trigger: &Trigger) -> BTreeMap<String, String> {
     facts
 }
 
-/// The bytes that the attempt may read. Artifacts beyond what a token can name are left out of the assignment.
+/// The bytes that the attempt may read. Of more artifacts than a token can name, those come first that the stage names in its plan; the
+/// others are left out of the assignment, and a step that asks for one is told so.
 fn readable(assignment: &mut Assignment) -> BTreeSet<Digest> {
     let mut readable: BTreeSet<Digest> = assignment.source.into_iter().collect();
     readable.extend(assignment.libraries.values());
     readable.extend(assignment.caches.values().map(|cache| cache.tree.archive));
-    let mut left_out = 0;
-    assignment.artifacts.retain(|_, tree| {
-        let fits = readable.len() < READABLE_MAX || readable.contains(&tree.archive);
-        if fits {
+    let named: BTreeSet<&str> = assignment.stage.needs.iter().filter_map(|need| artifact_of(&need.reason)).collect();
+    let (first, then): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut assignment.artifacts).into_iter().partition(|(name, _)| named.contains(name.as_str()));
+    for (name, tree) in first.into_iter().chain(then) {
+        if readable.len() < READABLE_MAX || readable.contains(&tree.archive) {
             readable.insert(tree.archive);
+            assignment.artifacts.insert(name, tree);
         } else {
-            left_out += 1;
+            assignment.artifacts_left_out += 1;
         }
-        fits
-    });
-    if left_out > 0 {
-        warn!(attempt = %assignment.lease.attempt, left_out, "a stage finds more artifacts than it can be given");
     }
     readable
+}
+
+fn artifact_of(reason: &NeedReason) -> Option<&str> {
+    match reason {
+        NeedReason::Artifact(name) => Some(name),
+        NeedReason::Order
+        | NeedReason::Needs
+        | NeedReason::Cache(_)
+        | NeedReason::From(_)
+        | NeedReason::Environment(_)
+        | NeedReason::Variable(_)
+        | NeedReason::Barrier
+        | NeedReason::Rollback => None,
+    }
 }
 
 /// The steps that a stage calls.
@@ -180,4 +201,28 @@ fn symbols_of(stage: &Stage) -> BTreeSet<String> {
         }
     }
     symbols
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{AttemptId, RunId, TriggerId, event::run::StoredTree, plan::Need};
+
+    use super::*;
+
+    #[test]
+    fn artifacts_that_a_stage_names_come_before_those_that_it_only_finds() {
+        let reason = NeedReason::Artifact("z-named".to_owned());
+        let stage = Stage { needs: vec![Need { stage: StageId::of("Before"), reason }], ..Stage::new("After") };
+        let attempt = AttemptId { run: RunId::of(&TriggerId::of("t", "1")), stage: stage.id.clone(), attempt: 1 };
+        let mut assignment = Assignment::new(Lease { attempt, fence: 1 }, stage, "demo".to_owned());
+        let tree = |name: &str| StoredTree { archive: Digest::of(name.as_bytes()), bytes: 1, entries: 1 };
+        let names = (0..READABLE_MAX + 20).map(|at| format!("a-{at:03}")).chain(["z-named".to_owned()]);
+        assignment.artifacts = names.map(|name| (name.clone(), tree(&name))).collect();
+        // The same bytes cost nothing.
+        assignment.artifacts.insert("z-alike".to_owned(), tree("a-000"));
+        let readable = readable(&mut assignment);
+        assert_eq!((readable.len(), assignment.artifacts.len(), assignment.artifacts_left_out), (READABLE_MAX, READABLE_MAX + 1, 21));
+        assert!(assignment.artifacts.contains_key("z-named") && assignment.artifacts.contains_key("z-alike"));
+        assert!(assignment.artifacts.values().all(|tree| readable.contains(&tree.archive)));
+    }
 }

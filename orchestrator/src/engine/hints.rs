@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use model::{
     ProjectName,
-    context::{EventKind, TriggerContext},
+    context::{CacheScope, TriggerContext},
     event::run::StoredTree,
 };
 use serde::{Deserialize, Serialize};
@@ -19,44 +19,15 @@ const HINTS_MAX: usize = 20_000;
 /// Branches whose caches all branches of a project read, where they have none of their own.
 const MAIN_BRANCHES: [&str; 3] = ["main", "master", "trunk"];
 
-/// Whose caches they are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// A branch's, as the forge verified it.
-    Branch(String),
-    /// A pull request's.
-    PullRequest(u64),
-    /// Those of runs that were asked for, for this branch; the empty text where they named none.
-    Manual(String),
-    /// A tag's.
-    Tag(String),
-    /// Those of what waits in a merge queue for this branch.
-    MergeQueue(String),
-}
-
-impl Scope {
-    /// The scope that a run of this context writes.
-    pub fn of(context: &TriggerContext) -> Self {
-        match (&context.pull_request, context.event) {
-            (Some(pull_request), _) => Self::PullRequest(pull_request.number),
-            (None, EventKind::Manual | EventKind::PullRequest) => Self::Manual(context.branch.clone()),
-            (None, EventKind::Tag) => Self::Tag(context.tag.clone()),
-            (None, EventKind::MergeQueue) => Self::MergeQueue(context.branch.clone()),
-            (None, EventKind::Push | EventKind::Cron) => Self::Branch(context.branch.clone()),
-        }
+/// The scopes that a run of this context reads, the nearest first.
+fn readable(context: &TriggerContext) -> Vec<CacheScope> {
+    let mut scopes = vec![CacheScope::of(context)];
+    let target = context.pull_request.as_ref().map_or(&context.branch, |pull_request| &pull_request.target);
+    if !target.is_empty() {
+        scopes.push(CacheScope::Branch(target.clone()));
     }
-
-    /// The scopes that a run of this context reads, the nearest first.
-    fn readable(context: &TriggerContext) -> Vec<Self> {
-        let mut scopes = vec![Self::of(context)];
-        let target = context.pull_request.as_ref().map_or(&context.branch, |pull_request| &pull_request.target);
-        if !target.is_empty() {
-            scopes.push(Self::Branch(target.clone()));
-        }
-        scopes.extend(MAIN_BRANCHES.map(|branch| Self::Branch(branch.to_owned())));
-        scopes
-    }
+    scopes.extend(MAIN_BRANCHES.map(|branch| CacheScope::Branch(branch.to_owned())));
+    scopes
 }
 
 /// A cache that an earlier run left.
@@ -65,7 +36,7 @@ pub struct Hint {
     /// The project.
     pub project: ProjectName,
     /// Whose it is.
-    pub scope: Scope,
+    pub scope: CacheScope,
     /// The path of the stage that made it.
     pub stage: String,
     /// The cache's name there.
@@ -80,7 +51,7 @@ pub struct Hint {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     project: ProjectName,
-    scope: Scope,
+    scope: CacheScope,
     stage: String,
     cache: String,
     key: Option<String>,
@@ -123,7 +94,7 @@ impl Hints {
         cache: &str,
         key: Option<&str>,
     ) -> Option<&StoredTree> {
-        Scope::readable(context).into_iter().find_map(|scope| {
+        readable(context).into_iter().find_map(|scope| {
             let name =
                 Name { project: project.clone(), scope, stage: stage.to_owned(), cache: cache.to_owned(), key: key.map(str::to_owned) };
             self.hints.get(&name).map(|(_, tree)| tree)
@@ -143,7 +114,10 @@ impl Hints {
 
 #[cfg(test)]
 mod tests {
-    use model::{Digest, context::PullRequest};
+    use model::{
+        Digest,
+        context::{EventKind, PullRequest},
+    };
 
     use super::*;
 
@@ -163,7 +137,7 @@ mod tests {
     fn note(hints: &mut Hints, context: &TriggerContext, key: Option<&str>, text: &str, age: u64) {
         let hint = Hint {
             project: "demo".parse().unwrap(),
-            scope: Scope::of(context),
+            scope: CacheScope::of(context),
             stage: "Build".to_owned(),
             cache: "cargo".to_owned(),
             key: key.map(str::to_owned),

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eventbus::{AppendError, TriggerDelivery};
+use eventbus::{AppendError, TriggerDelivery, bus::MESSAGE_BYTES_MAX};
 use model::{
     Digest, RunId, Timestamp,
     event::run::{Planned, RunRecord},
@@ -21,7 +21,7 @@ use super::{
     open::OpenRun,
     plans::{PlanningError, Plans, empty_shape},
     recovery,
-    refusal::{NO_RERUN, diagnostic},
+    refusal::{NO_RERUN, REQUEST_TOO_LARGE, diagnostic},
     series::Key,
 };
 use crate::{
@@ -114,6 +114,10 @@ impl Engine {
         let context = Context { proposals: &proposals, callback_secrets: &secrets };
         let events = accept(&first, &context, &Beginning { reused, held }, at);
         let (record, bytes) = log::encode(Tail::default(), &self.name, at, events);
+        if bytes.len() > MESSAGE_BYTES_MAX && matches!(first.planned, Planned::Plan { .. }) {
+            // It would be delivered for ever, and never stored. Without a plan, nothing is left but the trigger, which was stored.
+            return self.accept(delivery, too_large(Trigger::clone(&first.trigger), bytes.len()), None);
+        }
         let digest = Digest::of(&bytes);
         let bus = self.bus.clone();
         self.work.push(Box::pin(async move {
@@ -202,11 +206,7 @@ async fn prepare(trigger: Trigger, old: Option<Arc<Run>>, bus: &eventbus::Bus, p
         Some(old) => Some(old),
         None => recovery::read_run(&of, bus, plans).await?.map(Arc::new),
     };
-    let refused = |why: String| {
-        let help = "run the pipeline anew";
-        let diagnostics = vec![diagnostic(NO_RERUN, &trigger.pipeline_path, why, help)];
-        Prepared { trigger: trigger.clone(), planned: Planned::Refused { diagnostics }, shape: empty_shape(), reused: BTreeMap::new() }
-    };
+    let refused = |why: String| refused(trigger.clone(), NO_RERUN, why);
     Ok(match old {
         None => refused(format!("there is no run {of}, or its log is damaged")),
         Some(old) if old.ended.is_none() => refused(format!("the run {of} has not ended")),
@@ -216,6 +216,22 @@ async fn prepare(trigger: Trigger, old: Option<Arc<Run>>, bus: &eventbus::Bus, p
             Prepared { planned: old.planned.clone(), shape: old.shape.clone(), reused, trigger }
         }
     })
+}
+
+/// A run that does not begin, and why.
+fn refused(trigger: Trigger, code: &str, why: String) -> Prepared {
+    let help = if trigger.rerun.is_some() { "run the pipeline anew" } else { "make the pipeline file smaller" };
+    let diagnostics = vec![diagnostic(code, &trigger.pipeline_path, why, help)];
+    Prepared { trigger, planned: Planned::Refused { diagnostics }, shape: empty_shape(), reused: BTreeMap::new() }
+}
+
+/// A run whose first record would have so many bytes.
+fn too_large(trigger: Trigger, bytes: usize) -> Prepared {
+    let record = format!("the run's first record has {bytes} bytes, over the limit of {MESSAGE_BYTES_MAX}");
+    if trigger.rerun.is_some() {
+        return refused(trigger, NO_RERUN, format!("{record}, with all that those stages have left that are not run again"));
+    }
+    refused(trigger, REQUEST_TOO_LARGE, record)
 }
 
 /// Keeps the record's type in one place for the readers of a log.

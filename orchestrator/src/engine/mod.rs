@@ -45,6 +45,7 @@ use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use model::{
     AgentName, Digest, RunId, StageId, Timestamp,
+    context::CacheScope,
     event::run::{RunEvent, RunRecord, WaitKey},
     protocol::auction::Proposal,
 };
@@ -57,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, trace, warn};
 
 pub use self::log::LogError;
-pub use hints::{Hint, Scope};
+pub use hints::Hint;
 pub use plans::PlanningError;
 pub use polls::{InvalidReach, Reach};
 pub use refusal::CODES;
@@ -420,7 +421,7 @@ impl Engine {
                 let key = stage.caches.get(name).and_then(|cache| cache.key.as_ref()?.as_text().map(str::to_owned));
                 let hint = Hint {
                     project: run.trigger.project.clone(),
-                    scope: Scope::of(&run.trigger.context),
+                    scope: CacheScope::of(&run.trigger.context),
                     stage: stage.path.clone(),
                     cache: name.clone(),
                     key,

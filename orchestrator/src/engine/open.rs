@@ -368,10 +368,7 @@ mod tests {
         };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: 1, at: Timestamp(0) };
-        OpenRun::new(
-            Run::accepted(trigger.run(), trigger, Planned::Plan { digest: Digest::of(b""), libraries: BTreeMap::new() }, shape, position),
-            Tail::default(),
-        )
+        OpenRun::new(Run::accepted(trigger.run(), trigger, Planned::plan(Digest::of(b"")), shape, position), Tail::default())
     }
 
     #[test]

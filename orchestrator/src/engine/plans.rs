@@ -35,6 +35,9 @@ const PARSER_PAUSE: Duration = Duration::from_millis(200);
 const PARSER_TRIES_MAX: u32 = 3;
 /// How long the parser is waited for while nobody listens at all, in tries.
 const PARSER_ABSENCES_MAX: u32 = 25;
+/// Warnings of one plan that its run keeps, and their bytes as JSON: they stand in the first record, beside the trigger.
+const WARNINGS_MAX: usize = 20;
+const WARNINGS_BYTES_MAX: usize = 32 * 1024;
 /// Graphs that are kept because many runs share one plan.
 const SHAPES_MAX: usize = 64;
 
@@ -72,9 +75,9 @@ impl Plans {
     pub(crate) async fn plan(&self, trigger: &Trigger) -> Result<(Planned, Arc<Shape>), PlanningError> {
         let path = trigger.pipeline_path.as_str();
         let mut supply = Supply::new(trigger, &self.blobs);
-        let (digest, text) = match self.answer(trigger, &mut supply).await? {
+        let (digest, text, warnings) = match self.answer(trigger, &mut supply).await? {
             PlanReply::Planned { not_triggered: Some(reason), .. } => return Ok((Planned::NotTriggered { reason }, empty_shape())),
-            PlanReply::Planned { digest, plan, .. } => (digest, plan),
+            PlanReply::Planned { digest, plan, warnings, not_triggered: None } => (digest, plan, warnings),
             PlanReply::Refused { diagnostics } => return Ok(refused(diagnostics)),
             PlanReply::Needs { files } => return Ok(refused(vec![no_supply(path, &files)])),
             PlanReply::Unavailable { message } => return Err(BlobError::Unavailable(message).into()),
@@ -99,7 +102,8 @@ impl Plans {
             Err(error) if error.is_final() => return Ok(refused(vec![not_supplied(path, &error)])),
             Err(error) => return Err(error.into()),
         };
-        Ok((Planned::Plan { digest, libraries }, self.keep(digest, document.plan().clone())))
+        let (warnings, warnings_left_out) = kept(warnings);
+        Ok((Planned::Plan { digest, libraries, warnings, warnings_left_out }, self.keep(digest, document.plan().clone())))
     }
 
     /// The parser's answer, after it was given every file that it asks for and that the source has. An answer that asks for files is one
@@ -186,6 +190,18 @@ impl Plans {
         }
         shapes.entry(digest).or_insert_with(|| Arc::new(Shape::new(plan))).clone()
     }
+}
+
+/// The first warnings, and how many are left out.
+fn kept(mut warnings: Vec<Diagnostic>) -> (Vec<Diagnostic>, usize) {
+    let mut bytes: usize = 0;
+    let fit = warnings.iter().take(WARNINGS_MAX).take_while(|warning| {
+        bytes = bytes.saturating_add(serde_json::to_vec(warning).map_or(usize::MAX, |json| json.len()));
+        bytes <= WARNINGS_BYTES_MAX
+    });
+    let (count, fit) = (warnings.len(), fit.count());
+    warnings.truncate(fit);
+    (warnings, count - fit)
 }
 
 /// The graph of a run without a plan.

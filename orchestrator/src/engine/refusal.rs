@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what a plan says is done or refused by name; nothing of it is passed over.
 
+use crate::core::resolve::STAGE_BYTES_MAX;
 use model::{
     diagnostic::{Diagnostic, Severity, Span},
     plan::{Notify, Plan, Stage, Step, Value},
@@ -20,8 +21,6 @@ pub(super) const NO_RERUN: &str = "E0906";
 /// Every code with which the orchestrator refuses a plan; each has a page in `docs/errors`.
 pub const CODES: &[&str] = &[NO_SUPPLY, STAGE_TOO_LARGE, REQUEST_TOO_LARGE, NOT_RUN_YET, NO_RERUN];
 
-/// The most bytes of one stage's JSON: its assignment must fit into one message of the bus.
-const STAGE_BYTES_MAX: usize = 512 * 1024;
 /// Diagnostics of one plan: who mends the first ones hears of the others.
 const REFUSALS_MAX: usize = 20;
 

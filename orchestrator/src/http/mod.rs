@@ -20,7 +20,11 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use actix_web::{App, HttpServer, middleware::from_fn, web};
 use service::{OnError, Supervisor};
@@ -77,15 +81,14 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    fn new(options: HttpOptions, orchestrator: Orchestrator, token: CancellationToken) -> Self {
-        let document = openapi();
+    fn new(access: access::Access, document: &utoipa::openapi::OpenApi, orchestrator: Orchestrator, token: CancellationToken) -> Self {
         Self {
             orchestrator,
-            access: access::Access { token: options.token, hosts: options.hosts, origins: options.origins },
+            access,
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             token,
-            routes: spec::Routes::of(&document),
-            document: spec::text(&document),
+            routes: spec::Routes::of(document),
+            document: spec::text(document),
         }
     }
 }
@@ -95,7 +98,8 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
     let listen = options.listen;
     let failed = |source| HttpError { listen, source };
     let token = supervisor.token().clone();
-    let api = web::Data::new(Api::new(options, orchestrator, token.clone()));
+    let access = access::Access { token: options.token, hosts: options.hosts, origins: options.origins };
+    let api = web::Data::new(Api::new(access, &openapi(), orchestrator, token.clone()));
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| configure(config, &api));
         app.into_app()
@@ -110,6 +114,28 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
     let server = server.run();
     supervisor.spawn("http", OnError::Shutdown, async move { Ok(server.await?) });
     Ok(address)
+}
+
+/// Serves the addresses of callbacks alone, and nothing else of the API, under `supervisor` until that ends.
+pub fn serve_callbacks(listener: TcpListener, orchestrator: Orchestrator, supervisor: &Supervisor) -> Result<(), HttpError> {
+    let token = supervisor.token().clone();
+    let listen = listener.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
+    let access = access::Access { token: ApiToken::nobodys(), hosts: Vec::new(), origins: Vec::new() };
+    let api = web::Data::new(Api::new(access, &spec::openapi_of_callbacks(), orchestrator, token.clone()));
+    let server = HttpServer::new(move || {
+        let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| {
+            config.app_data(api.clone()).configure(callback_routes).default_service(web::to(spec::unknown_path));
+        });
+        app.into_app()
+    })
+    .workers(1)
+    .shutdown_signal(token.cancelled_owned())
+    .shutdown_timeout(SHUTDOWN_S)
+    .listen(listener)
+    .map_err(|source| HttpError { listen, source })?;
+    let server = server.run();
+    supervisor.spawn("callbacks", OnError::Shutdown, async move { Ok(server.await?) });
+    Ok(())
 }
 
 fn configure(config: &mut ServiceConfig<'_>, api: &web::Data<Api>) {
@@ -129,7 +155,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::rerun)
         .service(waits::list)
         .service(waits::answer)
-        .service(waits::call_back)
+        .configure(callback_routes)
         .service(events::list)
         .service(events::follow)
         .service(logs::whole)
@@ -137,4 +163,9 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(logs::part)
         .service(spec::health)
         .service(spec::openapi_json);
+}
+
+/// What outside systems call.
+fn callback_routes(config: &mut ServiceConfig<'_>) {
+    config.service(waits::call_back);
 }

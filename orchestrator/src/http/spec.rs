@@ -11,7 +11,7 @@ use utoipa::{
 };
 use utoipa_actix_web::AppExt as _;
 
-use super::{Api, ApiError, routes};
+use super::{Api, ApiError, callback_routes, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,6 +50,11 @@ impl Modify for Token {
 /// The document of the API; no server is needed for it.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     App::new().into_utoipa_app().openapi(Doc::openapi()).configure(routes).split_for_parts().1
+}
+
+/// The document of the addresses of callbacks alone.
+pub(super) fn openapi_of_callbacks() -> utoipa::openapi::OpenApi {
+    App::new().into_utoipa_app().openapi(Doc::openapi()).configure(callback_routes).split_for_parts().1
 }
 
 /// The document as it is committed and served: JSON, ending with a line feed.

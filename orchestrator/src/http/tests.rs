@@ -100,7 +100,7 @@ impl Served {
     fn begin(&self, delivery: &str, paths: &[&str], sequence: u64) -> Run {
         let trigger = trigger(delivery);
         let document = PlanDocument::new(plan(paths));
-        let planned = Planned::Plan { digest: document.digest(), libraries: BTreeMap::new() };
+        let planned = Planned::plan(document.digest());
         let shape = Arc::new(Shape::new(document.plan().clone()));
         let at = Timestamp(clock::unix_ms());
         let mut run = Run::accepted(trigger.run(), trigger.clone(), planned.clone(), shape, Position { sequence, at });

@@ -30,7 +30,12 @@ pub fn run(run: &Run) -> RunView {
         pipeline_path: run.trigger.pipeline_path.clone(),
         accepted_at: run.accepted_at,
         plan: match &run.planned {
-            Planned::Plan { digest, .. } => PlanView::Planned { digest: *digest, stages: run.shape.len() },
+            Planned::Plan { digest, warnings, warnings_left_out, .. } => PlanView::Planned {
+                digest: *digest,
+                stages: run.shape.len(),
+                warnings: warnings.clone(),
+                warnings_left_out: *warnings_left_out,
+            },
             Planned::Refused { diagnostics } => PlanView::Refused { diagnostics: diagnostics.clone() },
             Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
         },

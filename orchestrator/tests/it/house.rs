@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use blob::{Blobs, DiskStore, disk::Durability};
 use eventbus::{Bus, Subject, Subscription};
 use model::{
-    AgentName, StageId, StageOutcome, Timestamp, TriggerId,
+    AgentName, RunId, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
     plan::{Need, NeedReason, Plan, PlanDocument, Stage, Step, Value},
     planning::{PlanReply, PlanRequest, Text},
@@ -197,10 +197,18 @@ pub(crate) async fn ended(orchestrator: &Orchestrator, trigger: &Trigger) -> Arc
 }
 
 pub(crate) async fn ended_within(orchestrator: &Orchestrator, trigger: &Trigger, limit: Duration) -> Arc<Run> {
+    run_ended_within(orchestrator, &trigger.run(), limit).await
+}
+
+pub(crate) async fn ended_run(orchestrator: &Orchestrator, run: &RunId) -> Arc<Run> {
+    run_ended_within(orchestrator, run, DEADLINE).await
+}
+
+async fn run_ended_within(orchestrator: &Orchestrator, run: &RunId, limit: Duration) -> Arc<Run> {
     let mut appended = orchestrator.runs.follow();
     let ends = async {
         loop {
-            match orchestrator.runs.get(&trigger.run()) {
+            match orchestrator.runs.get(run) {
                 Some(snapshot) if snapshot.run.ended.is_some() => return snapshot.run,
                 _ => drop(appended.recv().await),
             }

@@ -1,14 +1,16 @@
 //! What becomes of a trigger before anything runs: files that the parser asks for, triggers that do not fit, plans that cannot be run yet.
 
 use model::{
-    RunOutcome,
-    event::run::Planned,
-    plan::{Plan, Stage},
+    RunOutcome, StageOutcome, Timestamp,
+    diagnostic::{Diagnostic, Severity, Span},
+    event::run::{Outputs, Planned},
+    plan::{Plan, Stage, Step, Value},
     planning::{LOCK_FILE, PlanReply, Text},
-    trigger::Trigger,
+    protocol::agent::Report,
+    trigger::{RerunStages, Trigger},
 };
 
-use crate::house::{House, ended, planned, trigger};
+use crate::house::{House, ended, ended_run, planned, trigger};
 
 /// Plans nothing once it has `wanted`.
 fn asks_for(
@@ -105,4 +107,72 @@ async fn a_plan_with_what_is_not_run_yet_runs_nothing_and_says_why() {
     let Planned::Refused { diagnostics } = &run.planned else { panic!("{:?}", run.planned) };
     assert_eq!(diagnostics[0].code, "E0903");
     assert!(diagnostics[0].message.contains("`Deploy`") && diagnostics[0].message.contains("credentials"), "{}", diagnostics[0].message);
+}
+
+#[tokio::test]
+async fn warnings_stand_in_the_run_and_are_bounded() {
+    let warning = |number: usize, help: String| Diagnostic {
+        code: "W0401".to_owned(),
+        severity: Severity::Warning,
+        message: format!("warning {number}"),
+        file: "Ottofile".to_owned(),
+        line: 1,
+        column: 1,
+        span: Span::default(),
+        label: String::new(),
+        help,
+    };
+    let few: Vec<Diagnostic> = (0..2).map(|number| warning(number, String::new())).collect();
+    let many: Vec<Diagnostic> = (0..50).map(|number| warning(number, String::new())).collect();
+    let large: Vec<Diagnostic> = (0..10).map(|number| warning(number, "x".repeat(10_000))).collect();
+    for (name, warnings, shown, more) in [("few", few, 2, 0), ("many", many, 20, 30), ("large", large, 3, 7)] {
+        let house = House::without_parser(eventbus::memory::bus()).await;
+        let PlanReply::Planned { digest, plan, not_triggered, .. } = planned(Plan::new(vec![]), None) else { panic!("a plan") };
+        house.play_parser(PlanReply::Planned { digest, plan, not_triggered, warnings: warnings.clone() }).await;
+        let (orchestrator, _supervisor) = house.start().await;
+        let trigger = trigger(name);
+        orchestrator.create(&trigger).await.unwrap();
+        let run = ended(&orchestrator, &trigger).await;
+        let Planned::Plan { warnings: kept, warnings_left_out, .. } = &run.planned else { panic!("{:?}", run.planned) };
+        assert_eq!((kept.as_slice(), *warnings_left_out), (&warnings[..shown], more), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_rerun_that_fits_into_no_record_is_refused_and_begins_nothing() {
+    let names: Vec<String> = (0..6).map(|at| format!("Stage {at}")).collect();
+    let stages = names.iter().map(|name| Stage { timeout_ms: 60_000, steps: vec![sh()], ..Stage::new(name) });
+    let failing = Stage { timeout_ms: 60_000, steps: vec![sh()], ..Stage::new("Failing") };
+    let house = House::new(Plan::new(stages.chain([failing]).collect())).await;
+    let mut inbox = house.inbox().await;
+    let (orchestrator, _supervisor) = house.start().await;
+    let trigger = trigger("large");
+    orchestrator.create(&trigger).await.unwrap();
+    let mut reported = std::collections::BTreeSet::new();
+    while reported.len() < 7 {
+        let assignment = inbox.assignment(None).await;
+        if !reported.insert(assignment.stage.path.clone()) {
+            continue;
+        }
+        let is_failing = assignment.stage.path == "Failing";
+        let outcome = if is_failing { StageOutcome::Failure } else { StageOutcome::Success };
+        let text = if is_failing { String::new() } else { "x".repeat(180 * 1024) };
+        let variables = [("v".to_owned(), Some(text))].into();
+        let outputs = Outputs { variables, ..Outputs::default() };
+        let report = Report::Finished { outcome, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2), outputs };
+        inbox.report(&assignment.lease, report).await;
+    }
+    ended(&orchestrator, &trigger).await;
+    let again = orchestrator.rerun(&trigger.run(), RerunStages::Failed, "1").await.unwrap();
+    let rerun = ended_run(&orchestrator, &again).await;
+    let Planned::Refused { diagnostics } = &rerun.planned else { panic!("{:?}", rerun.planned) };
+    assert_eq!(diagnostics[0].code, "E0906");
+    assert!(diagnostics[0].message.contains("over the limit of 1047552"), "{}", diagnostics[0].message);
+    // Without what the others have left, it can.
+    let whole = orchestrator.rerun(&trigger.run(), RerunStages::All, "2").await.unwrap();
+    assert_eq!(inbox.assignment(None).await.lease.attempt.run, whole);
+}
+
+fn sh() -> Step {
+    Step::new("stdlib", "sh", [("script".to_owned(), Value::from("make"))].into())
 }

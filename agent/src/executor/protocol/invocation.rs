@@ -65,10 +65,11 @@ fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// The folder that is kept for a step between its calls. Projects do not share one, and a pull request, which has no branch, has none in
-/// common with the branches.
+/// The folder that is kept for a step between its calls. Projects do not share one, nor do scopes: what a pull request leaves, or a run that
+/// somebody asked for, is found by no branch.
 pub(in crate::executor) fn cache_folder(assignment: &Assignment, step: &Step) -> String {
-    let parts = [&assignment.project, &assignment.branch, &step.library, &step.symbol];
+    let [kind, name] = &assignment.scope.parts();
+    let parts = [&assignment.project, kind, name, &step.library, &step.symbol];
     let mut digest = Digest::builder();
     for part in parts {
         digest.update(&(part.len() as u64).to_be_bytes());

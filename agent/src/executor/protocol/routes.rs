@@ -174,7 +174,16 @@ fn measured(file: &File) -> Result<(u64, u64), Problem> {
 async fn get_artifact(name: &str, desk: &Desk<'_>) -> Result<Response<Body>, Problem> {
     let made_here = lock(&desk.gathered).outputs().artifacts.get(name).cloned();
     let tree = made_here.or_else(|| desk.assignment.artifacts.get(name).cloned());
-    let missing = || Problem::Missing(format!("no stage before this one has archived `{name}`"));
+    let missing = || {
+        let left_out = match desk.assignment.artifacts_left_out {
+            0 => String::new(),
+            count => format!(
+                ", or it is among the {count} artifacts over the limit of what one stage can be given: name it in this stage with `unarchive`, or \
+                 archive fewer and larger ones"
+            ),
+        };
+        Problem::Missing(format!("no stage before this one has archived `{name}`{left_out}"))
+    };
     let StoredTree { archive, .. } = tree.ok_or_else(missing)?;
     stored(&archive, desk).await
 }

@@ -114,10 +114,10 @@ impl Draft<'_> {
             self.open(at, &[WaitKey::Itself]);
             return;
         }
-        match resolve::stage(&self.run, at) {
+        match resolve::sendable(&self.run, at) {
             Ok(stage) if stage.steps.is_empty() && stage.notify.is_empty() => self.exit(at),
             Ok(_) => self.ready(at, 1),
-            Err(unset) => self.end(at, StageOutcome::Failure, Some(&unset.to_string())),
+            Err(why) => self.end(at, StageOutcome::Failure, Some(&why.to_string())),
         }
     }
 

@@ -28,6 +28,7 @@ use super::{
     rerun::Reused,
     shape::{Index, Phase},
     state::{Position, Run},
+    written::written,
 };
 
 /// Characters of a reason that are stored. It is a sentence for a person.
@@ -255,22 +256,4 @@ impl<'a> Draft<'a> {
 /// A reason as it is stored: it comes from outside, and a record must stay within the bus's limit.
 fn bounded(reason: &str) -> String {
     reason.chars().take(REASON_CHARACTERS_MAX).collect()
-}
-
-/// How many bytes an event has in its record.
-fn written(event: &RunEvent) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, event).expect("an event has text keys only, and counting does not fail");
-    count.0
 }

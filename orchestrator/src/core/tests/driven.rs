@@ -113,7 +113,7 @@ impl Driven {
 
     pub(super) fn of(plan: Plan, trigger: &Trigger, beginning: &Beginning) -> Self {
         let shape = Arc::new(Shape::new(plan));
-        let planned = Planned::Plan { digest: Digest::of(b"plan"), libraries: BTreeMap::new() };
+        let planned = Planned::plan(Digest::of(b"plan"));
         let position = Position { sequence: 1, at: Timestamp(0) };
         let mut run = before(trigger, planned, shape.clone(), position);
         let events = accept(&run, &context(&Proposals::new()), beginning, Timestamp(0));

@@ -9,9 +9,9 @@ use model::{
     protocol::agent::Report,
 };
 
-use super::driven::{Driven, sh, stage, variable};
+use super::driven::{Driven, sh, stage, trigger, variable};
 use crate::core::{
-    Status,
+    Beginning, Status,
     resolve::{self, holds, text},
 };
 
@@ -98,6 +98,37 @@ fn a_stage_whose_variable_nobody_set_fails_before_an_agent_is_asked() {
     run.leaving("a", &[("v", None)]);
     assert_eq!(run.status("b"), &Status::Ended(StageOutcome::Failure));
     assert!(run.reason("b").contains("`v` has no value") && run.run.stages[1].attempts.is_empty());
+}
+
+#[test]
+fn a_stage_that_finds_more_than_can_be_sent_fails_before_an_agent_is_asked() {
+    let long = "x".repeat(60 * 1024);
+    let paths = ["a", "b", "c", "d", "e"];
+    let writes = |names: usize| Stage { steps: vec![sh(Value::List(vec![variable("a"); names]))], ..stage("large", &["a"]) };
+    let mut run = Driven::new(paths.map(|path| stage(path, &[])).into_iter().chain([stage("all", &paths), writes(9)]).collect());
+    for path in paths {
+        run.leaving(path, &[(path, Some(&long))]);
+    }
+    // 300 KiB in five variables; one of 60 KiB, nine times.
+    for (path, what) in
+        [("all", "the variables that the stage finds have 307236 bytes"), ("large", "with its variables put in, the stage has")]
+    {
+        assert_eq!(run.status(path), &Status::Ended(StageOutcome::Failure));
+        assert!(run.reason(path).starts_with(what), "{}", run.reason(path));
+        assert!(run.run.stages[run.at(path)].attempts.is_empty());
+    }
+    let mut few = Driven::new(vec![stage("a", &[]), writes(8)]);
+    few.leaving("a", &[("a", Some(&long))]);
+    assert!(matches!(few.status("large"), Status::Ready { .. }));
+}
+
+#[test]
+fn a_stage_whose_configuration_nobody_set_fails_before_an_agent_is_asked() {
+    let mut plan = model::plan::Plan::new(vec![stage("a", &[])]);
+    plan.configuration = BTreeMap::from([("slack".to_owned(), BTreeMap::from([("channel".to_owned(), variable("v"))]))]);
+    let run = Driven::of(plan, &trigger(), &Beginning::default());
+    assert_eq!(run.status("a"), &Status::Ended(StageOutcome::Failure));
+    assert!(run.reason("a").contains("`v` has no value"));
 }
 
 #[test]
