@@ -8,6 +8,7 @@ pub mod demo;
 pub mod exit;
 pub mod home;
 pub mod hook;
+mod machine;
 pub mod otto;
 pub mod pipeline;
 pub mod provision;

@@ -10,6 +10,8 @@ mod wire;
 mod witness;
 
 #[cfg(test)]
+mod containers;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod flow;
@@ -37,5 +39,7 @@ mod steps;
 mod terminal;
 #[cfg(test)]
 mod thousand;
+#[cfg(test)]
+mod webhooks;
 #[cfg(test)]
 mod writes;

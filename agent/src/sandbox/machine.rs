@@ -149,12 +149,7 @@ impl Sandbox {
     }
 
     /// A place for the processes of the attempt of this workspace.
-    pub(crate) async fn confine(
-        self: &Arc<Self>,
-        workspace: &Workspace,
-        requires: &Requirements,
-        places: Places,
-    ) -> io::Result<Confined> {
+    pub(crate) async fn confine(self: &Arc<Self>, workspace: &Workspace, requires: &Requirements, places: Places) -> io::Result<Confined> {
         let Some(holder) = &self.holder else { return Ok(Confined::Direct) };
         let (sandbox, workspace) = (self.clone(), workspace.clone());
         let limits = Limits {

@@ -1,12 +1,12 @@
-//! `otto agent doctor`: what this machine offers to isolate and limit stages.
+//! `otto agent doctor`: what this machine offers to isolate and limit stages, and to run those that have an image.
 
-use std::{env::current_exe, fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode};
 
-use agent::{Finding, Isolation, SandboxOptions, Variables, examine};
-use anyhow::Context as _;
+use agent::{Finding, container::probe};
 use clap::{Args, Subcommand};
 
 use super::Terminal;
+use crate::machine::{container_options, findings, of_containers};
 
 /// Look at this machine as an agent does
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub struct AgentArgs {
 
 #[derive(Debug, Subcommand)]
 enum AgentCommand {
-    /// Try how stages can be isolated and limited here, and say how to get what is missing
+    /// Try how stages can be isolated and limited here, and whether containers run, and say how to get what is missing
     Doctor {
         /// Print what was found as JSON
         #[arg(long)]
@@ -26,21 +26,13 @@ enum AgentCommand {
 }
 
 /// Tries everything and prints it.
-pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let AgentCommand::Doctor { json } = args.command;
-    let findings = findings()?;
+    let mut findings = findings()?;
+    findings.push(of_containers(&probe(&container_options()).await));
     let text = if json { serde_json::to_string_pretty(&findings)? + "\n" } else { table(&findings) };
     Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What an agent that was started as this process finds.
-pub(crate) fn findings() -> anyhow::Result<Vec<Finding>> {
-    let environment: Variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
-    let options = SandboxOptions::of(Isolation::Auto, current_exe().context("cannot find this program")?, &environment);
-    let folder = tempfile::Builder::new().prefix("otto-doctor-").tempdir().context("there is no folder to try things in")?;
-    Ok(examine(&options, &folder.path().canonicalize()?)?)
 }
 
 fn table(findings: &[Finding]) -> String {

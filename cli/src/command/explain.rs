@@ -8,12 +8,16 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use model::{context::EventKind, plan::PlanDocument};
-use parser::explain::{self, Explained};
+use model::{
+    context::EventKind,
+    plan::{Plan, PlanDocument},
+};
+use parser::explain::{self, Explained, Here};
 
 use super::Terminal;
 use crate::{
     exit,
+    machine::Machine,
     pipeline::{ContextArgs, PIPELINE_FILE, Pipeline, read},
     up::colours_on_stderr,
 };
@@ -30,6 +34,9 @@ pub struct ExplainArgs {
     /// Compare two plans: pipeline files, files of a revision (`main:Ottofile`), or plans as `--format plan` prints them
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["file", "format"])]
     diff: Option<Vec<String>>,
+    /// Try what this machine offers, and say which stages could not run on it, and why; takes about a second where a container is tried
+    #[arg(long, conflicts_with = "diff")]
+    here: bool,
     #[command(flatten)]
     context: ContextArgs,
 }
@@ -49,7 +56,7 @@ enum Format {
 }
 
 /// Explains the file.
-pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let mut terminal = Terminal::stdout();
     if let Some([first, second]) = args.diff.as_deref() {
         let (first, second) = (side(first, &args.context)?, side(second, &args.context)?);
@@ -62,7 +69,9 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     pipeline.complain(&planned, &mut io::stderr(), colours_on_stderr())?;
     let Some((document, notes)) = &planned.plan else { return Ok(exit::bad_input()) };
     let plan = document.plan();
+    let here = if args.here { Some(here(plan).await?) } else { None };
     let explained = Explained {
+        here: here.as_ref(),
         notes: Some(notes),
         context: Some(&planned.context),
         colour: terminal.colour,
@@ -72,10 +81,18 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Format::Text => explain::explain(&explained),
         Format::Json => explain::json(&explained, &planned.diagnostics),
         Format::Plan => String::from_utf8_lossy(document.bytes()).into_owned(),
-        Format::Dot => explain::dot(plan),
-        Format::Svg => explain::svg(plan),
+        Format::Dot => explain::dot(plan, here.as_ref()),
+        Format::Svg => explain::svg(plan, here.as_ref()),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What this machine offers, and what stages of the plan lack on it.
+async fn here(plan: &Plan) -> anyhow::Result<Here> {
+    let machine = Machine::look_at_all().await?;
+    let lacks = plan.stages.iter().filter(|stage| stage.skipped.is_none());
+    let lacks = lacks.filter_map(|stage| Some((stage.id.clone(), machine.lacks(stage)?))).collect();
+    Ok(Here { offers: machine.facts, lacks })
 }
 
 /// One of two plans that are compared; `None` after the errors of a file that is refused.

@@ -20,13 +20,14 @@ pub(super) struct Ask {
     due_at: Option<Timestamp>,
 }
 
-/// What a run waits for from outside, the oldest first, and whether it is busy beside that.
+/// What a run waits for from people, the oldest first, and whether it is busy beside that. A call from outside can come as long as this
+/// process is there to take it.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     open: Vec<Ask>,
     /// Stages with an agent, or that will have one by themselves.
     busy: BTreeSet<StageId>,
-    /// What passes by itself.
+    /// What passes without a person here.
     passing: BTreeSet<(StageId, WaitKey)>,
 }
 
@@ -36,7 +37,7 @@ impl Asks {
         match event {
             RunEvent::WaitOpened { stage, wait, question, due_at } => {
                 self.busy.remove(stage);
-                if matches!(question, Question::Poll { .. } | Question::Time) {
+                if matches!(question, Question::Webhook { .. } | Question::Poll { .. } | Question::Time) {
                     self.passing.insert((stage.clone(), *wait));
                 } else {
                     let (stage, question) = (stage.clone(), question.clone());
@@ -73,14 +74,9 @@ impl Asks {
         }
     }
 
-    /// What is waited for, from people and from the outside.
+    /// What is waited for from people.
     pub(super) fn open(&self) -> &[Ask] {
         &self.open
-    }
-
-    /// What a person can answer.
-    pub(super) fn for_people(&self) -> impl Iterator<Item = &Ask> {
-        self.open.iter().filter(|ask| !matches!(ask.question, Question::Webhook { .. }))
     }
 
     /// Whether something goes on without anybody.
@@ -147,8 +143,9 @@ impl Ask {
     pub(super) fn how(&self) -> String {
         match &self.question {
             Question::Prompt { into, .. } => format!("answer with `--answer {}=…`", printable(into, false)),
-            Question::Webhook { .. } => "only the services can be called: see `otto up`".to_owned(),
-            Question::Confirm { .. } | Question::Poll { .. } | Question::Time | Question::Pause => "answer with `--yes`".to_owned(),
+            Question::Confirm { .. } | Question::Webhook { .. } | Question::Poll { .. } | Question::Time | Question::Pause => {
+                "answer with `--yes`".to_owned()
+            }
         }
     }
 

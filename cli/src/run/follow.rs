@@ -16,10 +16,11 @@ use futures_util::{
 };
 use model::{
     RunId, StageId, Timestamp,
-    event::run::{Answer, RunEvent, WaitKey},
+    event::run::{Answer, Question, RunEvent, WaitKey},
 };
 use orchestrator::{
     CommandError, Orchestrator,
+    core::Run,
     output::{Output, Piece},
     runs::{Appended, Snapshot},
 };
@@ -31,9 +32,10 @@ use tokio::{
 
 use super::{
     ask::{Ask, Asks, Given},
+    house::House,
     keys::Keyboard,
     tree::{DRAW_PAUSE, Prompt},
-    view::View,
+    view::{Callback, View},
 };
 
 /// Who answers and cancels here.
@@ -61,6 +63,8 @@ enum Told {
 /// A run that is gone along with.
 pub(super) struct Follower<'a> {
     orchestrator: &'a Orchestrator,
+    /// The beginning of the addresses at which webhooks are called.
+    callbacks: Option<&'a str>,
     run: RunId,
     view: View,
     given: &'a Given,
@@ -83,10 +87,11 @@ pub(super) struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     /// `given` answers what the command line can; who sits at the terminal is asked the rest.
-    pub(super) fn new(orchestrator: &'a Orchestrator, run: &RunId, view: View, given: &'a Given) -> Self {
+    pub(super) fn new(house: &'a House, run: &RunId, view: View, given: &'a Given) -> Self {
         let keyboard = (io::stdin().is_terminal() && view.is_drawn()).then(Keyboard::new);
         Self {
-            orchestrator,
+            orchestrator: &house.orchestrator,
+            callbacks: house.callbacks.as_deref(),
             run: run.clone(),
             view,
             given,
@@ -200,8 +205,20 @@ impl<'a> Follower<'a> {
             } else {
                 self.view.event(&view)?;
             }
+            if let RunEvent::WaitOpened { stage, wait, question: Question::Webhook { .. }, .. } = event {
+                self.callback(&snapshot.run, stage, *wait)?;
+            }
         }
         Ok(())
+    }
+
+    /// Says where a webhook is called that is still waited for.
+    fn callback(&mut self, run: &Run, stage: &StageId, wait: WaitKey) -> io::Result<()> {
+        let Some((planned, state)) = run.stage(stage) else { return Ok(()) };
+        let is_open = !state.is_over() && state.waits.get(&wait).is_some_and(|wait| wait.answer.is_none());
+        let path = is_open.then(|| self.orchestrator.callback_path(&self.run, stage, wait)).flatten();
+        let (Some(base), Some(path)) = (self.callbacks, path) else { return Ok(()) };
+        self.view.callback(&Callback { stage, path: &planned.path, wait, url: &format!("{base}{path}") })
     }
 
     fn cancel(&mut self) {
@@ -257,7 +274,7 @@ impl<'a> Follower<'a> {
     /// The question that a person here is asked now.
     fn asked(&self) -> Option<&Ask> {
         self.keyboard.as_ref()?;
-        self.asks.for_people().find(|ask| self.left_open.contains(&ask.key()) && !self.answered.contains(&ask.key()))
+        self.asks.open().iter().find(|ask| self.left_open.contains(&ask.key()) && !self.answered.contains(&ask.key()))
     }
 
     fn prompt(&mut self) -> Option<Prompt> {

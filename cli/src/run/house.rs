@@ -1,6 +1,12 @@
 //! All roles in this process: on the bus within it, with the store of the folder, without a server.
 
-use std::{env::current_exe, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    env::current_exe,
+    net::{Ipv4Addr, TcpListener},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
 
 use agent::{AgentOptions, Isolation, Level, Nursery, SandboxOptions, Variables, container::Runtime};
 use anyhow::Context as _;
@@ -11,6 +17,7 @@ use orchestrator::{
     Orchestrator,
     callbacks::CallbackKey,
     engine::{self, EngineOptions, Hint},
+    http::serve_callbacks,
 };
 use parser_service::ParserOptions;
 use service::Supervisor;
@@ -31,6 +38,8 @@ const FORCED_GRACE: Duration = Duration::from_millis(100);
 /// The roles, and the folder in which they work.
 pub(super) struct House {
     pub(super) orchestrator: Orchestrator,
+    /// Where webhooks are called: the beginning of each address. None where no stage waits for one.
+    pub(super) callbacks: Option<String>,
     supervisor: Supervisor,
     workplace: Workplace,
 }
@@ -49,6 +58,8 @@ pub(super) struct Means {
     pub(super) in_place: Option<PathBuf>,
     /// How many there are, about.
     pub(super) stages: u32,
+    /// The key of webhooks' addresses, where a stage waits for one.
+    pub(super) callback_key: Option<CallbackKey>,
 }
 
 /// The folder in which stages work. It does not lie in the project: tools that look for their root upwards must not find the project's.
@@ -90,10 +101,18 @@ impl House {
         let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: parser_service::Isolation::None, listen: None };
         parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
         auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
-        let options = EngineOptions { hints, ..EngineOptions::new(NAME, CallbackKey::generate()?) };
+        let listener = means.callback_key.is_some().then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).transpose();
+        let listener = listener.context("cannot listen on loopback for the calls of webhooks")?;
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let callbacks = address.map(|address| format!("http://{address}"));
+        let key = means.callback_key.clone().map_or_else(CallbackKey::generate, Ok)?;
+        let options = EngineOptions { hints, callback_base: callbacks.clone(), ..EngineOptions::new(NAME, key) };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
+        if let Some(listener) = listener {
+            serve_callbacks(listener, orchestrator.clone(), &supervisor)?;
+        }
         agent::run(agent_options(means, workplace.agent())?, bus, blobs, &supervisor).await?;
-        Ok(Self { orchestrator, supervisor, workplace })
+        Ok(Self { orchestrator, callbacks, supervisor, workplace })
     }
 
     /// Ends the roles and every process of a stage, and removes the folder.

@@ -6,7 +6,7 @@
 
 mod again;
 mod ask;
-mod containers;
+mod fit;
 mod follow;
 mod house;
 mod keys;
@@ -32,10 +32,11 @@ use eventbus::memory::Journal;
 use model::{
     Digest, RunOutcome, StageId, Timestamp,
     context::EventKind,
-    plan::Plan,
+    plan::{Plan, Stage},
     planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address},
     trigger::Trigger,
 };
+use orchestrator::runs::Snapshot;
 use parser::Changed;
 use service::{clock, settings::Settings, signals::Signals};
 
@@ -126,21 +127,21 @@ impl RunArgs {
         self.jobs.or_else(cores).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// How stages are run. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
-    /// Of a run without a record, the plan is not known yet.
-    fn means(&self, root: &Path, runtime: Option<Runtime>, plan: Option<&Plan>) -> Means {
+    /// How far stages are kept apart. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
+    fn isolation(&self, plan: Option<&Plan>) -> Isolation {
         let default = if plan.is_none_or(demands_isolation) { Isolation::Auto } else { Isolation::Level(Level::Group) };
+        self.where_stages_run.isolation.unwrap_or(default)
+    }
+
+    /// How stages are run. Of a run without a record, the plan is not known yet.
+    fn means(&self, store: &Store, root: &Path, runtime: Option<Runtime>, plan: Option<&Plan>) -> anyhow::Result<Means> {
         let in_place = self.where_stages_run.in_place.then(|| root.to_owned());
         // A notification is one more.
         let stages = plan.and_then(|plan| u32::try_from(plan.stages.len() + usize::from(!plan.notify.is_empty())).ok()).unwrap_or(u32::MAX);
-        Means {
-            slots: self.slots(),
-            runtime,
-            isolation: self.where_stages_run.isolation.unwrap_or(default),
-            nursery: None,
-            in_place,
-            stages,
-        }
+        let is_called = plan.is_none_or(|plan| plan.stages.iter().any(Stage::waits_for_a_call));
+        let callback_key = is_called.then(|| store.callback_key()).transpose()?;
+        let isolation = self.isolation(plan);
+        Ok(Means { slots: self.slots(), runtime, isolation, nursery: None, in_place, stages, callback_key })
     }
 
     /// How the run is shown.
@@ -173,12 +174,13 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitC
             Err(error) => return Ok(refuse(&error)),
         },
     };
-    let runtime = match containers::of_plan(plan_of(&planned)?).await {
+    let plan = plan_of(&planned)?;
+    let runtime = match fit::runtime_for(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await {
         Ok(runtime) => runtime,
         Err(error) => return Ok(refuse(&error)),
     };
-    let means = Means { nursery, ..args.means(source.pipeline.root(), runtime, Some(plan_of(&planned)?)) };
     let place = Place::open(&source)?;
+    let means = Means { nursery, ..args.means(&place.store, source.pipeline.root(), runtime, Some(plan))? };
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
         Err(unfit) => return Ok(refuse(&unfit.into())),
@@ -220,7 +222,7 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitC
 }
 
 fn demands_isolation(plan: &Plan) -> bool {
-    plan.stages.iter().any(|stage| stage.requires.contains_key("isolation"))
+    plan.stages.iter().any(|stage| stage.demands().contains_key("isolation"))
 }
 
 /// Goes on with a run that was interrupted.
@@ -243,7 +245,18 @@ async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>) -> 
     };
     let journal = Journal::open(&held.kept.journal())?;
     let plan = snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan());
-    let means = Means { nursery, ..args.means(store.root(), containers::of_machine().await, plan) };
+    let runtime = match &snapshot {
+        None => fit::runtime_of_machine().await,
+        Some(Snapshot { run, .. }) => {
+            let open = (0..run.shape.len()).filter(|at| !run.stages[*at].is_over()).map(|at| run.shape.stage(at));
+            let open: Vec<&Stage> = open.filter(|stage| stage.skipped.is_none()).collect();
+            match fit::runtime_for(&open, args.isolation(plan)).await {
+                Ok(runtime) => runtime,
+                Err(error) => return Ok(refuse(&error)),
+            }
+        }
+    };
+    let means = Means { nursery, ..args.means(&store, store.root(), runtime, plan)? };
     let house = House::start(blobs, &held, journal, store.hints(), means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }
@@ -258,7 +271,7 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
             house.orchestrator.runs.get_soon(&run, START_DEADLINE).await.context("the run did not start: see the lines above")?;
         is_refused = !snapshot.run.diagnostics().is_empty();
         let view = View::new(args.form(), Terminal::stdout(), &run, snapshot.run.shape.plan())?;
-        let mut follower = Follower::new(&house.orchestrator, &run, view, &given);
+        let mut follower = Follower::new(&house, &run, view, &given);
         if goes_on {
             follower.skip_old_output(&snapshot);
         }

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use apispec::{ChunkView, EndView, EventView, GapView};
-use model::{RunId, plan::Plan};
+use model::{RunId, StageId, event::run::WaitKey, plan::Plan};
 use serde::Serialize;
 
 use super::tree::{Prompt, TreeView};
-use crate::command::{Terminal, follow::Follow};
+use crate::command::{Terminal, follow::Follow, text::printable};
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,22 @@ enum Message<'a> {
     Chunk(&'a ChunkView),
     /// Output that is missing.
     Gap(&'a GapView),
+    /// Where a webhook that the run waits for is called.
+    Callback(&'a Callback<'a>),
     /// The last line of a run that has ended.
     End(EndView),
+}
+
+/// The address at which a webhook is called, while this process is there.
+#[derive(Debug, Serialize)]
+pub(super) struct Callback<'a> {
+    pub(super) stage: &'a StageId,
+    /// The stage's path.
+    pub(super) path: &'a str,
+    /// Which of its waits.
+    pub(super) wait: WaitKey,
+    /// To be called with POST, once.
+    pub(super) url: &'a str,
 }
 
 /// Shows a run.
@@ -49,7 +63,7 @@ impl View {
         Ok(match form {
             Form::Tree => Self::Tree(TreeView::new(out, colour, run, plan)),
             Form::Plain => {
-                let mut follow = Follow::new(out, colour);
+                let mut follow = Follow::new(out, colour).knowing_warnings();
                 follow.know(plan.stages.iter().map(|stage| (stage.id.clone(), stage.path.clone())));
                 follow.say(run.as_str())?;
                 Self::Plain(follow)
@@ -92,6 +106,19 @@ impl View {
             }
             Self::Plain(follow) => follow.gap(gap),
             Self::Json(out) => message(out, &Message::Gap(gap)),
+        }
+    }
+
+    /// Says where a webhook is called.
+    pub(super) fn callback(&mut self, callback: &Callback<'_>) -> io::Result<()> {
+        let Callback { stage, path, url, .. } = callback;
+        match self {
+            Self::Tree(tree) => {
+                tree.say(&format!("{} waits for a call: POST {url}", printable(path, false)));
+                Ok(())
+            }
+            Self::Plain(follow) => follow.called_at(stage, url),
+            Self::Json(out) => message(out, &Message::Callback(callback)),
         }
     }
 

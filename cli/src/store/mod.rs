@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! .otto/runs/.gitignore                     *
+//! .otto/runs/callback.key                   from which the addresses of webhooks are made, once a run waits for one; its owner's alone
 //! .otto/runs/hints                          the caches that runs have left for later ones
 //! .otto/runs/depot/                         the bytes of all: plans, sources, output, artifacts, caches
 //! .otto/runs/<began>-<run>/journal          what the bus has stored: triggers and run logs
@@ -19,9 +20,10 @@ mod sweep;
 use std::{
     env::current_dir,
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    process,
     thread::sleep,
     time::Duration,
 };
@@ -29,7 +31,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use blob::{DiskStore, disk::Durability};
 use model::{RunId, RunOutcome};
-use orchestrator::engine::Hint;
+use orchestrator::{callbacks::CallbackKey, engine::Hint};
 use service::clock;
 
 pub use reader::{Reader, Source, reach};
@@ -47,6 +49,7 @@ pub const AGENT: &str = "agent";
 const WORKPLACE: &str = "workplace";
 const HINTS: &str = "hints";
 const OUTCOME: &str = "outcome";
+const CALLBACK_KEY: &str = "callback.key";
 /// Digits of a time in milliseconds until the year 2286, so that names sort by it.
 const TIME_DIGITS: usize = 13;
 
@@ -159,6 +162,28 @@ impl Store {
         let aside = self.folder.join(format!("{HINTS}-{run}"));
         fs::write(&aside, serde_json::to_vec(hints)?)?;
         Ok(fs::rename(aside, self.folder.join(HINTS))?)
+    }
+
+    /// The key of the addresses at which the webhooks of all runs are called. It stays, so that a run that goes on takes a call of the same
+    /// secret.
+    pub fn callback_key(&self) -> anyhow::Result<CallbackKey> {
+        let path = self.folder.join(CALLBACK_KEY);
+        let doing = || format!("cannot keep the key of webhooks in {}", path.display());
+        if !path.exists() {
+            let aside = self.folder.join(format!("{CALLBACK_KEY}-{}", process::id()));
+            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside).with_context(doing)?;
+            file.write_all(CallbackKey::generate()?.text().as_bytes()).with_context(doing)?;
+            // Of two processes, the first one's key is that of both.
+            let linked = fs::hard_link(&aside, &path);
+            fs::remove_file(&aside).with_context(doing)?;
+            if let Err(error) = linked
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(error).with_context(doing);
+            }
+        }
+        let text = fs::read_to_string(&path).with_context(doing)?;
+        text.parse().with_context(|| format!("{} is damaged: remove it, and run the pipeline anew", path.display()))
     }
 
     /// The run that is meant to go on: the one of this name, else the newest that has not ended.
@@ -286,6 +311,20 @@ mod tests {
         assert!(error.contains("has ended already: unknown"), "{error}");
         assert!(store.interrupted(None).is_err());
         assert_eq!(fs::read_to_string(folder.path().join(FOLDER).join(".gitignore")).unwrap(), GITIGNORE);
+    }
+
+    #[test]
+    fn the_key_of_webhooks_stays_and_is_its_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::of(folder.path());
+        store.make().unwrap();
+        let key = store.callback_key().unwrap().text();
+        assert_eq!(store.callback_key().unwrap().text(), key);
+        let path = folder.path().join(FOLDER).join(CALLBACK_KEY);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path().join(FOLDER)).unwrap().count(), 2, "the key, and what git ignores");
+        fs::write(path, "short").unwrap();
+        assert!(store.callback_key().unwrap_err().to_string().contains("is damaged"));
     }
 
     #[test]

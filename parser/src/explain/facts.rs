@@ -62,7 +62,7 @@ pub(super) enum Detail {
 /// Everything about a stage but its name.
 pub(super) fn facts(stage: &Stage, paths: &Paths<'_>, detail: Detail) -> Vec<Fact> {
     // Every field is named, so that a new one cannot be forgotten.
-    let Stage { id: _, path: _, needs, kind, skipped, conditions, enter, exit, requires, container, services, .. } = stage;
+    let Stage { id: _, path: _, needs, kind, skipped, conditions, enter, exit, requires: _, container, services, .. } = stage;
     let Stage { environment, deployment, credentials, lock, caches, uses, bare, steps, notify, timeout_ms: _, effect: _, retry: _, .. } =
         stage;
     let Stage { allow_failure, fanouts, .. } = stage;
@@ -78,8 +78,10 @@ pub(super) fn facts(stage: &Stage, paths: &Paths<'_>, detail: Detail) -> Vec<Fac
     list.all("skipped", skipped.iter().map(skip));
     list.all("if", conditions.iter().map(|one| format!("{}, decided in the run: else it is skipped", condition(one))));
     list.all("enter", enter.iter().map(|one| format!("waits until {}", wait(one))));
-    if !requires.is_empty() {
-        list.add("agent", joined(requires.iter().map(|(fact, demanded)| requirement(fact, demanded))));
+    // What its image and its services need is demanded of the agent, too.
+    let demands = stage.demands();
+    if !demands.is_empty() {
+        list.add("agent", joined(demands.iter().map(|(fact, demanded)| requirement(fact, demanded))));
     }
     list.all("image", container.iter().map(|container| value(&container.image)));
     list.all("services", services.iter().flat_map(service));

@@ -9,6 +9,7 @@ use model::{
 };
 
 use super::{
+    Here, Lack,
     facts::skip,
     text::{condition, printable, wait},
     tree::DEPTH_MAX,
@@ -28,15 +29,16 @@ pub fn graph_of(plan: &Plan) -> Graph<StageId, String> {
     graph
 }
 
-/// The graph of the plan in Graphviz's language.
-pub fn dot(plan: &Plan) -> String {
-    let looks = looks(plan);
+/// The graph of the plan in Graphviz's language; `here` marks what could not run on this machine.
+pub fn dot(plan: &Plan, here: Option<&Here>) -> String {
+    let looks = looks(plan, here);
     graph_of(plan).dot(|id| looks.get(id).cloned().unwrap_or_default(), line)
 }
 
-/// The graph of the plan as an SVG document: groups as boxes, what is waited for as pills, what is skipped or undone in dashes.
-pub fn svg(plan: &Plan) -> String {
-    let looks = looks(plan);
+/// The graph of the plan as an SVG document: groups as boxes, what is waited for as pills, what is skipped or undone in dashes; `here`
+/// marks what could not run on this machine.
+pub fn svg(plan: &Plan, here: Option<&Here>) -> String {
+    let looks = looks(plan, here);
     graph_of(plan).svg(|id| looks.get(id).cloned().unwrap_or_default(), line)
 }
 
@@ -45,19 +47,20 @@ fn line(reason: &String) -> Line {
     Line { implied: *reason == self::reason(&NeedReason::Order), dashed: *reason == self::reason(&NeedReason::Rollback) }
 }
 
-fn looks(plan: &Plan) -> BTreeMap<&StageId, Look> {
+fn looks<'a>(plan: &'a Plan, here: Option<&Here>) -> BTreeMap<&'a StageId, Look> {
     let paths: BTreeSet<&str> = plan.stages.iter().map(|stage| stage.path.as_str()).collect();
-    plan.stages.iter().map(|stage| (&stage.id, look(stage, &paths))).collect()
+    plan.stages.iter().map(|stage| (&stage.id, look(stage, &paths, here.and_then(|here| here.lacks.get(&stage.id))))).collect()
 }
 
-fn look(stage: &Stage, paths: &BTreeSet<&str>) -> Look {
+fn look(stage: &Stage, paths: &BTreeSet<&str>, lack: Option<&Lack>) -> Look {
     let mut groups: Vec<String> = stage.path.splitn(DEPTH_MAX, '/').map(printable).collect();
     let label = groups.pop().unwrap_or_default();
     if stage.path.rsplit_once('/').is_some_and(|(outer, _)| paths.contains(outer)) {
         // What is written in a stage stands beside it, not in a box of its own.
         groups.pop();
     }
-    let notes = notes(stage);
+    let mut notes = notes(stage);
+    notes.extend(lack.map(|_| "not on this machine".to_owned()));
     let (shape, own) = match (&stage.kind, &stage.deployment) {
         (StageKind::Wait(wait), _) => (Shape::Wait, Some(mark(wait))),
         (StageKind::Rollback, _) => (Shape::Undo, Some(Mark::Back)),
@@ -76,6 +79,7 @@ fn look(stage: &Stage, paths: &BTreeSet<&str>) -> Look {
     title.extend(stage.exit.iter().map(|waited| format!("exit: waits until {}", wait(waited))));
     title.extend(stage.deployment.iter().map(|to| format!("delivers to {}{}", printable(&to.environment), protected(to))));
     title.extend(stage.fanouts.iter().map(|block| format!("its failure cancels the others of {}", printable(block))));
+    title.extend(lack.map(|lack| format!("cannot run on this machine: {}; {}", printable(&lack.why), printable(&lack.mend))));
     let title = title.join("\n");
     Look { label, note: notes.join(" · "), title, groups, shape, mark: own.or(gate), faded: stage.skipped.is_some() }
 }

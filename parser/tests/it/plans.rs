@@ -139,9 +139,9 @@ fn the_graph_of_a_plan_can_be_drawn() {
     let graph = parser::graph_of(document.plan());
     assert_eq!(graph.order().unwrap().len(), 3);
     assert_eq!(graph.transitive_dependents(&StageId::of("a \"1\"")).len(), 2);
-    let dot = parser::explain::dot(document.plan());
+    let dot = parser::explain::dot(document.plan(), None);
     assert!(dot.contains("label=\"a \\\"1\\\"\"") && dot.contains("n0 -> n2 [tooltip=\"written before it\"]"), "{dot}");
-    assert!(parser::explain::svg(document.plan()).contains(">a &quot;1&quot;</text>"));
+    assert!(parser::explain::svg(document.plan(), None).contains(">a &quot;1&quot;</text>"));
 }
 
 #[test]

@@ -9,12 +9,12 @@ use insta::assert_snapshot;
 use model::{
     Digest, StageId,
     context::{EventKind, PullRequest, TriggerContext},
-    plan::{Effect, Plan, PlanDocument, Skip, Stage, Value},
+    plan::{Container, Effect, Plan, PlanDocument, Skip, Stage, Value},
     planning::{LeftOut, ParameterNote, PlanNotes, TriggerRule},
 };
 use parser::{
     Planning,
-    explain::{Explained, diff, explain, json},
+    explain::{Explained, Here, Lack, diff, explain, json},
     render,
 };
 
@@ -184,6 +184,32 @@ fn programs_get_one_object() {
 }
 
 #[test]
+fn what_cannot_run_on_this_machine_is_told_in_every_form() {
+    let mut image = Stage { container: Some(Container { image: Value::from("ruby:2.6") }), ..Stage::new("Image") };
+    image.requires.insert("memory".to_owned(), Value::Integer(2 << 30));
+    let document = PlanDocument::new(Plan::new(vec![Stage::new("Plain"), image]));
+    let lack = Lack { why: "no containers \u{1b}[2Jhere".to_owned(), mend: "install podman".to_owned() };
+    let offers = [("arch".to_owned(), Value::from("amd64")), ("memory".to_owned(), Value::Integer(1 << 30))].into();
+    let here = Here { offers, lacks: [(StageId::of("Image"), lack)].into() };
+    let explained = Explained { here: Some(&here), ..Explained::new("Ottofile", &document) };
+    let text = explain(&explained);
+    assert!(text.contains("agent       docker_run, memory >= 2G\n"), "{text}");
+    let section = "\nOn this machine\n  it offers     arch 'amd64', memory 1G\n  cannot run    1 stage\n    \
+                   Image  no containers \\u{1b}[2Jhere\n      install podman\n";
+    assert!(text.contains(section), "{text}");
+    let told: serde_json::Value = serde_json::from_str(&json(&explained, &[])).unwrap();
+    assert_eq!(told["demands"], serde_json::json!({"Image": {"docker_run": true, "memory": 2_147_483_648_u64}}));
+    assert_eq!(told["here"]["lacks"]["Image"]["mend"], "install podman");
+    for picture in [parser::explain::dot(document.plan(), Some(&here)), parser::explain::svg(document.plan(), Some(&here))] {
+        assert!(picture.contains("not on this machine") && picture.contains("install podman"), "{picture}");
+    }
+    let fits = Here { lacks: [].into(), ..here.clone() };
+    let text = explain(&Explained { here: Some(&fits), ..explained });
+    assert!(text.contains("  can run       every stage\n"), "{text}");
+    assert!(!explain(&Explained::new("Ottofile", &document)).contains("machine"));
+}
+
+#[test]
 fn what_is_skipped_for_one_reason_is_told_once() {
     let mut plan = matrix();
     for stage in &mut plan.stages[1..6] {
@@ -209,5 +235,5 @@ fn a_file_of_the_whole_language_is_explained_from_its_text() {
         Planning::Needs(needs) => panic!("{needs:?}"),
     };
     assert_snapshot!(explain(&Explained { notes: Some(&notes), context: Some(&fixture.context), ..Explained::new("Ottofile", &document) }));
-    assert_snapshot!("the_picture_of_the_whole_language", parser::explain::svg(document.plan()));
+    assert_snapshot!("the_picture_of_the_whole_language", parser::explain::svg(document.plan(), None));
 }

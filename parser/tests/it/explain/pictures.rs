@@ -58,24 +58,24 @@ fn size(svg: &str) -> (i64, i64) {
 
 #[test]
 fn a_small_plan_has_a_small_picture() {
-    assert_snapshot!(svg(&small()));
+    assert_snapshot!(svg(&small(), None));
 }
 
 #[test]
 fn everything_that_a_stage_may_be_has_a_shape_of_its_own() {
-    let svg = svg(&deploy());
+    let svg = svg(&deploy(), None);
     check_xml(&svg);
     for class in ["work", "wait", "delivery", "undo", "faded", "m"] {
         assert!(svg.contains(&format!("class=\"{class}\"")), "{class}\n{svg}");
     }
     assert!(svg.contains("→ production, protected · fanout") && svg.contains("skipped, because branch == 'docs' is false"), "{svg}");
-    assert_snapshot!("everything_in_dot", dot(&deploy()));
+    assert_snapshot!("everything_in_dot", dot(&deploy(), None));
 }
 
 #[test]
 fn sixty_stages_fit_the_width_of_a_page() {
     for plan in [matrix(), fanned(), deploy(), sixty()] {
-        let svg = svg(&plan);
+        let svg = svg(&plan, None);
         check_xml(&svg);
         let (width, height) = size(&svg);
         assert!(width <= 1_200 && height <= 2_400, "{width} {height}");
@@ -101,7 +101,7 @@ fn check_boxes(svg: &str) {
 #[test]
 fn no_box_lies_on_another() {
     for plan in [small(), deploy(), matrix(), fanned(), sixty()] {
-        check_boxes(&svg(&plan));
+        check_boxes(&svg(&plan, None));
     }
 }
 
@@ -122,11 +122,11 @@ proptest! {
             Stage { needs: needs.map(need).collect(), ..Stage::new(&name(place)) }
         });
         let plan = Plan::new(stages.collect());
-        let svg = svg(&plan);
+        let svg = svg(&plan, None);
         check_xml(&svg);
         check_boxes(&svg);
         prop_assert_eq!(svg.matches("class=\"work\"").count(), groups.len());
-        prop_assert_eq!(dot(&plan).matches(" [label=").count(), groups.len());
+        prop_assert_eq!(dot(&plan, None).matches(" [label=").count(), groups.len());
         let (document, other) = (PlanDocument::new(plan), PlanDocument::new(small()));
         let text = explain(&Explained::new("Ottofile", &document));
         let all = (0..groups.len()).all(|place| text.contains(&format!("stage {place}")));
@@ -151,7 +151,7 @@ fn five_thousand_stages_have_a_picture_in_any_shape() {
             Stage { needs: needs(place).into_iter().map(need).collect(), ..with(&name(place), &[], vec![]) }
         });
         let plan = Plan::new(stages.collect());
-        let svg = svg(&plan);
+        let svg = svg(&plan, None);
         check_xml(&svg);
         assert!(svg.matches("class=\"work\"").count() == 5_000 && size(&svg).0 < 3_000, "{:?}", size(&svg));
     }
