@@ -22,6 +22,8 @@ mod kept;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod left;
+#[cfg(test)]
 mod local;
 #[cfg(test)]
 mod locks;

@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
@@ -28,6 +32,8 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 struct Terminal {
     master: File,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Every byte that came.
+    raw: Arc<Mutex<Vec<u8>>>,
     child: Child,
 }
 
@@ -40,9 +46,10 @@ impl Terminal {
         let slave = OpenOptions::new().read(true).write(true).open(slave.to_str().unwrap()).unwrap();
         tcsetwinsize(&master, size(columns, rows)).unwrap();
         let stdio = || Stdio::from(slave.try_clone().unwrap());
-        // It becomes the leader of a session whose terminal this is, so that Ctrl-C means it.
-        let child = Command::new("setsid")
-            .args(["--ctty", "--wait", OTTO])
+        // It becomes the leader of a session whose terminal this is, so that Ctrl-C means it. When the test is killed, so is it; by itself it
+        // would live on where the test was started to survive the end of its own terminal, which is inherited.
+        let child = Command::new("env")
+            .args(["--default-signal=HUP", "setpriv", "--pdeathsig", "KILL", "setsid", "--ctty", "--wait", OTTO])
             .args(arguments)
             .current_dir(folder)
             .env("TERM", "xterm")
@@ -55,14 +62,17 @@ impl Terminal {
         drop(slave);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let (mut output, shown) = (File::from(master.try_clone().unwrap()), screen.clone());
+        let raw = Arc::new(Mutex::new(Vec::new()));
+        let came = raw.clone();
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             // The end of the last process is an error here.
             while let Ok(count @ 1..) = output.read(&mut bytes) {
+                came.lock().unwrap().extend_from_slice(&bytes[..count]);
                 shown.lock().unwrap().process(&bytes[..count]);
             }
         });
-        Self { master: File::from(master), screen, child }
+        Self { master: File::from(master), screen, raw, child }
     }
 
     fn shown(&self) -> String {
@@ -93,6 +103,13 @@ impl Terminal {
     async fn ends(&mut self) -> i32 {
         let status = wait_for(TEST_DEADLINE, "the program to end", async || self.child.try_wait().unwrap()).await;
         status.code().unwrap()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
     }
 }
 
@@ -224,4 +241,47 @@ async fn a_question_is_asked_on_the_terminal_and_its_answer_counts() {
     terminal.type_in("yes\r");
     terminal.shows("run: success").await;
     assert_eq!(terminal.ends().await, 0);
+}
+
+/// What the tree itself writes to a terminal without colours, but for movements upwards.
+const OWN_ESCAPES: [&str; 6] = ["\x1b[?2026h", "\x1b[?2026l", "\x1b[?25l", "\x1b[?25h", "\x1b[J", "\x1b[K"];
+
+#[tokio::test]
+async fn nothing_that_a_stage_says_or_is_called_steers_the_terminal() {
+    // A title, a clipboard, a cleared screen, C1 in UTF-8 and bare, a bell, backspaces, what turns the direction of text, half a sequence.
+    let hostile = r"\033]0;title\007\033]52;c;Zm9v\007\033[2J\033[1;1Hx\302\2332J\233\200\007\b\b\342\200\256rtl\033[38;5";
+    let says = format!(
+        "#!/bin/sh\nprintf 'begun {hostile}\\n'; printf 'no line feed {hostile}' >&2\nwhile [ ! -e HERE/go ]; do sleep 0.02; done\nprintf '{hostile}'\nexit 1\n"
+    );
+    let pipeline = "pipeline { stage 'A \u{202e}evil' { steps [ sh './says' ] notify { failure { error 'told \u{202e}\u{2066}' } } } }";
+    let folder = folder(pipeline, &[("says", &says)]);
+    let mut terminal = Terminal::run(folder.path(), 80, 24, &["run"]);
+    terminal.shows("begun").await;
+    terminal.shows("no line feed").await;
+    fs::write(folder.path().join("go"), "").unwrap();
+    terminal.shows("run: failure").await;
+    assert_eq!(terminal.ends().await, 1);
+    let mut text = String::from_utf8(terminal.raw.lock().unwrap().clone()).expect("what is written is UTF-8");
+    text = OWN_ESCAPES.iter().fold(text, |text, own| text.replace(own, ""));
+    for lines in 1..100 {
+        text = text.replace(&format!("\x1b[{lines}A"), "");
+    }
+    let steers = |character: char| character.is_control() && !"\r\n".contains(character) || "\u{202e}\u{2066}".contains(character);
+    assert!(!text.contains(steers), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_run_whose_terminal_is_closed_ends_with_its_stages_which_have_no_other_end_of_it() {
+    let own = format!("otto-closed-{}", std::process::id());
+    let long = "#!/bin/sh\ntrap '' HUP\nls -l /proc/self/fd /proc/$PPID/fd > HERE/files\necho began\nwhile :; do sleep 0.05; done\n";
+    let folder = folder(&format!("pipeline {{ stage 'Long' {{ steps [ sh 'exec ./long {own}' ] }} }}"), &[("long", long)]);
+    let mut terminal = Terminal::run(folder.path(), 80, 24, &["run"]);
+    terminal.shows("│ began").await;
+    let files = fs::read_to_string(folder.path().join("files")).unwrap();
+    assert!(files.contains("pipe:") && !files.contains("ptmx"), "{files}");
+    // What the system sends when a terminal is gone.
+    let otto = Pid::from_raw(terminal.child.id().cast_signed());
+    kill(otto, Signal::SIGHUP).unwrap();
+    wait_for(TEST_DEADLINE, "the program to end", async || terminal.child.try_wait().unwrap()).await;
+    wait_for(TEST_DEADLINE, "the end of its stages", async || (processes(&own) == 0).then_some(())).await;
 }

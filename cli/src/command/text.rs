@@ -113,6 +113,11 @@ impl Lines {
     }
 }
 
+/// Whether a character steers what shows it: a control character, or one that has what follows shown in another order than it has.
+pub(crate) fn is_steering(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// The text without what would move the cursor, ring, or change the terminal: output is not to be trusted with it. Colours stay where they
 /// are wanted, and end with the line.
 pub(crate) fn printable(text: &str, colours: bool) -> String {
@@ -131,7 +136,7 @@ pub(crate) fn printable(text: &str, colours: bool) -> String {
                 }
             }
             '\t' => printed.push('\t'),
-            character if character.is_control() => {}
+            character if is_steering(character) => {}
             character => printed.push(character),
         }
     }
@@ -186,6 +191,7 @@ mod tests {
         check("\x1b]0;title\x07a\x1b]8;;http://x\x1b\\b", "ab", "ab");
         check("a\x1b[?25l\x1b(Bb\x1b", "aBb", "aBb");
         check("\x1b[38;5;", "", "");
+        check("a\u{9b}2Jb\u{202e}c\u{2066}d", "a2Jbcd", "a2Jbcd");
         assert_eq!(last_state("10%\r20%\r100%\r\n"), "100%");
         assert_eq!(last_state("\r\n"), "");
     }

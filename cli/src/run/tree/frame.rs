@@ -7,7 +7,7 @@ use model::{StageOutcome, Timestamp};
 use unicode_width::UnicodeWidthChar as _;
 
 use super::state::{Leaf, Node, State, Tree};
-use crate::command::text::{duration, printable};
+use crate::command::text::{duration, is_steering, printable};
 
 /// Lines of output that are shown below a running stage, where there is room.
 const TAIL_LINES: usize = 5;
@@ -32,8 +32,11 @@ pub(super) struct Size {
 pub(super) struct Line(Vec<(Style, String)>);
 
 impl Line {
+    /// Adds a piece. Whoever wrote its text, and whatever was forgotten on the way here: nothing in it steers the terminal.
     pub(super) fn with(mut self, style: impl Into<Style>, text: impl Into<String>) -> Self {
-        self.0.push((style.into(), text.into()));
+        let mut text = text.into();
+        text.retain(|character| !is_steering(character));
+        self.0.push((style.into(), text));
         self
     }
 
