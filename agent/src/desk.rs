@@ -66,6 +66,8 @@ struct Kept {
     stop: watch::Sender<Option<Stop>>,
     /// Somebody wants to know where its output lies.
     asked: Arc<Notify>,
+    /// When its processes must have ended, as far as is known; told to what holds them, which does not stand still with the agent.
+    lives_until: watch::Sender<Option<u64>>,
     /// Whether the agent claims the lease: until its result was heard.
     held: bool,
 }
@@ -231,7 +233,14 @@ impl Desk {
             }
             Ok(AgentCommand::Cancel { lease, force }) => self.cancel(&lease, force, now).await,
             Ok(AgentCommand::Acknowledge { lease, report: ReportKind::Declined }) => self.declines.acknowledged(&lease),
-            Ok(AgentCommand::Renewed { status, leases }) => self.renewals.confirmed(status, &leases),
+            Ok(AgentCommand::Renewed { status, leases }) => {
+                self.renewals.confirmed(status, &leases);
+                for (lease, kept) in leases.iter().filter_map(|lease| Some((lease, self.keepers.get(lease)?))) {
+                    if let Some(over_at) = self.renewals.over_at(lease) {
+                        kept.lives_until.send_replace(Some(over_at));
+                    }
+                }
+            }
             Ok(AgentCommand::TellOutput { lease }) => {
                 if let Some(kept) = self.keepers.get(&lease) {
                     kept.asked.notify_one();
@@ -312,7 +321,8 @@ impl Desk {
         let (told, hears) = mpsc::channel(TOLD_MAX);
         let (stop, stopped) = watch::channel(None);
         let asked = Arc::new(Notify::new());
-        self.keepers.insert(lease.clone(), Kept { told, stop: stop.clone(), asked: asked.clone(), held });
+        let (lives_until, lives) = watch::channel(self.renewals.over_at(lease));
+        self.keepers.insert(lease.clone(), Kept { told, stop: stop.clone(), asked: asked.clone(), lives_until, held });
         let reporter = Reporter {
             agent: self.shared.agent.clone(),
             lease: lease.clone(),
@@ -320,7 +330,15 @@ impl Desk {
             told: hears,
             token: self.supervisor.token().clone(),
         };
-        Keeper { shared: self.shared.clone(), reporter, stop: stopped, stopper: stop, asked, happened: self.happened.clone() }
+        Keeper {
+            shared: self.shared.clone(),
+            reporter,
+            stop: stopped,
+            stopper: stop,
+            asked,
+            lives_until: lives,
+            happened: self.happened.clone(),
+        }
     }
 
     /// Goes on with what an earlier life of the agent has left.

@@ -28,7 +28,7 @@ use tracing::{error, info, trace, warn};
 use crate::{
     disk::DiskWatch,
     executor::{
-        Conclusion, End, Tools, execute,
+        Conclusion, End, Outside, Tools, execute,
         halt::{Halt, Stop},
         output::{Live, Output},
     },
@@ -73,6 +73,8 @@ pub(crate) struct Keeper {
     pub(crate) stopper: watch::Sender<Option<Stop>>,
     /// Somebody wants to know where the output lies that there is so far.
     pub(crate) asked: Arc<Notify>,
+    /// When its processes must have ended, by [`crate::clock`], if it holds a lock.
+    pub(crate) lives_until: watch::Receiver<Option<u64>>,
     pub(crate) happened: mpsc::Sender<Happened>,
 }
 
@@ -173,11 +175,12 @@ impl Keeper {
         let started = Report::Started { at: Timestamp(clock::unix_ms()) };
         let (asks, runs_asked) = mpsc::channel(ASKS_MAX);
         let asked = self.asked.clone();
+        let outside = Outside { asks, lives_until: self.lives_until.clone() };
         tokio::select! {
             biased;
             () = self.reporter.begun(started, runs_asked) => unreachable!("it waits for ever"),
             never = storing.follow(&parts, &asked) => match never {},
-            conclusion = execute(assignment, &self.shared.tools, entry, &mut output, &mut halt, asks) => conclusion,
+            conclusion = execute(assignment, &self.shared.tools, entry, &mut output, &mut halt, outside) => conclusion,
         }
     }
 

@@ -109,6 +109,24 @@ async fn the_next_run_gets_a_lock_only_after_a_holder_that_is_cut_off_has_stoppe
 }
 
 #[tokio::test]
+async fn the_next_run_gets_a_lock_only_after_a_holder_whose_agent_stands_still_has_stopped() {
+    let scene = Scene::start().await;
+    let first = scene.create("first", "once").await;
+    scene.holds("first1").await;
+    let second = scene.create("second", "once").await;
+    scene.queues(&second).await;
+    let agent = scene.stage(&first).await["attempts"][0]["agent"].as_str().unwrap().to_owned();
+    scene.house.signal(&agent, Signal::SIGSTOP);
+    scene.holds("second1").await;
+    scene.house.signal(&agent, Signal::SIGCONT);
+    assert_eq!(scene.house.ended(&first).await["status"]["outcome"], "unknown");
+    scene.end("second");
+    assert_eq!(scene.house.ended(&second).await["status"]["outcome"], "success");
+    scene.nobody_held_it_beside_another();
+    scene.house.end().await;
+}
+
+#[tokio::test]
 async fn a_stage_with_a_lock_starts_again_only_after_its_agent_that_is_cut_off_has_stopped_it() {
     let scene = Scene::start().await;
     let run = scene.create("first", "safe").await;

@@ -15,6 +15,9 @@ use model::protocol::{
 const RENEW_LOCKED_MS: u64 = 2_000;
 /// What the end of a stage takes at most, in milliseconds: the time between SIGTERM and SIGKILL, and what comes before and after.
 const END_MS: u64 = 6_000;
+/// So long before the end of its lease nothing of a stage runs, in milliseconds, even if its agent stands still: the clock is looked at four
+/// times a second, and a kill takes some more.
+const OVER_MS: u64 = 1_000;
 /// Statuses whose confirmation may still come.
 const SENT_MAX: usize = 16;
 
@@ -61,6 +64,11 @@ impl Renewals {
                 *since = (*since).max(*sent);
             }
         }
+    }
+
+    /// When the last process of a stage must have ended, whatever becomes of the agent; none of one that holds no lock.
+    pub(crate) fn over_at(&self, lease: &Lease) -> Option<u64> {
+        self.held.get(lease).map(|since| since + LEASE_MS - OVER_MS)
     }
 
     /// Takes out the stages that must end now.
@@ -117,12 +125,13 @@ mod tests {
         renewals.confirmed(old, &[lease("a")]);
         renewals.confirmed(99, &[lease("a")]);
         assert_eq!(renewals.due_at(), Some(13_000 + WINDOW));
+        assert_eq!(renewals.over_at(&lease("a")), Some(13_000 + LEASE_MS - OVER_MS));
         renewals.release(&lease("a"));
-        assert_eq!(renewals.due_at(), None);
+        assert_eq!((renewals.due_at(), renewals.over_at(&lease("a"))), (None, None));
     }
 
     #[test]
     fn one_lost_status_ends_no_stage() {
-        const { assert!(3 * RENEW_LOCKED_MS < WINDOW) };
+        const { assert!(3 * RENEW_LOCKED_MS < WINDOW && OVER_MS < END_MS) };
     }
 }

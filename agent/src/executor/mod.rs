@@ -28,7 +28,7 @@ pub(crate) mod sources;
 pub(crate) mod steps;
 pub(crate) mod workspace;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{convert::Infallible, future::pending, path::PathBuf, sync::Arc};
 
 use blob::Blobs;
 use model::{
@@ -40,7 +40,7 @@ use model::{
     },
 };
 use service::supervisor::chain;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use self::{
@@ -122,26 +122,53 @@ struct Means<'a> {
     asks: mpsc::Sender<Ask>,
 }
 
-/// Runs the attempt to its end. Its steps ask for runs at `asks`.
+/// What an attempt has to do with those outside while it runs.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// Where its steps ask for runs.
+    pub(crate) asks: mpsc::Sender<Ask>,
+    /// When its processes must have ended, by [`crate::clock`], as far as is known: it holds a lock.
+    pub(crate) lives_until: watch::Receiver<Option<u64>>,
+}
+
+/// Runs the attempt to its end.
 pub(crate) async fn execute(
     assignment: &Assignment,
     tools: &Tools,
     entry: &Entry,
     output: &mut Output,
     halt: &mut Halt,
-    asks: mpsc::Sender<Ask>,
+    outside: Outside,
 ) -> Conclusion {
+    let Outside { asks, lives_until } = outside;
     let mut floor = Floor::find(assignment, tools, entry, halt).await;
     let confined = match confinement::confine(assignment, tools, entry, output, &floor, halt).await {
         Ok(confined) => confined,
         Err(end) => return conclude(end, None, Outputs::default(), assignment, output).await,
     };
     let mut attempt = Attempt::new(assignment, Means { tools, entry, confined: &confined, output, asks }, &mut floor);
-    let end = attempt.run(halt).await;
+    let end = tokio::select! {
+        end = attempt.run(halt) => end,
+        never = tell_time(&confined, lives_until) => match never {},
+    };
     let (started_at, outputs) = attempt.dissolve();
     confined.end(entry.mark(&assignment.lease)).await;
     drop(floor);
     conclude(end, started_at, outputs, assignment, output).await
+}
+
+/// Tells what holds the processes until when they may live.
+async fn tell_time(confined: &Confined, mut lives_until: watch::Receiver<Option<u64>>) -> Infallible {
+    loop {
+        let until = *lives_until.borrow_and_update();
+        if let Some(ms) = until {
+            confined.live_until(ms).await;
+        }
+        if lives_until.changed().await.is_err() {
+            // The desk is gone, and so is the agent soon.
+            return pending().await;
+        }
+    }
 }
 
 async fn conclude(end: End, started_at: Option<Timestamp>, outputs: Outputs, assignment: &Assignment, output: &mut Output) -> Conclusion {

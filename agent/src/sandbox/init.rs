@@ -34,6 +34,7 @@ use super::{
     view::Made,
     wire::{self, Beginning, Birth, Order, Word},
 };
+use crate::clock;
 
 /// What it keeps.
 struct Init {
@@ -43,7 +44,12 @@ struct Init {
     running: BTreeMap<Pid, u32>,
     /// Why nothing can be started.
     broken: Option<String>,
+    /// When everything ends, if nothing else is said.
+    lives_until: Option<u64>,
 }
+
+/// Between two looks at the clock of an init that has a time: the machine may have slept meanwhile.
+const LOOK_MS: u16 = 250;
 
 /// Is the init until the agent closes the socket. What was born in namespaces is in them already.
 pub(super) fn serve(socket: UnixStream, birth: &Birth) -> io::Result<()> {
@@ -55,9 +61,13 @@ pub(super) fn serve(socket: UnixStream, birth: &Birth) -> io::Result<()> {
     let kin = if birth.level == Level::Namespaces { Kin::All } else { Kin::Descendants };
     prctl::set_child_subreaper(true)?;
     let mut view = Some(prepare(birth));
-    let mut init = Init { socket, kin, running: BTreeMap::new(), broken: None };
+    let mut init = Init { socket, kin, running: BTreeMap::new(), broken: None, lives_until: None };
     loop {
-        let [said, ended] = wait(&init.socket, &children)?;
+        let timeout = if init.lives_until.is_some() { PollTimeout::from(LOOK_MS) } else { PollTimeout::NONE };
+        let [said, ended] = wait(&init.socket, &children, timeout)?;
+        if !said && init.lives_until.is_some_and(|until| clock::now_ms() >= until) {
+            return init.kin.end(|_, _| {});
+        }
         if ended {
             while children.read_signal()?.is_some() {}
             init.note_ends()?;
@@ -72,9 +82,9 @@ pub(super) fn serve(socket: UnixStream, birth: &Birth) -> io::Result<()> {
     }
 }
 
-fn wait(socket: &UnixStream, children: &SignalFd) -> io::Result<[bool; 2]> {
+fn wait(socket: &UnixStream, children: &SignalFd, timeout: PollTimeout) -> io::Result<[bool; 2]> {
     let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut waiting, PollTimeout::NONE) {
+    match poll(&mut waiting, timeout) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(waiting.map(|descriptor| descriptor.any().unwrap_or(false))),
         Err(error) => Err(error.into()),
     }
@@ -157,6 +167,10 @@ impl Init {
                     // It may have ended just now.
                     let _gone = killpg(leader, signal);
                 }
+                Ok(())
+            }
+            Order::LiveUntil { ms } => {
+                self.lives_until = Some(ms);
                 Ok(())
             }
             Order::Kill => self.clear(),

@@ -146,6 +146,15 @@ impl Confined {
         }
     }
 
+    /// Everything ends at this time, by [`crate::clock`], whatever becomes of the agent, unless it is told another before. Of a container, only
+    /// what runs beside it does.
+    pub(crate) async fn live_until(&self, ms: u64) {
+        if let Self::Held(held) | Self::Container { beside: Some(held), .. } = self {
+            // If the init is gone, so is what it held.
+            let _gone = held.link.send(&wire::Order::LiveUntil { ms }, &[]).await;
+        }
+    }
+
     /// Why something of the attempt failed, with the limit that it has met with, if there is one.
     pub(crate) fn explain(&self, reason: String) -> String {
         match self.exceeded() {
