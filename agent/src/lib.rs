@@ -38,7 +38,8 @@ pub use executor::{
 };
 pub use sandbox::doctor::{Finding, examine, offers, offers_of};
 pub use sandbox::{
-    Isolation, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, UnknownIsolation, fork_nursery, stage_init,
+    Isolation, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, StageUsers, UnknownIsolation, UnknownUsers,
+    fork_nursery, stage_init,
 };
 pub use spool::SpoolError;
 
@@ -181,6 +182,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         let steps = data.join(STEPS);
         fs::create_dir_all(&steps).map_err(stock)?;
         let sandbox = Sandbox::open(&isolate, &data)?;
+        let spool = spool.of(sandbox.users()).map_err(stock)?;
         Ok((spool, recovered, (archives, sources, libraries), steps, sandbox))
     });
     let (spool, recovered, (archives, sources, libraries), step_caches, sandbox) =

@@ -8,7 +8,7 @@ use std::{
 };
 
 use agent::{
-    Finding, Isolation, SandboxOptions, Variables,
+    Finding, Isolation, SandboxOptions, StageUsers, Variables,
     container::{ContainerOptions, Runtime, Unusable, probe},
     examine,
 };
@@ -88,7 +88,12 @@ pub(crate) fn container_options() -> ContainerOptions {
 pub(crate) fn findings() -> anyhow::Result<Vec<Finding>> {
     let environment: Variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
-    let options = SandboxOptions::of(Isolation::Auto, current_exe().context("cannot find this program")?, &environment);
+    let users = match environment.get(env::AGENT_USERS) {
+        Some(text) => text.parse().with_context(|| format!("{} is wrong", env::AGENT_USERS))?,
+        None => StageUsers::Auto,
+    };
+    let otto = current_exe().context("cannot find this program")?;
+    let options = SandboxOptions { users, ..SandboxOptions::of(Isolation::Auto, otto, &environment) };
     let folder = tempfile::Builder::new().prefix("otto-doctor-").tempdir().context("there is no folder to try things in")?;
     Ok(examine(&options, &folder.path().canonicalize()?)?)
 }

@@ -50,6 +50,9 @@ pub const CONTAINER_CLIENT: &str = "OTTO_CONTAINER_CLIENT";
 pub const CONTAINER_ARGUMENTS: &str = "OTTO_CONTAINER_ARGUMENTS";
 /// How far an agent keeps stages apart: `auto`, `namespaces`, `landlock`, `group`. Default: `auto`, as far as the machine can.
 pub const AGENT_ISOLATION: &str = "OTTO_AGENT_ISOLATION";
+/// Whose processes an agent's stages are: `auto`, `same`, or a range of user ids such as `1900000000-1900004095`. Default: `auto`, each attempt of an
+/// agent of the superuser its own user, where the tools on the agent's `PATH` can be read by such.
+pub const AGENT_USERS: &str = "OTTO_AGENT_USERS";
 /// `stdin`: the process ends when its standard input closes, which it does when `otto up` is gone, however it went. Unset: it does not look.
 pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
 /// The configuration file of nats-server.

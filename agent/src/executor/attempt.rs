@@ -148,11 +148,12 @@ impl<'a> Attempt<'a> {
     async fn work(&mut self, halt: &mut Halt) -> Result<(), Break> {
         let reach = self.reach();
         let Means { tools, entry, output, .. } = &mut self.means;
-        Ground { assignment: self.assignment, tools, entry, reach, output }.lay(self.floor, halt).await?;
+        Ground { assignment: self.assignment, tools, entry, reach: reach.clone(), output }.lay(self.floor, halt).await?;
         let folder = self.means.entry.workspace().source();
         let end = self.steps(&self.assignment.stage.steps, Place { number: 0, folder: &folder }, halt).await;
         if matches!(end, Ok(()) | Err(Break::Terminated(StageOutcome::Success | StageOutcome::Unstable, _))) {
-            let kept = self.ground().keep(halt).await?;
+            let Means { tools, entry, output, .. } = &mut self.means;
+            let kept = Ground { assignment: self.assignment, tools, entry, reach, output }.keep(halt).await?;
             let mut gathered = lock(&self.gathered);
             for (name, tree) in kept {
                 gathered.add_cache(name, tree).map_err(|error| Break::Failed(error.to_string()))?;
@@ -161,14 +162,13 @@ impl<'a> Attempt<'a> {
         end
     }
 
-    fn ground(&mut self) -> Ground<'_> {
-        let reach = self.reach();
-        Ground { assignment: self.assignment, tools: self.means.tools, entry: self.means.entry, reach, output: self.means.output }
-    }
-
     /// The work directory, as the agent reaches it.
     fn reach(&self) -> Reach {
-        self.means.confined.mounted().map_or_else(|| Reach::at(self.means.entry.workspace().source()), Reach::through)
+        let workspace = self.means.entry.workspace();
+        match self.means.confined.mounted() {
+            Some(folder) => Reach::through(folder, workspace.shared_user()),
+            None => workspace.reach_source(),
+        }
     }
 
     /// Runs the steps on the outcome, and then those that always run.
@@ -327,7 +327,10 @@ impl<'a> Attempt<'a> {
         announcement: &str,
         halt: &mut Halt,
     ) -> Result<(), Break> {
-        let program = script.program(&self.means.entry.workspace().script(place.number));
+        let workspace = self.means.entry.workspace();
+        let path = workspace.script(place.number);
+        let reached = |root: &Path| script.program(&path, &root.join(path.file_name().unwrap_or_default()));
+        let program = workspace.reach_root().within(reached).and_then(|program| program);
         let started = match program {
             Ok((program, arguments)) => self.start(step, (program, arguments), place, halt).await,
             Err(error) => Err(place.failed(step, &format!("cannot start: {error}"))),

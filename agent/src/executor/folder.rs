@@ -50,24 +50,29 @@ pub(super) fn make(root: &Reach, within: &Path, path: &Path) -> Result<PathBuf, 
         }
     }
     // Where there is no folder, a link stands.
-    let root = &root.hold().map_err(|errno| failed(if errno == Errno::ENOTDIR { Errno::ELOOP } else { errno }))?;
+    let held = root.hold().map_err(|errno| failed(if errno == Errno::ENOTDIR { Errno::ELOOP } else { errno }))?;
+    root.act(|| descend(&held, &wanted)).map_err(failed)?;
+    Ok(wanted)
+}
+
+/// Makes what is missing of the folder.
+fn descend(root: &OwnedFd, wanted: &Path) -> nix::Result<()> {
     let mut known = PathBuf::new();
-    let mut parent = open_beneath(root, Path::new(".")).map_err(failed)?;
-    for name in &wanted {
+    let mut parent = open_beneath(root, Path::new("."))?;
+    for name in wanted {
         known.push(name);
         parent = match open_beneath(root, &known) {
             Err(Errno::ENOENT) => {
                 match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
                     Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(errno) => return Err(failed(errno)),
+                    Err(errno) => return Err(errno),
                 }
                 open_beneath(root, &known)
             }
             opened => opened,
-        }
-        .map_err(failed)?;
+        }?;
     }
-    Ok(wanted)
+    Ok(())
 }
 
 fn open_beneath(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
@@ -84,7 +89,7 @@ mod tests {
     #[test]
     fn a_folder_is_made_where_it_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let held = Reach::at(root.path().to_owned());
+        let held = Reach::at(root.path().to_owned(), None);
         let made = make(&held, Path::new(""), Path::new("a/./b")).unwrap();
         assert_eq!(made, Path::new("a/b"));
         assert_eq!(make(&held, Path::new("a/b"), Path::new("../c")).unwrap(), Path::new("a/c"));
@@ -105,10 +110,10 @@ mod tests {
         symlink("nowhere", root.join("dangling")).unwrap();
         let replaced = folder.path().join("replaced");
         symlink(&root, &replaced).unwrap();
-        let refused = make(&Reach::at(replaced.clone()), Path::new(""), Path::new("a"));
+        let refused = make(&Reach::at(replaced.clone(), None), Path::new(""), Path::new("a"));
         assert!(matches!(refused, Err(FolderError::Outside(_))), "{refused:?}");
         std::fs::remove_file(replaced).unwrap();
-        let root = Reach::at(root);
+        let root = Reach::at(root, None);
         for path in ["..", "a/../../b", "/tmp/evil", "out/evil", "absolute/evil"] {
             let refused = make(&root, Path::new(""), Path::new(path));
             assert!(matches!(refused, Err(FolderError::Outside(_))), "{path}: {refused:?}");

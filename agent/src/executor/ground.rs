@@ -7,7 +7,6 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,7 +29,7 @@ use super::{
     floor::{Floor, Trouble, failed, stoppable},
     halt::Halt,
     output::Output,
-    workspace::Reach,
+    workspace::{Reach, path_of},
 };
 use crate::spool::Entry;
 
@@ -68,7 +67,9 @@ impl Ground<'_> {
             }
             Floor::Shared(source) => {
                 let (since, root) = (source.since, self.reach.clone());
-                let copying = move |stop: &dyn Fn() -> bool| tree::copy_into(source.folder(), root.path(), Content::Shared, None, stop);
+                let copying = move |stop: &dyn Fn() -> bool| {
+                    root.untouched(|root, user| tree::copy_into(source.folder(), root, Content::Shared, user, stop))
+                };
                 stoppable(copying, halt).await?.map_err(|error| failed("source", &error))?;
                 Some(since)
             }
@@ -179,7 +180,8 @@ impl Ground<'_> {
         let (root, expected) = (self.reach.clone(), *digest);
         let unpacking = move |stop: &dyn Fn() -> bool| {
             let archive = Archive::tar(opened.file).expect(expected);
-            tree::unpack_into(archive, (root.path(), Path::new("")), &rules, stop).map(drop)
+            let unpacked = root.within(|root| tree::unpack_into(archive, (root, Path::new("")), &rules, stop).map(drop));
+            unpacked.unwrap_or_else(|error| Err(UnpackError::Unreadable(error)))
         };
         let unpacked = stoppable(unpacking, halt).await?;
         if let Err(UnpackError::Damaged { .. }) = &unpacked {
@@ -204,9 +206,10 @@ impl Drop for Part {
 /// directory, it is not followed.
 fn pack(root: &Reach, selection: &Selection, path: &Path, stop: &dyn Fn() -> bool) -> Result<(Packed, Digest), String> {
     let held = root.hold().map_err(|error| format!("the work directory is no folder any more: {error}"))?;
-    let root = &PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+    let path_held = path_of(&held);
     let mut output = Hashed { file: File::create_new(path).map_err(|error| chain(&error))?, digest: Digest::builder() };
-    let packed = tree::pack(root, selection, (Times::Kept, Limits::TREE), &mut output, stop).map_err(|error| chain(&error))?;
+    let packed = root.act(|| tree::pack(&path_held, selection, (Times::Kept, Limits::TREE), &mut output, stop));
+    let packed = packed.map_err(|error| chain(&error))?;
     Ok((packed, output.digest.finish()))
 }
 

@@ -75,7 +75,9 @@ impl Libraries {
     /// None yet, in `folder`. What an earlier life left there was never made durable, so it is not trusted.
     pub(crate) fn create(folder: PathBuf) -> io::Result<Self> {
         remove_tree(&folder)?;
-        DirBuilder::new().mode(0o700).create(&folder)?;
+        // Stages read in it, also those that are another user's.
+        DirBuilder::new().mode(0o755).create(&folder)?;
+        fs::set_permissions(&folder, Permissions::from_mode(0o755))?;
         Ok(Self { folder, slots: Mutex::default() })
     }
 
@@ -194,7 +196,8 @@ fn make_read_only(root: &Path) -> io::Result<()> {
                 paths.push(entry?.path());
             }
         }
-        let mode = if metadata.is_dir() { 0o555 } else { metadata.permissions().mode() & 0o555 };
+        let is_run = metadata.is_dir() || metadata.permissions().mode() & 0o111 != 0;
+        let mode = if is_run { 0o555 } else { 0o444 };
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
     }
     Ok(())

@@ -141,6 +141,15 @@ pub(crate) async fn execute(
     outside: Outside,
 ) -> Conclusion {
     let Outside { asks, lives_until } = outside;
+    // The processes of a container are the superuser's in it.
+    let taken_back = match assignment.stage.container.is_some().then(|| entry.clone().taken_back()).transpose() {
+        Ok(taken_back) => taken_back,
+        Err(error) => {
+            let end = End::Result(StageOutcome::Failure, Some(format!("cannot prepare the work directory: {error}")));
+            return conclude(end, None, Outputs::default(), assignment, output).await;
+        }
+    };
+    let entry = taken_back.as_ref().unwrap_or(entry);
     let mut floor = Floor::find(assignment, tools, entry, halt).await;
     let confined = match confinement::confine(assignment, tools, entry, output, &floor, halt).await {
         Ok(confined) => confined,

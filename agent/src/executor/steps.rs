@@ -89,16 +89,16 @@ impl<'a> Script<'a> {
         Ok(Self { text: text(step, "script")?, encoding })
     }
 
-    /// The program and its arguments; a script that cannot be an argument is written to `file`.
-    pub(crate) fn program(&self, file: &Path) -> io::Result<(PathBuf, Vec<String>)> {
+    /// The program and its arguments; a script that cannot be an argument is written to `file`, which the agent reaches as `reached`.
+    pub(crate) fn program(&self, file: &Path, reached: &Path) -> io::Result<(PathBuf, Vec<String>)> {
         let shell = |arguments: &[&str]| (SHELL.into(), arguments.iter().map(|&argument| argument.to_owned()).collect());
         // The kernel reads `#!` at the very beginning only; a script in quotes may begin on the line after them.
         let trimmed = self.text.trim_start();
         Ok(if trimmed.starts_with("#!") {
-            write_script(file, trimmed)?;
+            write_script(reached, trimmed)?;
             (file.to_owned(), Vec::new())
         } else if self.text.len() > ARGUMENT_BYTES_MAX {
-            write_script(file, self.text)?;
+            write_script(reached, self.text)?;
             shell(&["-xe", &file.to_string_lossy()])
         } else {
             shell(&["-xe", "-c", self.text])
@@ -184,7 +184,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let step = step("sh", &[("script", script)]);
         let Ok(Action::Script(script)) = action(&step) else { unreachable!() };
-        let (program, arguments) = script.program(&folder.path().join("script")).unwrap();
+        let file = folder.path().join("script");
+        let (program, arguments) = script.program(&file, &file).unwrap();
         (program.file_name().unwrap().to_str().unwrap().to_owned(), arguments)
     }
 

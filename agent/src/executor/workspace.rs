@@ -11,7 +11,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::fs::DirBuilderExt as _,
+        unix::fs::{DirBuilderExt as _, lchown},
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,9 +21,10 @@ use nix::{
     fcntl::{OFlag, open},
     mount::{MntFlags, umount2},
     sys::stat::Mode,
+    unistd::{getegid, geteuid},
 };
 
-use crate::sandbox::{UPPER, WORK};
+use crate::sandbox::{LOWER, UPPER, User, WORK};
 
 /// `<root>/source`, where steps run, and beside it what is not part of the source.
 #[derive(Debug, Clone)]
@@ -31,25 +32,28 @@ pub(crate) struct Workspace {
     root: PathBuf,
     /// Where steps run instead: a person's own directory, which is neither filled nor removed.
     foreign: Option<PathBuf>,
+    /// Whose the directories are, if not the agent's own user's.
+    user: Option<Arc<User>>,
 }
 
 /// A folder of an attempt, as the agent itself reaches it.
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
     path: PathBuf,
+    user: Option<Arc<User>>,
     /// What the path goes through.
     held: Option<Arc<OwnedFd>>,
 }
 
 impl Reach {
-    /// A folder that others see, too.
-    pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path, held: None }
+    /// A folder of this user that others see, too.
+    pub(crate) fn at(path: PathBuf, user: Option<Arc<User>>) -> Self {
+        Self { path, user, held: None }
     }
 
-    /// A folder that only the attempt's processes see at its path.
-    pub(crate) fn through(folder: Arc<OwnedFd>) -> Self {
-        Self { path: PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())), held: Some(folder) }
+    /// A folder of this user that only the attempt's processes see at its path.
+    pub(crate) fn through(folder: Arc<OwnedFd>, user: Option<Arc<User>>) -> Self {
+        Self { path: path_of(&folder), user, held: Some(folder) }
     }
 
     /// Holds the folder. Where the path is one that steps see, one of them may have put a link there: that is not followed.
@@ -59,16 +63,62 @@ impl Reach {
         open(&self.path, if is_plain { flags | OFlag::O_NOFOLLOW } else { flags }, Mode::empty())
     }
 
-    /// The folder, for as long as this is there.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Does something with the rights of the attempt's user.
+    pub(crate) fn act<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.user {
+            None => work(),
+            Some(user) => user.act(work),
+        }
     }
+
+    /// Does something in the folder, by the path that it is given, with the rights of the attempt's user.
+    pub(crate) fn within<T>(&self, work: impl FnOnce(&Path) -> T) -> io::Result<T> {
+        let Some(user) = &self.user else { return Ok(work(&self.path)) };
+        // What lies above is not for the user to go through.
+        let held = self.hold()?;
+        Ok(user.act(|| work(&path_of(&held))))
+    }
+
+    /// Does something in the folder with the agent's own rights: what is there was made by nobody but the agent. What is made is to be
+    /// this user's.
+    pub(crate) fn untouched<T>(&self, work: impl FnOnce(&Path, Option<u32>) -> T) -> T {
+        work(&self.path, self.user.as_deref().map(User::id))
+    }
+}
+
+/// The path of what is held.
+pub(super) fn path_of(held: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()))
 }
 
 impl Workspace {
     /// The one at `root`, which need not exist.
     pub(crate) fn at(root: PathBuf) -> Self {
-        Self { root, foreign: None }
+        Self { root, foreign: None, user: None }
+    }
+
+    /// The same, whose directories and processes are this user's.
+    pub(crate) fn of(self, user: Option<Arc<User>>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Whose the directories are, if not the agent's own user's.
+    pub(crate) fn user(&self) -> Option<&User> {
+        self.user.as_deref()
+    }
+
+    /// The same, to keep.
+    pub(crate) fn shared_user(&self) -> Option<Arc<User>> {
+        self.user.clone()
+    }
+
+    /// The same, for processes of the agent's own user. Nobody has used it yet.
+    pub(crate) fn taken_back(self) -> io::Result<Self> {
+        if self.user.is_some() {
+            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+            self.folders().iter().try_for_each(|path| lchown(path, Some(user), Some(group)))?;
+        }
+        Ok(Self { user: None, ..self })
     }
 
     /// The same, whose steps run in a person's own directory.
@@ -81,12 +131,29 @@ impl Workspace {
         self.foreign.is_some()
     }
 
-    /// Makes the directories. Only the agent's user can enter them.
+    /// Makes the directories. Only its user can enter them.
     pub(crate) fn create(&self) -> io::Result<()> {
-        for path in [&self.root, &self.source(), &self.home(), &self.temporary()] {
+        let folders = self.folders();
+        for path in &folders {
             DirBuilder::new().mode(0o700).create(path)?;
         }
-        Ok(())
+        let Some(user) = &self.user else { return Ok(()) };
+        folders.iter().rev().try_for_each(|path| lchown(path, Some(user.id()), Some(user.id())))
+    }
+
+    /// The outer before the inner.
+    fn folders(&self) -> [PathBuf; 4] {
+        [self.root.clone(), self.source(), self.home(), self.temporary()]
+    }
+
+    /// Where steps run, as the agent reaches it.
+    pub(crate) fn reach_source(&self) -> Reach {
+        Reach::at(self.source(), self.user.clone())
+    }
+
+    /// The directory that holds the others, as the agent reaches it.
+    pub(crate) fn reach_root(&self) -> Reach {
+        Reach::at(self.root.clone(), self.user.clone())
     }
 
     /// The directory that holds the others.
@@ -119,11 +186,15 @@ impl Workspace {
         self.root.join(format!("call-{step}-{number}"))
     }
 
-    /// Makes the folder for what is written to a source that is mounted, with the two that this needs.
+    /// Makes the folder for what is written to a source that is mounted, with those that this needs.
     pub(crate) fn layers(&self) -> io::Result<PathBuf> {
         let folder = self.layers_folder();
-        for path in [&folder, &folder.join(UPPER), &folder.join(WORK)] {
+        let upper = folder.join(UPPER);
+        for path in [&folder, &upper, &folder.join(WORK), &folder.join(LOWER)] {
             DirBuilder::new().mode(0o700).create(path)?;
+        }
+        if let Some(user) = &self.user {
+            lchown(upper, Some(user.id()), Some(user.id()))?;
         }
         Ok(folder)
     }

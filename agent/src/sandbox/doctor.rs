@@ -36,6 +36,7 @@ pub fn examine(options: &SandboxOptions, data: &Path) -> Result<Vec<Finding>, Sa
     if let Some((_, level)) = best {
         holder.level = level;
     }
+    findings.push(of_users(holder.take_users(options)));
     findings.push(of_snapshots(holder.overlays(), data));
     findings.extend(
         Controller::ALL.into_iter().map(|controller| of_controller(controller, holder.limits(controller), holder.obstacle(controller))),
@@ -78,6 +79,15 @@ fn of_level(level: Level, tried: Result<(), String>) -> Finding {
         Ok(()) => Finding { subject: level.name(), there: true, found: "a shell works in it".to_owned(), meaning, remedy: None },
         Err(reason) => Finding { subject: level.name(), there: false, found: reason, meaning: missing, remedy: Some(remedy) },
     }
+}
+
+fn of_users(tried: Result<(), String>) -> Finding {
+    let (there, found, meaning) = match tried {
+        Ok(()) => (true, "each attempt is another user".to_owned(), "what a stage does, it does without any right of the agent's user"),
+        Err(reason) => (false, reason, "stages are the agent's own user"),
+    };
+    let remedy = "an agent of the superuser, Linux 5.19 or newer, and tools where every user can read them, such as /usr/local or /opt";
+    Finding { subject: "own users", there, found, meaning, remedy: (!there).then_some(remedy) }
 }
 
 fn of_snapshots(overlays: &Result<(), String>, data: &Path) -> Finding {

@@ -21,6 +21,7 @@ use nix::{
         resource::{Resource, setrlimit},
         signal::{SigSet, Signal, killpg},
         signalfd::{SfdFlags, SignalFd},
+        stat::{Mode, umask},
     },
     unistd::{Pid, Uid, setpgid},
 };
@@ -29,8 +30,7 @@ use super::{
     BUSY_PAUSE, BUSY_TRIES_MAX, Launch,
     isolation::Level,
     kin::{self, Kin},
-    overlay::Overlay,
-    sys,
+    names, overlay, sys,
     view::Made,
     wire::{self, Beginning, Birth, Order, Word},
 };
@@ -42,6 +42,8 @@ struct Init {
     kin: Kin,
     /// The processes that it was told to start and that run.
     running: BTreeMap<Pid, u32>,
+    /// Whose those are, if not its own user's.
+    user: Option<u32>,
     /// Why nothing can be started.
     broken: Option<String>,
     /// When everything ends, if nothing else is said.
@@ -60,8 +62,8 @@ pub(super) fn serve(socket: UnixStream, birth: &Birth) -> io::Result<()> {
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let kin = if birth.level == Level::Namespaces { Kin::All } else { Kin::Descendants };
     prctl::set_child_subreaper(true)?;
-    let mut view = Some(prepare(birth));
-    let mut init = Init { socket, kin, running: BTreeMap::new(), broken: None, lives_until: None };
+    let mut ready = Some(prepare(birth));
+    let mut init = Init { socket, kin, running: BTreeMap::new(), user: birth.user, broken: None, lives_until: None };
     loop {
         let timeout = if init.lives_until.is_some() { PollTimeout::from(LOOK_MS) } else { PollTimeout::NONE };
         let [said, ended] = wait(&init.socket, &children, timeout)?;
@@ -74,7 +76,7 @@ pub(super) fn serve(socket: UnixStream, birth: &Birth) -> io::Result<()> {
         }
         if said {
             match wire::receive(&init.socket) {
-                Ok(Some((order, descriptors))) => init.obey(order, descriptors, &mut view, birth)?,
+                Ok(Some((order, descriptors))) => init.obey(order, descriptors, &mut ready, birth)?,
                 // The agent is gone, or speaks in a way that nobody understands.
                 Ok(None) | Err(_) => return init.kin.end(|_, _| {}),
             }
@@ -90,20 +92,65 @@ fn wait(socket: &UnixStream, children: &SignalFd, timeout: PollTimeout) -> io::R
     }
 }
 
-/// What can be done before it is known for whom.
-fn prepare(birth: &Birth) -> io::Result<Option<Made>> {
-    match birth.level {
-        Level::Group | Level::Landlock => Ok(None),
-        Level::Namespaces => birth.view.make(Uid::current().is_root()).map(Some),
+/// What is made before it is known for whom.
+#[derive(Default)]
+struct Ready {
+    view: Option<Made>,
+    /// The namespace in which the agent's files are the attempt's user's.
+    users: Option<OwnedFd>,
+}
+
+fn prepare(birth: &Birth) -> io::Result<Ready> {
+    let step = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+    let is_another = birth.user.is_some();
+    let view = match birth.level {
+        Level::Group | Level::Landlock if !is_another => return Ok(Ready::default()),
+        Level::Group | Level::Landlock => overlay::leave_mounts().map(|()| None)?,
+        Level::Namespaces => {
+            // Other users than this one go through the places that it makes.
+            let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
+            let made = birth.view.make(Uid::current().is_root() && !is_another);
+            umask(before);
+            Some(made?)
+        }
+    };
+    // Only now does `/proc` have the names that processes have here.
+    let users = birth.user.map(|user| sys::map_user(Uid::current().as_raw(), user)).transpose();
+    let users = users.map_err(step("no files can be another user's"))?;
+    if let Some(users) = &users {
+        for path in birth.view.writable.iter().filter(|path| path.is_dir()) {
+            sys::mount_mapped(path, path, users).map_err(step("a folder cannot be another user's"))?;
+        }
     }
+    if let Some(user) = birth.user {
+        names::give(user, &birth.view.workspace, &birth.view.home).map_err(step("a user cannot be given a name"))?;
+    }
+    Ok(Ready { view, users })
 }
 
 /// What can only be done once it is known, and after which nothing can be changed. Gives the work directory, where it was mounted.
-fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) -> io::Result<Option<OwnedFd>> {
-    let mounted = match (view?, &beginning.overlay) {
-        (Some(made), overlay) => made.finish(overlay.as_ref(), &beginning.kept)?,
-        (None, overlay) => overlay.as_ref().map(Overlay::mount_alone).transpose()?,
+fn begin(ready: io::Result<Ready>, beginning: &Beginning, birth: &Birth) -> io::Result<Option<OwnedFd>> {
+    let (level, ready) = (birth.level, ready?);
+    let mounted = match (ready.view, &beginning.overlay) {
+        (Some(made), overlay) => {
+            let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
+            let mounted = made.finish(overlay.as_ref(), ready.users.as_ref(), &beginning.kept);
+            umask(before);
+            mounted?
+        }
+        (None, None) => None,
+        (None, Some(overlay)) => {
+            if ready.users.is_none() {
+                overlay::leave_mounts()?;
+            }
+            Some(overlay.mount_plainly(ready.users.as_ref())?)
+        }
     };
+    if let Some(users) = &ready.users {
+        for folder in &beginning.kept {
+            sys::mount_mapped(folder, folder, users)?;
+        }
+    }
     if let Some(bytes) = beginning.data_bytes_max {
         setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
     }
@@ -112,8 +159,11 @@ fn begin(view: io::Result<Option<Made>>, beginning: &Beginning, level: Level) ->
     }
     if level > Level::Group {
         prctl::set_no_new_privs()?;
-        // With them, the superuser would look into every process, whatever landlock says.
-        sys::drop_capabilities()?;
+        // With them, the superuser would look into every process, whatever landlock says. Who starts processes of another user needs its
+        // rights for that; they do not have them.
+        if birth.user.is_none() {
+            sys::drop_capabilities()?;
+        }
         // Nobody of the stage, who is the same user, may look into this process or change it.
         prctl::set_dumpable(false)?;
     }
@@ -132,17 +182,11 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 impl Init {
-    fn obey(
-        &mut self,
-        order: Order,
-        descriptors: Vec<OwnedFd>,
-        view: &mut Option<io::Result<Option<Made>>>,
-        birth: &Birth,
-    ) -> io::Result<()> {
+    fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>, ready: &mut Option<io::Result<Ready>>, birth: &Birth) -> io::Result<()> {
         match order {
             Order::Begin(beginning) => {
-                let Some(view) = view.take() else { return Ok(()) };
-                match begin(view, &beginning, birth.level) {
+                let Some(ready) = ready.take() else { return Ok(()) };
+                match begin(ready, &beginning, birth) {
                     Ok(None) => Ok(()),
                     Ok(Some(mounted)) => wire::send(&self.socket, &Word::Mounted, &[mounted.as_fd()]),
                     Err(error) => {
@@ -189,6 +233,10 @@ impl Init {
         let mut command = Command::new(&launch.program);
         command.args(&launch.arguments).env_clear().envs(&launch.environment).current_dir(&launch.folder);
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        if let Some(user) = self.user {
+            // And no further groups.
+            command.uid(user).gid(user);
+        }
         // A process inherits what its parent does not listen to.
         let mask = SigSet::from(Signal::SIGCHLD);
         mask.thread_unblock()?;

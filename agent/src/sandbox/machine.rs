@@ -19,7 +19,7 @@ use model::{
 use tracing::{info, warn};
 
 use super::{
-    Confined, Held, Isolation, Level, Limits, Overlay, SandboxOptions,
+    Confined, Held, Isolation, Level, Limits, Overlay, SandboxOptions, StageUsers, User, Users,
     cgroup::{Base, Controller, Group, Version},
     doctor::offers_of,
     landlock::Rules,
@@ -50,6 +50,14 @@ pub enum SandboxError {
         /// What was missing when it was tried.
         reason: String,
     },
+    /// Attempts cannot have these users.
+    #[error("this agent cannot run stages as the users {users}: {reason}; see `otto agent doctor`, or choose `auto`")]
+    NoUsers {
+        /// Those that are wanted.
+        users: StageUsers,
+        /// What was missing when it was tried.
+        reason: String,
+    },
     /// The process from which all inits are forked does not start.
     #[error("cannot start {} to hold the processes of stages", otto.display())]
     Nursery {
@@ -71,6 +79,8 @@ pub(crate) struct Sandbox {
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) level: Level,
+    /// Those of the attempts, if they have their own.
+    users: Option<Arc<Users>>,
     /// The agent's data folder.
     data: PathBuf,
     /// Why work directories cannot be mounted, if they cannot; empty until somebody asked.
@@ -98,6 +108,7 @@ pub(crate) struct Places {
 #[derive(Debug)]
 pub(super) struct Prepared {
     init: i32,
+    user: Option<u32>,
     start_ticks: Option<u64>,
     pub(super) socket: UnixStream,
     pub(super) group: Group,
@@ -128,8 +139,22 @@ impl Sandbox {
                 }
             }
         }
-        info!(level = %holder.level, "stages are isolated");
+        match options.users {
+            StageUsers::Same => {}
+            StageUsers::Auto => {
+                if let Err(reason) = holder.take_users(options) {
+                    info!(reason, "stages run as the agent's own user");
+                }
+            }
+            users @ StageUsers::Range(_) => holder.take_users(options).map_err(|reason| SandboxError::NoUsers { users, reason })?,
+        }
+        info!(level = %holder.level, own_users = holder.users.is_some(), "stages are isolated");
         Ok(Self { holder: Some(holder) })
+    }
+
+    /// The users of attempts, if those have their own.
+    pub(crate) fn users(&self) -> Option<Arc<Users>> {
+        self.holder.as_ref()?.users.clone()
     }
 
     /// What it offers, for stages' requirements.
@@ -151,7 +176,7 @@ impl Sandbox {
     /// A place for the processes of the attempt of this workspace.
     pub(crate) async fn confine(self: &Arc<Self>, workspace: &Workspace, requires: &Requirements, places: Places) -> io::Result<Confined> {
         let Some(holder) = &self.holder else { return Ok(Confined::Direct) };
-        let (sandbox, workspace) = (self.clone(), workspace.clone());
+        let (sandbox, workspace, user) = (self.clone(), workspace.clone(), workspace.shared_user());
         let limits = Limits {
             memory_bytes: demand(requires, "memory").or(holder.limits.memory_bytes),
             cores: demand(requires, "cores"),
@@ -161,6 +186,14 @@ impl Sandbox {
         let (prepared, beginning, mounted) = tokio::task::spawn_blocking(move || {
             let holder = sandbox.holder.as_ref().expect("it was there a moment ago");
             let ready = holder.ready.lock().expect("no holder of this lock panics").remove(workspace.root());
+            // One that was made for a user is not for a stage that shall have none.
+            let (ready, other) = match ready {
+                Some(ready) if ready.user == workspace.user().map(User::id) => (Some(ready), None),
+                other => (None, other),
+            };
+            if let Some(other) = other {
+                other.end();
+            }
             let mut prepared = ready.map_or_else(|| holder.prepare(&workspace), Ok)?;
             holder.limit(&mut prepared, &limited)?;
             let beginning = holder.beginning(&workspace, &limited, places);
@@ -173,12 +206,12 @@ impl Sandbox {
         })
         .await
         .map_err(io::Error::other)??;
-        let Prepared { init, start_ticks, socket, group } = prepared;
+        let Prepared { init, start_ticks, socket, group, user: _ } = prepared;
         let link = Link::new(socket)?;
         if let Some(beginning) = beginning {
             link.send(&Order::Begin(Box::new(beginning)), &[]).await?;
         }
-        Ok(Confined::Held(Held { link: Arc::new(link), init, start_ticks, group, limits, mounted }))
+        Ok(Confined::Held(Held { link: Arc::new(link), init, start_ticks, group, limits, mounted, user }))
     }
 
     /// Whether a work directory can be mounted; the error says why it cannot. It is tried once, which takes some milliseconds.
@@ -224,6 +257,7 @@ impl Holder {
         Ok(Self {
             level: Level::Group,
             limits,
+            users: None,
             data: data.to_owned(),
             overlays: OnceLock::new(),
             parent,
@@ -251,10 +285,18 @@ impl Holder {
         trial::of_level(self, &self.data)
     }
 
+    /// Gives attempts users of their own at the level; the error says why that cannot be.
+    pub(super) fn take_users(&mut self, options: &SandboxOptions) -> Result<(), String> {
+        let Some(range) = options.users.range() else { return Err("`same` is set".to_owned()) };
+        self.users = Some(trial::of_users(self, range, &self.data, options)?);
+        self.overlays = OnceLock::new();
+        Ok(())
+    }
+
     /// Whether a work directory can be mounted at the level; the error says why it cannot.
     pub(super) fn overlays(&self) -> &Result<(), String> {
         self.overlays.get_or_init(|| {
-            let tried = trial::of_overlay(self, &self.data);
+            let tried = trial::of_overlay(self, &self.data, self.users.as_deref());
             if let Err(reason) = &tried {
                 info!(reason, "work directories are copies of the source, which takes longer than to mount them");
             }
@@ -263,10 +305,12 @@ impl Holder {
     }
 
     pub(super) fn prepare(&self, workspace: &Workspace) -> io::Result<Prepared> {
-        let view = View { workspace: workspace.root().to_owned(), temporary: workspace.temporary(), ..self.view.clone() };
+        let view =
+            View { workspace: workspace.root().to_owned(), temporary: workspace.temporary(), home: workspace.home(), ..self.view.clone() };
+        let user = workspace.user().map(User::id);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (init, socket) = self.parent.bear(&Birth { level: self.level, view, groups: self.base.folders(number) })?;
-        let mut prepared = Prepared { init, start_ticks: leftovers::start_ticks(init), socket, group: Base::group(number) };
+        let (init, socket) = self.parent.bear(&Birth { level: self.level, user, view, groups: self.base.folders(number) })?;
+        let mut prepared = Prepared { init, user, start_ticks: leftovers::start_ticks(init), socket, group: Base::group(number) };
         // What every attempt is limited in.
         self.limit(&mut prepared, &self.limits.clone())?;
         Ok(prepared)
@@ -291,11 +335,21 @@ impl Holder {
         Beginning {
             overlay,
             data_bytes_max: limits.memory_bytes.filter(|_| unlimited(Controller::Memory)),
-            // Outside of namespaces all processes of the user count, wherever they come from.
-            processes_max: limits.processes.filter(|_| self.level == Level::Namespaces && unlimited(Controller::Pids)),
+            // Outside of namespaces all processes of a user count that is not the attempt's own, wherever they come from.
+            processes_max: limits
+                .processes
+                .filter(|_| (self.level == Level::Namespaces || self.users.is_some()) && unlimited(Controller::Pids)),
             rules: (self.level == Level::Landlock).then(|| Rules { writable: writable().map(Path::to_owned).collect() }),
             kept,
         }
+    }
+}
+
+impl Prepared {
+    /// Ends it unused.
+    fn end(self) {
+        drop(self.socket);
+        self.group.end();
     }
 }
 
@@ -325,7 +379,8 @@ fn view(options: &SandboxOptions, otto: &Path, data: &Path) -> View {
     let (folders, secret): (Vec<_>, Vec<_>) = options.hidden.iter().cloned().partition(|path| path.is_dir());
     let hidden = HIDDEN.iter().map(PathBuf::from).chain(folders).chain([data.to_owned()]).collect();
     let shown = options.shown.iter().cloned().chain([otto.to_owned(), data.join(LIBRARIES)]).collect();
-    View { workspace: PathBuf::new(), temporary: PathBuf::new(), hidden, secret, shown, writable: options.writable.clone() }
+    let writable = options.writable.clone();
+    View { workspace: PathBuf::new(), temporary: PathBuf::new(), home: PathBuf::new(), hidden, secret, shown, writable }
 }
 
 /// The number that a stage demands of a fact.

@@ -19,6 +19,7 @@ mod kin;
 mod landlock;
 mod link;
 mod machine;
+mod names;
 mod nursery;
 mod options;
 mod overlay;
@@ -26,10 +27,18 @@ mod parent;
 mod subtree;
 mod sys;
 mod trial;
+mod users;
 mod view;
 mod wire;
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::fs::fchown},
+    path::PathBuf,
+    process::ExitStatus,
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -46,10 +55,12 @@ pub use self::{
     nursery::{STAGE_INIT, stage_init},
     options::{PROCESSES_MAX, SandboxOptions},
     parent::{Nursery, fork_nursery},
+    users::{StageUsers, UnknownUsers},
 };
 pub(crate) use self::{
     machine::{Places, Sandbox, end_nurseries},
-    overlay::{Overlay, UPPER, WORK},
+    overlay::{LOWER, Overlay, UPPER, WORK},
+    users::{User, Users, of_process},
 };
 use crate::{
     container::{self, Place},
@@ -121,6 +132,8 @@ pub(crate) struct Held {
     limits: Limits,
     /// The work directory, where only the attempt's processes see it at its path.
     mounted: Option<Arc<OwnedFd>>,
+    /// Whose the processes are, if not the agent's own user's.
+    user: Option<Arc<User>>,
 }
 
 impl Confined {
@@ -141,6 +154,12 @@ impl Confined {
             }
             Self::Direct | Self::Container { beside: None, .. } => Ok(Running::Direct(direct::spawn(launch, outlets).await?)),
             Self::Held(held) | Self::Container { beside: Some(held), .. } => {
+                if let Some(user) = &held.user {
+                    // What writes to `/dev/stdout` opens it anew.
+                    for pipe in [&outlets.out, &outlets.err] {
+                        fchown(pipe, Some(user.id()), Some(user.id()))?;
+                    }
+                }
                 Ok(Running::Held { running: held.link.spawn(launch, outlets).await?, init: held.init })
             }
         }
@@ -193,6 +212,10 @@ impl Held {
         let cleared = self.link.clear().await;
         drop(self.link);
         let group = self.group;
+        if let Some(user) = self.user {
+            // What somebody else started for it, such as a service that runs people's jobs. The user is not free before it is gone.
+            drop(spawn_blocking(move || leftovers::end_user(user.id())));
+        }
         if let Err(error) = cleared {
             warn!(init = self.init, %error, "an attempt's processes are ended from outside");
             let ended = spawn_blocking(move || {

@@ -216,11 +216,13 @@ impl Child {
         }
         let step = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
         let (user, group) = (Uid::current(), Gid::current());
-        let own = CloneFlags::CLONE_NEWUSER
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS;
+        let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+        // Who is to start processes of another user is a superuser, and needs no namespace of users for the others.
+        if self.birth.user.is_some() {
+            unshare(own).map_err(io::Error::from).map_err(step("the system makes no namespaces"))?;
+            return fork_alone();
+        }
+        let own = own | CloneFlags::CLONE_NEWUSER;
         unshare(own).map_err(io::Error::from).map_err(step("the system makes no namespaces"))?;
         fs::write("/proc/self/setgroups", "deny").map_err(step("groups cannot be given up"))?;
         fs::write("/proc/self/uid_map", format!("{user} {user} 1")).map_err(step("the user cannot be mapped"))?;

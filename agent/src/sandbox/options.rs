@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{Isolation, Nursery};
+use super::{Isolation, Nursery, StageUsers};
 use crate::executor::environment::{Variables, tool_homes};
 
 /// Processes and threads of a stage, unless the operator says otherwise: more than a build on a large machine has, fewer than a machine has
@@ -16,6 +16,8 @@ const CARGO_CREDENTIALS: [&str; 2] = ["credentials.toml", "credentials"];
 pub struct SandboxOptions {
     /// How far.
     pub isolation: Isolation,
+    /// Whose processes they are.
+    pub users: StageUsers,
     /// The program `otto`, whose hidden commands run in stages. Without it processes of stages are the agent's own children, and are held
     /// together by their group only.
     pub otto: Option<PathBuf>,
@@ -38,6 +40,7 @@ impl SandboxOptions {
     pub fn none() -> Self {
         Self {
             isolation: Isolation::Auto,
+            users: StageUsers::Same,
             otto: None,
             memory_bytes: None,
             processes: Some(PROCESSES_MAX),
@@ -48,7 +51,7 @@ impl SandboxOptions {
         }
     }
 
-    /// For an agent that was started with this environment: its home is hidden, but for the tools that stages find by `PATH`, and the homes of
+    /// Stages as the agent's own user, for an agent that was started with this environment: its home is hidden, but for the tools that stages find by `PATH`, and the homes of
     /// tools may be written.
     pub fn of(isolation: Isolation, otto: PathBuf, environment: &Variables) -> Self {
         let home = environment.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && home.parent().is_some());
@@ -58,7 +61,9 @@ impl SandboxOptions {
         let hidden = credentials.chain(home.clone()).collect();
         let path = passed.get("PATH").into_iter().flat_map(|path| path.split(':')).map(PathBuf::from).filter(|entry| entry.is_absolute());
         let shown = path.map(|entry| home.as_deref().and_then(|home| tool_below(home, &entry)).unwrap_or(entry)).collect();
-        Self { isolation, otto: Some(otto), memory_bytes: None, processes: Some(PROCESSES_MAX), nursery: None, shown, writable, hidden }
+        let users = StageUsers::Same;
+        let processes = Some(PROCESSES_MAX);
+        Self { isolation, users, otto: Some(otto), memory_bytes: None, processes, nursery: None, shown, writable, hidden }
     }
 }
 

@@ -18,7 +18,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    sys::{Reach, set_read_only},
+    sys::{Reach, mount_mapped, set_read_only},
     view::{bind, from, look, mount_plain},
 };
 
@@ -30,12 +30,15 @@ pub(crate) const UPPER: &str = "upper";
 /// In the layers: what the file system itself needs.
 pub(crate) const WORK: &str = "work";
 
+/// In the layers: where the source is mounted as the attempt's user's.
+pub(crate) const LOWER: &str = "lower";
+
 /// What is mounted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Overlay {
     /// The source, which stays as it is.
     pub(crate) lower: PathBuf,
-    /// The folder with [`UPPER`] and [`WORK`], both empty.
+    /// The folder with [`LOWER`], [`UPPER`] and [`WORK`], all empty.
     pub(crate) layers: PathBuf,
     /// Where it is seen.
     pub(crate) at: PathBuf,
@@ -44,15 +47,20 @@ pub(crate) struct Overlay {
 impl Overlay {
     /// Mounts it for this process and what it starts, and gives the folder, by which others reach it. In a view of its own, where all is
     /// read-only and `reach` says how a path is reached.
-    pub(super) fn mount_in_view(&self, reach: impl Fn(&Path) -> PathBuf) -> io::Result<OwnedFd> {
+    pub(super) fn mount_in_view(&self, users: Option<&OwnedFd>, reach: impl Fn(&Path) -> PathBuf) -> io::Result<OwnedFd> {
         // Where the layers can be written to, and in the end nobody comes.
         bind(&reach(&self.layers), &self.at)?;
         set_read_only(&self.at, Reach::One, false)?;
         let layers = look(&self.at)?;
-        self.mount(&reach(&self.lower), &from(&layers))
+        self.mount(&reach(&self.lower), &from(&layers), users)
     }
 
-    fn mount(&self, lower: &Path, layers: &Path) -> io::Result<OwnedFd> {
+    fn mount(&self, lower: &Path, layers: &Path, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+        let mapped = layers.join(LOWER);
+        if let Some(users) = users {
+            mount_mapped(lower, &mapped, users)?;
+        }
+        let lower = users.map_or(lower, |_| &mapped);
         let [lower, upper, work] = [lower, &layers.join(UPPER), &layers.join(WORK)].map(escape);
         // Nobody needs it after a power loss; without `volatile`, its end would wait for the whole disk to be written.
         let mut options = format!("lowerdir={lower},upperdir={upper},workdir={work},volatile");
@@ -64,12 +72,16 @@ impl Overlay {
         Ok(look(&self.at)?.into())
     }
 
-    /// The same in a mount namespace of its own, which only a superuser makes just so.
-    pub(super) fn mount_alone(&self) -> io::Result<OwnedFd> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount_plain(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_SLAVE, None)?;
-        self.mount(&self.lower, &self.layers)
+    /// The same, where files are seen as the machine has them.
+    pub(super) fn mount_plainly(&self, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+        self.mount(&self.lower, &self.layers, users)
     }
+}
+
+/// From now on this process mounts for itself and what it starts. Only a superuser can do just so.
+pub(super) fn leave_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount_plain(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_SLAVE, None)
 }
 
 /// Whether this process is in no user namespace but the first.

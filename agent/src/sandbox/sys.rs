@@ -4,13 +4,13 @@
 
 #![expect(
     unsafe_code,
-    reason = "fork, close_range, mount_setattr, capset and received descriptors have no safe form; each call says why it is sound"
+    reason = "fork, close_range, mounts, capset and received descriptors have no safe form; each call says why it is sound"
 )]
 
 use std::{
     ffi::CString,
     fs,
-    io::{self, IoSliceMut},
+    io::{self, IoSliceMut, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -21,7 +21,11 @@ use std::{
 use nix::{
     errno::Errno,
     libc,
-    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+    sched::{CloneFlags, unshare},
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, recvmsg},
+        wait::waitpid,
+    },
     unistd::{ForkResult, Pid, fork},
 };
 
@@ -80,6 +84,60 @@ pub(super) fn set_read_only(path: &Path, reach: Reach, read_only: bool) -> io::R
         libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), flags, &raw const attributes, size_of::<libc::mount_attr>())
     };
     Errno::result(result)?;
+    Ok(())
+}
+
+/// A user namespace, in which `from` of a disk is `into` of the machine: for [`mount_mapped`].
+pub(super) fn map_user(from: u32, into: u32) -> io::Result<OwnedFd> {
+    let (mut made, mut tell_made) = io::pipe()?;
+    let (mut seen, tell_seen) = io::pipe()?;
+    let Some(child) = fork_alone()? else {
+        // A child that only lends its namespace; it ends when its parent has it.
+        drop((made, tell_seen));
+        let is_made = unshare(CloneFlags::CLONE_NEWUSER).is_ok() && tell_made.write_all(b"x").is_ok();
+        let _until_it_closes = seen.read(&mut [0]);
+        // SAFETY: it ends this process at once, which has nothing to clear up.
+        unsafe { libc::_exit(i32::from(!is_made)) };
+    };
+    drop((tell_made, seen));
+    let mut map = || -> io::Result<OwnedFd> {
+        made.read_exact(&mut [0]).map_err(|_| io::Error::other("the system makes no user namespace"))?;
+        for file in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{child}/{file}"), format!("{from} {into} 1"))?;
+        }
+        Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
+    };
+    let mapped = map();
+    drop(tell_seen);
+    waitpid(child, None)?;
+    mapped
+}
+
+/// Mounts what is at `path` also at `at`, with the users of a namespace of [`map_user`].
+pub(super) fn mount_mapped(path: &Path, at: &Path, users: &OwnedFd) -> io::Result<()> {
+    let [path, at] = [path, at].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (path, at) = (path?, at?);
+    let flags = libc::OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned();
+    // SAFETY: the path ends with NUL and outlives the call.
+    let tree = Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let tree = i32::try_from(tree).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for this process, and nobody else knows it.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    let (raw, empty) = (tree.as_raw_fd(), c"".as_ptr());
+    // SAFETY: the attributes are of the size that is said and outlive the call; the kernel only reads them.
+    let mapped = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, raw, empty, libc::AT_EMPTY_PATH, &raw const attributes, size_of::<libc::mount_attr>())
+    };
+    Errno::result(mapped)?;
+    // SAFETY: both paths end with NUL and outlive the call.
+    let moved = unsafe { libc::syscall(libc::SYS_move_mount, raw, empty, libc::AT_FDCWD, at.as_ptr(), libc::MOVE_MOUNT_F_EMPTY_PATH) };
+    Errno::result(moved)?;
     Ok(())
 }
 

@@ -52,6 +52,8 @@ pub(super) struct View {
     pub(super) workspace: PathBuf,
     /// What is there instead of `/tmp`; it lies in the workspace.
     pub(super) temporary: PathBuf,
+    /// The home of its processes; it lies in the workspace.
+    pub(super) home: PathBuf,
     /// Folders that are empty for the stage, if they are there.
     pub(super) hidden: Vec<PathBuf>,
     /// Files that cannot be read.
@@ -160,14 +162,14 @@ impl Held {
 
 impl Made {
     /// Shows the folders that the stage's steps keep, mounts the work directory, if it is a snapshot, and closes what was hidden for good.
-    pub(super) fn finish(self, overlay: Option<&Overlay>, kept: &[PathBuf]) -> io::Result<Option<OwnedFd>> {
+    pub(super) fn finish(self, overlay: Option<&Overlay>, users: Option<&OwnedFd>, kept: &[PathBuf]) -> io::Result<Option<OwnedFd>> {
         for folder in kept {
             let from = self.reach(folder);
             make_place_in(&self.0.covers, folder, true)?;
             bind(&from, folder)?;
             set_read_only(folder, Reach::Deep, false)?;
         }
-        overlay.map(|overlay| overlay.mount_in_view(|path| self.reach(path))).transpose()
+        overlay.map(|overlay| overlay.mount_in_view(users, |path| self.reach(path))).transpose()
     }
 
     /// The path by which a place can be reached that is hidden by now.

@@ -25,6 +25,8 @@ const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Birth {
     pub(super) level: Level,
+    /// The user of its processes, if that is another than the init's.
+    pub(super) user: Option<u32>,
     /// With namespaces: the files that its processes see.
     pub(super) view: View,
     /// The folders of its control groups, which are removed where the agent cannot.

@@ -13,7 +13,7 @@ use nix::{
 };
 use tracing::{info, warn};
 
-use crate::executor::environment::LEASE_MARK;
+use crate::{executor::environment::LEASE_MARK, sandbox::of_process};
 
 /// Rounds of looking for processes: each ends all it sees, and a process that forks fast enough to outlive the first round meets the next.
 const ROUNDS_MAX: u32 = 20;
@@ -41,30 +41,39 @@ pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
 
 /// Ends every process with this mark in its environment.
 pub(crate) fn end_marked(mark: &str) {
-    end(mark, &[]);
+    end(mark, &[], None);
+}
+
+/// Ends every process of an attempt's user, however it came to be.
+pub(crate) fn end_user(user: u32) {
+    end_all(&format!("user {user}"), &[], |pid| of_process(pid).contains(&user));
 }
 
 /// Ends every process of a lease: those with its mark in their environment, wherever they have gone, and those of a group whose
-/// leader is the one that was recorded.
-pub(super) fn end(mark: &str, groups: &[(i32, Option<u64>)]) {
+/// leader is the one that was recorded; and those of its user, if it has one of its own.
+pub(super) fn end(mark: &str, groups: &[(i32, Option<u64>)], user: Option<u32>) {
     let variable = format!("{LEASE_MARK}={mark}").into_bytes();
+    end_all(mark, groups, |pid| has_mark(pid, &variable) || user.is_some_and(|user| of_process(pid).contains(&user)));
+}
+
+fn end_all(what: &str, groups: &[(i32, Option<u64>)], is_meant: impl Fn(i32) -> bool) {
     for _ in 0..ROUNDS_MAX {
         let alive: BTreeSet<i32> =
             groups.iter().filter(|(pid, ticks)| ticks.is_some() && start_ticks(*pid) == *ticks).map(|(pid, _)| *pid).collect();
         let found: Vec<i32> = pids()
-            .filter(|pid| status(*pid).is_some_and(|status| !status.zombie && (alive.contains(&status.group) || has_mark(*pid, &variable))))
+            .filter(|pid| status(*pid).is_some_and(|status| !status.zombie && (alive.contains(&status.group) || is_meant(*pid))))
             .collect();
         if found.is_empty() {
             return;
         }
-        info!(mark, processes = ?found, "ending what an earlier life left running");
+        info!(what, processes = ?found, "ending what an earlier life left running");
         for pid in found {
             // It may have ended by itself just now.
             let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         thread::sleep(ROUND_PAUSE);
     }
-    warn!(mark, "processes that an earlier life left running do not end");
+    warn!(what, "processes that an earlier life left running do not end");
 }
 
 /// Ends the nurseries with this mark, and all that they hold. Their agent is gone, so they do that by themselves, but where a step that ran

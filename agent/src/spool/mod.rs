@@ -16,9 +16,9 @@ pub(crate) mod parts;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
@@ -31,10 +31,14 @@ use model::{
     event::run::LogSegment,
     protocol::agent::{Lease, Report},
 };
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::executor::workspace::{Workspace, remove_tree};
+use crate::{
+    executor::workspace::{Workspace, remove_tree},
+    sandbox::Users,
+};
 
 /// Characters of the mark of a lease's processes: 64 bits of a SHA-256.
 const MARK_CHARACTERS: usize = 16;
@@ -110,6 +114,8 @@ pub(crate) struct Spool {
     next: AtomicU64,
     /// Whether an agent has worked in the data folder before.
     is_used: bool,
+    /// Whose the work directories are, if not the agent's own user's.
+    users: Option<Arc<Users>>,
     /// Its lock ends with the process.
     _lock: File,
 }
@@ -160,7 +166,7 @@ impl Spool {
         for folder in [&spool, &work] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(disk)?;
         }
-        let lock = OpenOptions::new().create(true).append(true).open(data.join("lock")).map_err(disk)?;
+        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(data.join("lock")).map_err(disk)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 attempts: spool,
@@ -169,6 +175,7 @@ impl Spool {
                 made: Condvar::new(),
                 next: AtomicU64::new(0),
                 is_used,
+                users: None,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: data.to_owned() }),
@@ -179,6 +186,15 @@ impl Spool {
     /// Whether an agent has worked in the data folder before.
     pub(crate) fn is_used(&self) -> bool {
         self.is_used
+    }
+
+    /// The same, whose attempts have users of their own.
+    pub(crate) fn of(self, users: Option<Arc<Users>>) -> io::Result<Self> {
+        if users.is_some() {
+            // Users go through it, and read nothing in it that is not theirs.
+            fs::set_permissions(&self.work, Permissions::from_mode(0o711))?;
+        }
+        Ok(Self { users, ..self })
     }
 
     /// Writes down that an attempt begins, in folders of its own.
@@ -238,10 +254,11 @@ impl Spool {
     }
 
     fn make(&self) -> io::Result<Ready> {
+        let user = self.users.as_ref().map(|users| users.claim()).transpose()?.map(Arc::new);
         let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let folder = self.attempts.join(&number);
         DirBuilder::new().mode(0o700).create(&folder)?;
-        let made = fill(&folder, Workspace::at(self.work.join(&number)));
+        let made = fill(&folder, Workspace::at(self.work.join(&number)).of(user));
         if made.is_err() {
             clear(&folder);
         }
@@ -286,7 +303,7 @@ impl Spool {
             }
         }
         if ended.is_none() {
-            leftovers::end(&entry.mark(&lease), &groups);
+            leftovers::end(&entry.mark(&lease), &groups, owner(&entry));
             let report = Report::Lost { reason: "its agent was restarted while it ran".to_owned() };
             entry.write(&Line::Ended { report: report.clone() })?;
             ended = Some(report);
@@ -311,7 +328,7 @@ pub(crate) fn end_attempts(data: &Path) -> io::Result<()> {
                 Line::Spawned { group, start_ticks } => groups.push((group, start_ticks)),
             }
         }
-        leftovers::end(&entry.mark(&lease), &groups);
+        leftovers::end(&entry.mark(&lease), &groups, owner(&entry));
     }
     Ok(())
 }
@@ -322,6 +339,11 @@ impl Entry {
         let mut bytes = serde_json::to_vec(line).expect("a line has text keys only");
         bytes.push(b'\n');
         (&*self.journal).write_all(&bytes)
+    }
+
+    /// The same attempt, whose processes are the agent's own user's.
+    pub(crate) fn taken_back(self) -> io::Result<Self> {
+        Ok(Self { workspace: self.workspace.taken_back()?, ..self })
     }
 
     /// The same attempt, whose steps run in a person's own directory.
@@ -379,6 +401,13 @@ impl Entry {
         }
         clear(&self.folder);
     }
+}
+
+/// The user of an attempt that an earlier life has left, if that was not the agent's own: its work directory says so, which only a superuser can
+/// have given away.
+fn owner(entry: &Entry) -> Option<u32> {
+    let owner = fs::symlink_metadata(entry.workspace.root()).ok()?.uid();
+    (owner != geteuid().as_raw()).then_some(owner)
 }
 
 /// Makes what an attempt needs in its folder.

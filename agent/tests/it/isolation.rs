@@ -180,7 +180,7 @@ fn what_is_missing_on_this_machine_is_said_with_how_to_get_it() {
     let folder = tempfile::tempdir().unwrap();
     let findings = agent::examine(&isolated(Level::Group), &folder.path().canonicalize().unwrap()).unwrap();
     let subjects: Vec<&str> = findings.iter().map(|finding| finding.subject).collect();
-    assert_eq!(subjects, ["namespaces", "landlock", "group", "snapshot", "memory limit", "process limit", "processor limit"]);
+    assert_eq!(subjects, ["namespaces", "landlock", "group", "own users", "snapshot", "memory limit", "process limit", "processor limit"]);
     for finding in &findings {
         println!("{finding:?}");
         assert_eq!(finding.there, finding.remedy.is_none(), "{finding:?}");

@@ -17,3 +17,4 @@ mod protocol;
 mod snapshots;
 mod stages;
 mod steps;
+mod users;

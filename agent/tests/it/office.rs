@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{AgentOptions, Isolation, Level, SandboxError, SandboxOptions, tool_homes};
+use agent::{AgentOptions, Isolation, Level, SandboxError, SandboxOptions, Variables, tool_homes};
 use blob::{Blobs, DiskStore, Durability};
 use bytes::{Bytes, BytesMut};
 use eventbus::{Bus, Pattern, Subject, Subscription};
@@ -44,6 +44,7 @@ pub(crate) struct Office {
     pub(crate) logs: Subscription,
     pub(crate) statuses: Subscription,
     pub(crate) sandbox: SandboxOptions,
+    pub(crate) passthrough: Variables,
 }
 
 /// What became of an assignment.
@@ -115,11 +116,16 @@ impl Office {
         let mut office = Self::without_agent().await;
         // Few: others work on this machine, too.
         office.sandbox = SandboxOptions { processes: Some(100), ..isolated(level) };
-        match agent::run(office.options(), office.agent.clone(), office.blobs.clone(), &office.supervisor).await {
-            Ok(()) => Some(office),
-            Err(agent::Error::Sandbox(error @ SandboxError::NotOffered { .. })) => {
+        office.start_if_offered(level).await.then_some(office)
+    }
+
+    /// Starts an agent, if this machine offers the level; otherwise says aloud that it does not.
+    pub(crate) async fn start_if_offered(&self, level: Level) -> bool {
+        match self.try_start().await {
+            Ok(()) => true,
+            Err(agent::Error::Sandbox(error @ (SandboxError::NotOffered { .. } | SandboxError::NoUsers { .. }))) => {
                 println!("SKIPPED at the level `{level}`: {error}");
-                None
+                false
             }
             Err(error) => panic!("{error:?}"),
         }
@@ -156,6 +162,7 @@ impl Office {
             agent,
             folder,
             sandbox: isolated(Level::Group),
+            passthrough: tool_homes(&BTreeMap::new()),
         }
     }
 
@@ -171,7 +178,7 @@ impl Office {
             price_micros_per_s: 0,
             class: "any".to_owned(),
             facts: agent::machine_facts(),
-            passthrough: tool_homes(&BTreeMap::new()),
+            passthrough: self.passthrough.clone(),
             containers: self.containers.clone(),
             sandbox: self.sandbox.clone(),
             program: agent::THIS_PROGRAM.into(),
@@ -182,7 +189,11 @@ impl Office {
     }
 
     pub(crate) async fn start_agent(&self) {
-        agent::run(self.options(), self.agent.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
+        self.try_start().await.unwrap();
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<(), agent::Error> {
+        agent::run(self.options(), self.agent.clone(), self.blobs.clone(), &self.supervisor).await
     }
 
     /// Its stages run in this directory.

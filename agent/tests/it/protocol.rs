@@ -51,18 +51,18 @@ fn archive(files: &[(&str, u32, &str)]) -> Bytes {
 }
 
 /// A library `lib` whose step runs this program, in the depot.
-async fn library(office: &Office, program: &str, more: &str) -> Digest {
+pub(crate) async fn library(office: &Office, program: &str, more: &str) -> Digest {
     let manifest = format!("symbol: call\ndescription: Calls.\nentrypoint:\n  path: bin/call\n{more}");
     let files = [("manifest.yml", 0o644, manifest.as_str()), ("bin/call", 0o755, &format!("{PRELUDE}{program}"))];
     office.blobs.put(archive(&files)).await.unwrap()
 }
 
-fn call() -> Step {
+pub(crate) fn call() -> Step {
     Step::new("lib", "call", BTreeMap::new())
 }
 
 /// Runs a stage of these steps with the library.
-async fn run(office: &mut Office, path: &str, steps: Vec<Step>, library: Digest) -> Ran {
+pub(crate) async fn run(office: &mut Office, path: &str, steps: Vec<Step>, library: Digest) -> Ran {
     let libraries = [("lib".to_owned(), library)];
     office.run_assignment(&Assignment { libraries: libraries.into(), ..assignment(stage(path, steps), 1) }).await
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, thread::available_parallelism};
 
 use agent::{
-    AgentOptions, Isolation, SandboxOptions, Variables,
+    AgentOptions, Isolation, SandboxOptions, StageUsers, Variables,
     container::{ContainerOptions, probe},
     machine_facts, tool_homes,
 };
@@ -237,6 +237,7 @@ impl Serve for Agent {
         let isolation = reader.or(env::AGENT_ISOLATION, Isolation::Auto);
         let otto = std::env::current_exe().ok();
         let mut sandbox = otto.map_or_else(SandboxOptions::none, |otto| SandboxOptions::of(isolation, otto, &environment));
+        sandbox.users = reader.or(env::AGENT_USERS, StageUsers::Auto);
         sandbox.hidden.extend(environment.get(env::BUS_SEED_FILE).map(PathBuf::from));
         let options = AgentOptions {
             name: name?,

@@ -131,9 +131,17 @@ impl<'a> Call<'a> {
             assignment,
             invocation::Place { uuid, cache: cache.as_deref(), socket: &socket, secret: &secret },
         )?;
-        let opened = folder.clone();
+        let root = means.entry.workspace().reach_root();
+        let name = folder.file_name().map(PathBuf::from).unwrap_or_default();
+        let reached = root.clone();
         let text = serde_json::to_vec_pretty(&invocation).expect("an invocation has text keys only");
-        let (held, listener) = tokio::task::spawn_blocking(move || prepare(&opened, &text, cache.as_deref()))
+        let preparing = move || {
+            if let Some(cache) = cache {
+                DirBuilder::new().recursive(true).mode(0o700).create(cache)?;
+            }
+            reached.within(|root| prepare(&root.join(name), &text))?
+        };
+        let (held, listener) = tokio::task::spawn_blocking(preparing)
             .await
             .map_err(|error| CallError::Disk(io::Error::other(error)))?
             .map_err(CallError::Disk)?;
@@ -173,14 +181,11 @@ type Prepared = (OwnedFd, std::os::unix::net::UnixListener);
 
 /// Makes the folder of a call with its file and its socket. A process that an earlier step left may be watching: the folder is held by its
 /// descriptor, and is new.
-fn prepare(folder: &Path, invocation: &[u8], cache: Option<&Path>) -> io::Result<Prepared> {
+fn prepare(folder: &Path, invocation: &[u8]) -> io::Result<Prepared> {
     DirBuilder::new().mode(0o700).create(folder)?;
     let held: OwnedFd = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let within = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(within.join("invocation.json"))?.write_all(invocation)?;
-    if let Some(cache) = cache {
-        DirBuilder::new().recursive(true).mode(0o700).create(cache)?;
-    }
     let listener = std::os::unix::net::UnixListener::bind(within.join("socket"))?;
     listener.set_nonblocking(true)?;
     Ok((held, listener))

@@ -1,0 +1,223 @@
+//! Users of a machine that are stages': each attempt of a superuser's agent runs as one that nobody else is.
+//!
+//! **Invariants:** no two attempts on the machine have the same user, whichever agents they are of; a user is free again when nothing of the
+//! attempt runs and its files are gone.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+/// The range where an operator names none. systemd's table of users (`UIDS-GIDS`) leaves 1,879,048,192 to 2,147,352,575 to nobody: above the
+/// ranges of containers and of network directories, below what a signed number takes.
+const DEFAULT: UserRange = UserRange { first: 1_900_000_000, last: 1_900_004_095 };
+/// No user below is a stage's: they are the system's and people's (`man 5 login.defs`, `UID_MAX`).
+const FIRST_MIN: u32 = 65_536;
+/// The kernel's "nobody said which".
+const LAST_MAX: u32 = u32::MAX - 1;
+/// Where agents on one machine see which users are taken: one file for each, locked as long as that.
+const LOCKS: &str = "/run/otto/users";
+
+/// Users and groups of the same numbers, from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserRange {
+    first: u32,
+    last: u32,
+}
+
+/// Whose processes stages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StageUsers {
+    /// Each attempt a user of its own, where the agent can do that and the tools that it knows can be read by such.
+    #[default]
+    Auto,
+    /// The agent's own.
+    Same,
+    /// Each attempt one of these; an agent that cannot do that does not start.
+    Range(UserRange),
+}
+
+impl StageUsers {
+    /// The range, where there is one.
+    pub(super) fn range(self) -> Option<UserRange> {
+        match self {
+            Self::Auto => Some(DEFAULT),
+            Self::Same => None,
+            Self::Range(range) => Some(range),
+        }
+    }
+}
+
+/// Why a text names no users.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is none of auto, same, FIRST-LAST: a range of user ids from {FIRST_MIN}, such as {DEFAULT}")]
+pub struct UnknownUsers(String);
+
+impl FromStr for StageUsers {
+    type Err = UnknownUsers;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let range = || {
+            let (first, last) = text.split_once('-')?;
+            let range = UserRange { first: first.parse().ok()?, last: last.parse().ok()? };
+            (range.first >= FIRST_MIN && range.first <= range.last && range.last <= LAST_MAX).then_some(range)
+        };
+        match text {
+            "auto" => Ok(Self::Auto),
+            "same" => Ok(Self::Same),
+            _ => range().map(Self::Range).ok_or_else(|| UnknownUsers(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for UserRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.first, self.last)
+    }
+}
+
+impl fmt::Display for StageUsers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Same => formatter.write_str("same"),
+            Self::Range(range) => range.fmt(formatter),
+        }
+    }
+}
+
+/// Those that an agent may take.
+#[derive(Debug)]
+pub(crate) struct Users {
+    range: UserRange,
+    locks: PathBuf,
+    /// Who is tried next, counted from the first: who was let go just now comes last.
+    next: AtomicU32,
+}
+
+/// A user, and the group of the same number, for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct User {
+    id: u32,
+    /// It ends with the process, too.
+    _lock: File,
+}
+
+impl Users {
+    /// Those of a range.
+    pub(super) fn of(range: UserRange) -> io::Result<Self> {
+        Self::with_locks(range, Path::new(LOCKS))
+    }
+
+    fn with_locks(range: UserRange, locks: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(locks)?;
+        // Agents do not begin at the same one, nor where an earlier life did.
+        Ok(Self { range, locks: locks.to_owned(), next: AtomicU32::new(std::process::id()) })
+    }
+
+    /// One that nobody has, and as whom nothing runs.
+    pub(crate) fn claim(&self) -> io::Result<User> {
+        let UserRange { first, last } = self.range;
+        let count = last - first + 1;
+        let running = running()?;
+        for _ in 0..count {
+            let id = first + self.next.fetch_add(1, Ordering::Relaxed) % count;
+            if running.contains(&id) {
+                continue;
+            }
+            let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(self.locks.join(id.to_string()))?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(User { id, _lock: lock }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!("no user of {} is free for the stage", self.range)))
+    }
+}
+
+impl User {
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Does something with files as this user, whoever the agent is: with no right that the stage does not have itself, but the agent's groups.
+    pub(crate) fn act<T>(&self, work: impl FnOnce() -> T) -> T {
+        /// Only this thread is changed, and changed back however the work ends.
+        struct Back(Uid, Gid);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                setfsuid(self.0);
+                setfsgid(self.1);
+            }
+        }
+        let (user, group) = (Uid::from_raw(self.id), Gid::from_raw(self.id));
+        let group_before = setfsgid(group);
+        let _back = Back(setfsuid(user), group_before);
+        // A call says who it was before; this one changes nothing.
+        assert!(setfsuid(user) == user && setfsgid(group) == group, "only a superuser's agent has users, and may be anybody");
+        work()
+    }
+}
+
+/// Every user as whom something runs, whichever of its four it is.
+fn running() -> io::Result<BTreeSet<u32>> {
+    let processes = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    Ok(processes.flat_map(of_process).collect())
+}
+
+/// The users of a process: real, effective, saved, and that for files (`man 5 proc_pid_status`). None if it is gone.
+pub(crate) fn of_process(pid: i32) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    line.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_read_as_they_are_shown() {
+        let range = StageUsers::Range(UserRange { first: 100_000, last: 100_009 });
+        for users in [StageUsers::Auto, StageUsers::Same, range, StageUsers::Range(DEFAULT)] {
+            assert_eq!(users.to_string().parse(), Ok(users));
+        }
+        for wrong in ["", "0-10", "1000-2000", "100001-100000", "100000", "100000-4294967295", "a-b"] {
+            assert_eq!(wrong.parse::<StageUsers>(), Err(UnknownUsers(wrong.to_owned())));
+        }
+        let said = UnknownUsers("x".to_owned()).to_string();
+        assert_eq!(said, "`x` is none of auto, same, FIRST-LAST: a range of user ids from 65536, such as 1900000000-1900004095");
+    }
+
+    #[test]
+    fn nobody_has_the_user_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let range = UserRange { first: 1_900_100_000, last: 1_900_100_002 };
+        // Two agents on one machine.
+        let agents = [0, 1].map(|_| Users::with_locks(range, folder.path()).unwrap());
+        let claimed: Vec<_> = (0..3).map(|number| agents[number % 2].claim().unwrap()).collect();
+        assert_eq!(claimed.iter().map(User::id).collect::<BTreeSet<_>>(), (range.first..=range.last).collect());
+        let full = agents[0].claim().unwrap_err().to_string();
+        assert_eq!(full, "no user of 1900100000-1900100002 is free for the stage");
+        let freed = claimed.into_iter().next().map(|user| user.id()).unwrap();
+        assert!((range.first..=range.last).contains(&freed));
+        assert!(agents[1].claim().is_ok());
+    }
+
+    #[test]
+    fn as_whom_something_runs_is_taken() {
+        let own = Uid::current().as_raw();
+        assert!(running().unwrap().contains(&own));
+        assert_eq!(of_process(nix::unistd::getpid().as_raw())[0], own);
+    }
+}
