@@ -19,7 +19,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   ci                 all that must hold: tidy, generated files, formatting, clippy, the tests
-  dogfood            builds and tests Otto by its own Ottofile under `otto run`: half an hour and 10 GB of disk
+  dogfood            builds and tests Otto by its own Ottofile under `otto run`: twenty minutes or more, and 10 GB of disk
   dogfood --services the same through the services, by a push of what is committed
   tidy               the rules of the house that no compiler checks
   generate           writes the files that are made from others
