@@ -7,6 +7,7 @@ use std::{
 };
 
 use blob::{BlobError, Blobs};
+use config::Project;
 use eventbus::{Bus, BusError};
 use model::{
     Digest, TriggerId,
@@ -23,7 +24,6 @@ use crate::{
     delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
     git::{self, GitError, ObjectId, Wanted},
     library,
-    project::Project,
 };
 
 /// Trees that are packed at once. Each keeps one processor busy; more would only take turns.
@@ -90,7 +90,7 @@ impl Acceptor {
 
     /// The repositories of all projects, each once.
     pub(crate) fn repositories(&self) -> Vec<&Path> {
-        let mut repositories: Vec<_> = self.projects.iter().map(|project| project.repository.as_path()).collect();
+        let mut repositories: Vec<_> = self.projects.iter().filter_map(|project| project.source.repository()).collect();
         repositories.sort();
         repositories.dedup();
         repositories
@@ -98,8 +98,9 @@ impl Acceptor {
 
     /// The configured repository of this path.
     pub(crate) fn repository(&self, path: &str) -> Result<&Path, AcceptError> {
-        let found = self.projects.iter().find(|project| project.repository == Path::new(path));
-        found.map(|project| project.repository.as_path()).ok_or_else(|| AcceptError::UnknownRepository(path.to_owned()))
+        let found =
+            self.projects.iter().filter_map(|project| project.source.repository()).find(|repository| *repository == Path::new(path));
+        found.ok_or_else(|| AcceptError::UnknownRepository(path.to_owned()))
     }
 
     /// Stores a trigger for each branch that was pushed to and each project of the repository. When this returns they are on the bus;
@@ -119,8 +120,14 @@ impl Acceptor {
                     continue;
                 }
             };
-            for project in self.projects.iter().filter(|project| project.repository == repository) {
-                match self.start(project, delivery, &push).await {
+            for project in self.projects.iter().filter(|project| project.source.repository() == Some(repository)) {
+                let pushed = TriggerContext { event: EventKind::Push, branch: push.branch.clone(), ..TriggerContext::default() };
+                if !project.delivers(&pushed) {
+                    let reason = format!("project {}: its configuration delivers other branches", project.name);
+                    answer.ignored.push(Ignored { name: format!("{BRANCH}{}", push.branch), reason });
+                    continue;
+                }
+                match self.start(project, repository, delivery, &push).await {
                     Ok(run) => answer.runs.push(run),
                     Err(AcceptError::Git(error)) if error.is_final() => {
                         let reason = format!("project {}: {}", project.name, service::supervisor::chain(&error));
@@ -133,11 +140,11 @@ impl Acceptor {
         Ok(answer)
     }
 
-    async fn start(&self, project: &Project, delivery: &Delivery, push: &Push) -> Result<StartedRun, AcceptError> {
+    async fn start(&self, project: &Project, repository: &Path, delivery: &Delivery, push: &Push) -> Result<StartedRun, AcceptError> {
         let Push { branch, commit, previous } = push;
         let packing = self.packing.acquire().await.expect("it is never closed");
         let wanted = Wanted { commit: commit.clone(), base: previous.clone(), pipeline: project.pipeline.clone() };
-        let checkout = git::read_commit(&project.repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
+        let checkout = git::read_commit(repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
         let source = checkout.source.store(&self.blobs).await.map_err(AcceptError::Store)?;
         let pipeline = self.text(checkout.pipeline.into_bytes()).await?;
         let missing_libraries = self.libraries(project, checkout.lock.as_deref()).await?;
@@ -152,16 +159,18 @@ impl Acceptor {
             None => None,
         };
         drop(packing);
+        let context = TriggerContext {
+            event: EventKind::Push,
+            branch: branch.clone(),
+            commit: commit.to_string(),
+            base,
+            ..TriggerContext::default()
+        };
         let trigger = Trigger {
             id: TriggerId::of("git", &format!("{} {BRANCH}{branch} {}", project.name, delivery.delivery)),
             project: project.name.clone(),
-            context: TriggerContext {
-                event: EventKind::Push,
-                branch: branch.clone(),
-                commit: commit.to_string(),
-                base,
-                ..TriggerContext::default()
-            },
+            claims: project.protection.claims(&context, None),
+            context,
             pipeline_path: project.pipeline.clone(),
             pipeline,
             source: Some(source),

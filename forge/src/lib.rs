@@ -13,7 +13,6 @@ pub mod delivery;
 pub mod git;
 pub mod hook;
 pub mod library;
-pub mod project;
 pub mod source;
 
 mod accept;
@@ -60,7 +59,7 @@ pub struct ForgeOptions {
 pub enum StartError {
     /// Some projects are wrong.
     #[error(transparent)]
-    Projects(#[from] project::WrongProjects),
+    Projects(#[from] config::project::WrongProjects),
     /// The data folder cannot be used.
     #[error("cannot use the folder {}", path.display())]
     Data {
@@ -85,7 +84,7 @@ pub enum StartError {
 pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<SocketAddr, StartError> {
     let ForgeOptions { listen, projects, data } = options;
     let prepared = tokio::task::spawn_blocking(move || {
-        let projects = project::load(&projects)?;
+        let projects = config::load(&projects)?;
         let cleaned = std::fs::create_dir_all(&data).and_then(|()| accept::remove_leftovers(&data));
         cleaned.map_err(|source| StartError::Data { path: data.clone(), source })?;
         Ok::<_, StartError>((projects, data))

@@ -15,6 +15,9 @@ pub struct Trigger {
     pub project: ProjectName,
     /// What the pipeline may ask for.
     pub context: TriggerContext,
+    /// What was verified of it. A trigger without it is untrusted.
+    #[serde(default, skip_serializing_if = "Claims::is_default")]
+    pub claims: Claims,
     /// The pipeline file's path, from the repository's root.
     pub pipeline_path: String,
     /// The pipeline file.
@@ -46,6 +49,43 @@ pub struct Trigger {
     /// Whether no stage starts any more once one has failed that may not. What runs already goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stop_at_failure: bool,
+}
+
+/// What was verified of a trigger, or follows from the project's configuration on the server; nothing of it is from the commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// Whether the code of the run is its project's.
+    pub trust: Trust,
+    /// Whether its branch or tag is protected: only people trusted with the project can have put the commit there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub protected: bool,
+    /// Who caused it, as the forge or the API knows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+}
+
+impl Claims {
+    /// Of a run of a person's own files on their own machine.
+    pub fn own() -> Self {
+        Self { trust: Trust::Trusted, protected: false, actor: None }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether the code of a run is its project's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// It is in the project's repository, put there by somebody who may.
+    Trusted,
+    /// Anybody may have written it: a pull request, source text, a context that was overridden. No secrets, a cache of its own, agents for
+    /// untrusted work.
+    #[default]
+    Untrusted,
 }
 
 /// What is run again. What is not, keeps its outcome and its outputs from the earlier run.

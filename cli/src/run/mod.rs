@@ -34,7 +34,7 @@ use model::{
     context::EventKind,
     plan::{Plan, Stage},
     planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address},
-    trigger::Trigger,
+    trigger::{Claims, Trigger},
 };
 use orchestrator::runs::Snapshot;
 use parser::Changed;
@@ -397,6 +397,7 @@ async fn trigger(blobs: &Blobs, source: &Source, planned: &Planned) -> anyhow::R
             None => None,
         },
         missing_libraries: BTreeMap::new(),
+        claims: Claims::own(),
         rerun: None,
         timeout_ms: None,
         only: None,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{HookConfig, config_path, create_folder, pending, write_durably};
-use crate::project::bare_repository;
+use config::project::bare_repository;
 
 /// Stands in every hook that Otto writes: such a one may be written again.
 const MARK: &str = "# Written by `otto hook install`, which overwrites it.";

@@ -7,15 +7,13 @@ use std::{
     time::Duration,
 };
 
+use config::project::bare_repository;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use tracing::debug;
 
 use super::{HookConfig, create_folder, pending, write_durably};
-use crate::{
-    delivery::{Answer, DELIVERY_BYTES_MAX, Delivery, DeliveryId, UPDATES_MAX, Update},
-    project::bare_repository,
-};
+use crate::delivery::{Answer, DELIVERY_BYTES_MAX, Delivery, DeliveryId, UPDATES_MAX, Update};
 
 /// How long the pusher waits for the forge in all; what it has not accepted by then it picks up by itself.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

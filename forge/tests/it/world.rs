@@ -172,6 +172,7 @@ impl World {
             changed: None,
             lock: None,
             missing_libraries: BTreeMap::new(),
+            claims: model::trigger::Claims::default(),
             rerun: None,
             timeout_ms: None,
             only: None,

@@ -361,6 +361,7 @@ mod tests {
             changed: None,
             lock: None,
             missing_libraries: BTreeMap::new(),
+            claims: model::trigger::Claims::default(),
             rerun: None,
             timeout_ms: None,
             only: None,

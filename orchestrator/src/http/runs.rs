@@ -10,7 +10,7 @@ use model::{
     RunId, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
-    trigger::{self, Trigger},
+    trigger::{self, Claims, Trigger},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -126,6 +126,8 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         changed: None,
         lock: None,
         missing_libraries: BTreeMap::new(),
+        // Whoever asks may have written it.
+        claims: Claims::default(),
         rerun: None,
         timeout_ms: wanted.timeout_ms,
         only: None,

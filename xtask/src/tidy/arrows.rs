@@ -18,13 +18,14 @@ use May::{AllBut, Only};
 const ROLE: &[&str] = &["model", "graph", "eventbus", "service", "blob"];
 
 /// The arrows. Whatever is not here is forbidden.
-const TABLE: [(&str, May); 21] = [
+const TABLE: [(&str, May); 22] = [
     ("model", Only(&[])),
     ("service", Only(&[])),
     ("graph", Only(&["model"])),
     ("blob", Only(&["model"])),
     ("tree", Only(&["model"])),
     ("apispec", Only(&["model"])),
+    ("config", Only(&["model"])),
     ("stdlib", Only(&["model", "tree"])),
     ("eventbus", Only(&["model", "service"])),
     ("parser", Only(&["model", "graph"])),
@@ -33,8 +34,8 @@ const TABLE: [(&str, May); 21] = [
     ("auctioneer", Only(ROLE)),
     ("agent", Only(&["model", "graph", "eventbus", "service", "blob", "tree"])),
     ("depot", Only(ROLE)),
-    ("forge", Only(&["model", "graph", "eventbus", "service", "blob", "tree"])),
-    ("orchestrator", Only(&["model", "graph", "eventbus", "service", "blob", "apispec"])),
+    ("forge", Only(&["model", "graph", "eventbus", "service", "blob", "tree", "config"])),
+    ("orchestrator", Only(&["model", "graph", "eventbus", "service", "blob", "apispec", "config"])),
     ("testkit", Only(&["model", "eventbus", "service"])),
     ("cli", AllBut(&["testkit", "tests", "bench", "xtask"])),
     ("tests", AllBut(&["testkit", "bench", "xtask"])),

@@ -34,6 +34,7 @@ pub(crate) fn trigger() -> Trigger {
         changed: None,
         lock: None,
         missing_libraries: BTreeMap::new(),
+        claims: model::trigger::Claims::default(),
         rerun: None,
         timeout_ms: None,
         only: None,

@@ -1,13 +1,20 @@
-//! The projects' configuration: one `<name>.yml` each in one folder, read when the forge starts.
+//! The projects' configuration: one `<name>.yml` each in one folder.
 //!
 //! ```yaml
-//! title: The web shop            # optional
-//! description: What we sell.     # optional
+//! title: The web shop                # optional, like all but the source
+//! description: What we sell.
 //! source:
-//!   url: /srv/git/shop.git       # a bare repository on this machine
-//! pipeline: Ottofile             # the pipeline file's path; this is the default
-//! libraries:                     # optional
-//!   hosts: [steps.example.lan]   # hosts of step libraries that may have an address of this network
+//!   url: /srv/git/shop.git           # a bare repository on this machine, or https://…, which is fetched
+//!   refs: { branches: ['**'] }       # what is delivered at all; without it, every branch and tag
+//! pipeline: Ottofile                 # the pipeline file's path; this is the default
+//! libraries:
+//!   hosts: [steps.example.lan]       # hosts of step libraries that may have an address of this network
+//! protection:                        # see [`Protection`]
+//!   protected: { branches: [main, 'release/*'], tags: ['v*'] }
+//!   pull_requests: run               # run or ignore
+//!   forks: ignore
+//!   environments:
+//!     production: { from: { tags: ['v*'] }, approvers: [ann] }
 //! ```
 
 use std::{
@@ -15,12 +22,14 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use model::ProjectName;
+use model::{ProjectName, context::TriggerContext};
 use serde::Deserialize;
+
+use crate::trust::{Protection, Refs};
 
 /// The most bytes of one project's file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// The most projects of one forge. Each repository is looked at every few seconds.
+/// The most projects of one installation. Each repository is looked at every few seconds.
 pub const PROJECTS_MAX: usize = 1000;
 
 /// A project: a repository that is delivered.
@@ -32,12 +41,42 @@ pub struct Project {
     pub title: Option<String>,
     /// What it is.
     pub description: Option<String>,
-    /// Its bare repository, without symbolic links; it is UTF-8.
-    pub repository: PathBuf,
+    /// Where its commits come from.
+    pub source: Source,
+    /// What is delivered at all; without it, every branch and tag.
+    pub refs: Option<Refs>,
     /// The pipeline file's path, from the repository's root.
     pub pipeline: String,
     /// Hosts of step libraries that may have an address that is not of the public internet.
     pub library_hosts: Vec<String>,
+    /// What protects it.
+    pub protection: Protection,
+}
+
+/// Where a project's commits come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A bare repository on this machine, without symbolic links; it is UTF-8.
+    Repository(PathBuf),
+    /// An `https://` or `http://` address, without a user or a password in it, from which is fetched.
+    Remote(String),
+}
+
+impl Source {
+    /// The repository on this machine, if it is one.
+    pub fn repository(&self) -> Option<&Path> {
+        match self {
+            Self::Repository(path) => Some(path),
+            Self::Remote(_) => None,
+        }
+    }
+}
+
+impl Project {
+    /// Whether what has happened is of a branch or tag that is delivered.
+    pub fn delivers(&self, context: &TriggerContext) -> bool {
+        self.refs.as_ref().is_none_or(|refs| refs.matches(context))
+    }
 }
 
 /// Every project's file that is wrong.
@@ -69,6 +108,8 @@ struct ProjectFile {
     pipeline: String,
     #[serde(default)]
     libraries: LibrariesFile,
+    #[serde(default)]
+    protection: Protection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +123,7 @@ struct LibrariesFile {
 #[serde(deny_unknown_fields)]
 struct SourceFile {
     url: String,
+    refs: Option<Refs>,
 }
 
 fn default_pipeline() -> String {
@@ -121,24 +163,32 @@ fn read(path: &Path) -> Result<Project, String> {
     }
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let file: ProjectFile = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
-    let repository = repository(&file.source.url).map_err(|what| format!("source.url: `{}` {what}", file.source.url))?;
+    let source = source(&file.source.url).map_err(|what| format!("source.url: `{}` {what}", file.source.url))?;
     if !is_plain_path(&file.pipeline) {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
-    let ProjectFile { title, description, source: _, pipeline, libraries } = file;
-    Ok(Project { name, title, description, repository, pipeline, library_hosts: libraries.hosts })
+    let ProjectFile { title, description, source: SourceFile { url: _, refs }, pipeline, libraries, protection } = file;
+    Ok(Project { name, title, description, source, refs, pipeline, library_hosts: libraries.hosts, protection })
 }
 
-fn repository(url: &str) -> Result<PathBuf, String> {
+fn source(url: &str) -> Result<Source, String> {
+    if let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| *scheme != "file") {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        return match scheme {
+            "https" | "http" if authority.contains('@') => Err("holds a user: name a file with the credentials instead".to_owned()),
+            "https" | "http" if !authority.is_empty() => Ok(Source::Remote(url.to_owned())),
+            _ => Err("is neither a path nor an https:// address".to_owned()),
+        };
+    }
     let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
     if !path.is_absolute() {
         return Err("is no absolute path".to_owned());
     }
-    bare_repository(path).map_err(|error| error.to_string())
+    bare_repository(path).map(Source::Repository).map_err(|error| error.to_string())
 }
 
-/// The path of a bare repository without symbolic links.
-pub(crate) fn bare_repository(path: &Path) -> io::Result<PathBuf> {
+/// The path of a bare repository without symbolic links. Fails for what is none, or has a path that is no UTF-8.
+pub fn bare_repository(path: &Path) -> io::Result<PathBuf> {
     let path = path.canonicalize()?;
     if path.to_str().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8"));
@@ -179,7 +229,7 @@ mod tests {
         assert_eq!(projects.len(), expected.len());
         for (project, (name, title, pipeline)) in projects.iter().zip(expected) {
             assert_eq!((project.name.as_str(), project.title.as_deref(), project.pipeline.as_str()), (name, title, pipeline));
-            assert_eq!(project.repository, repository);
+            assert_eq!(project.source, Source::Repository(repository.clone()));
         }
     }
 
@@ -197,6 +247,14 @@ mod tests {
             assert!(said.contains(what), "{name}: {said}");
         }
         assert!(load(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_repository_elsewhere_has_an_address_without_credentials() {
+        assert_eq!(source("https://git.test/shop.git"), Ok(Source::Remote("https://git.test/shop.git".to_owned())));
+        for wrong in ["https://ann:pw@git.test/x", "https://", "ext::sh -c id", "ssh://git.test/x", "git@git.test:x", "-u", "https:///x"] {
+            assert!(source(wrong).is_err(), "{wrong}");
+        }
     }
 
     fn wrong(url: &str) -> [(&'static str, String, &'static str); 7] {

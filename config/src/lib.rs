@@ -1,0 +1,8 @@
+//! What an installation's administrator says, in files that no commit changes: the projects, and what protects them.
+//!
+//! **Invariant:** whatever protects is read here and nowhere else. A pipeline file may narrow it; nothing of a commit widens it.
+
+pub mod project;
+pub mod trust;
+
+pub use project::{Project, load};
