@@ -128,6 +128,16 @@ struct Ended {
     outcome: StageOutcome,
     reason: Option<String>,
     ran: Option<(Timestamp, Timestamp)>,
+    /// What happened to the stage since; it is told behind its end.
+    then: Vec<Marked>,
+}
+
+/// A line about a stage.
+#[derive(Debug)]
+struct Marked {
+    sign: char,
+    colour: AnsiColor,
+    what: String,
 }
 
 #[derive(Debug)]
@@ -369,11 +379,23 @@ impl<W: Write> Follow<W> {
             StageOutcome::Failure => ('✘', AnsiColor::Red),
             StageOutcome::Aborted => ('■', AnsiColor::Yellow),
         };
-        self.mark(stage, sign, colour, &format!("{outcome}{took}{why}"))
+        self.mark(stage, sign, colour, &format!("{outcome}{took}{why}"))?;
+        ended.then.iter().try_for_each(|Marked { sign, colour, what }| self.mark(stage, *sign, *colour, what))
     }
 
     fn path(&self, stage: &StageId) -> String {
         self.stages.get(stage).map_or_else(|| stage.to_string(), |followed| followed.path.clone())
+    }
+
+    /// A line about what happens to a stage. Where the stage's end is not printed yet, it comes behind that.
+    fn happens(&mut self, stage: &StageId, sign: char, colour: AnsiColor, what: &str) -> io::Result<()> {
+        match self.stages.get_mut(stage).and_then(|followed| followed.ended.as_mut()) {
+            Some(ended) => {
+                ended.then.push(Marked { sign, colour, what: what.to_owned() });
+                Ok(())
+            }
+            None => self.mark(stage, sign, colour, what),
+        }
     }
 
     /// A line about a stage.

@@ -42,17 +42,17 @@ impl<W: Write> Follow<W> {
             }
             RunEvent::WaitOpened { stage, question, due_at, .. } => {
                 let until = due_at.map(|due| format!(" (at most {})", text::duration(due.since(at)))).unwrap_or_default();
-                self.mark(stage, '?', AnsiColor::Cyan, &format!("waits {}{until}", words::asked(&words::question(question))))
+                self.happens(stage, '?', AnsiColor::Cyan, &format!("waits {}{until}", words::asked(&words::question(question))))
             }
             RunEvent::WaitAnswered { stage, answer, by, .. } => {
-                self.mark(stage, '!', AnsiColor::Cyan, &words::answered(&words::answer(answer, by.as_ref())))
+                self.happens(stage, '!', AnsiColor::Cyan, &words::answered(&words::answer(answer, by.as_ref())))
             }
-            RunEvent::LockQueued { stage, lock } => self.mark(stage, '?', AnsiColor::BrightBlack, &format!("waits for the lock {lock}")),
-            RunEvent::LockAcquired { stage, lock } => self.mark(stage, '!', AnsiColor::BrightBlack, &format!("has the lock {lock}")),
+            RunEvent::LockQueued { stage, lock } => self.happens(stage, '?', AnsiColor::BrightBlack, &format!("waits for the lock {lock}")),
+            RunEvent::LockAcquired { stage, lock } => self.happens(stage, '!', AnsiColor::BrightBlack, &format!("has the lock {lock}")),
             RunEvent::StageRetried { stage, attempt, after, due_at } => {
                 let (why, pause) = (words::after(words::retry_reason(*after)), due_at.since(at));
                 let when = if pause.is_zero() { String::new() } else { format!(" in {}", text::duration(pause)) };
-                self.mark(stage, '↻', AnsiColor::Yellow, &format!("try {attempt} follows{when}, as {why}"))
+                self.happens(stage, '↻', AnsiColor::Yellow, &format!("try {attempt} follows{when}, as {why}"))
             }
             RunEvent::StageLogStored { stage, attempt, log } => self.stored(stage, *attempt, log.length),
             RunEvent::StageReady { .. }
@@ -80,31 +80,31 @@ impl<W: Write> Follow<W> {
             }
             RunEvent::StageStarted { stage, attempt, .. } => self.begin(stage, *attempt),
             RunEvent::StageDeclined { stage, agent, reason, .. } => {
-                self.mark(stage, '↺', AnsiColor::Yellow, &format!("{agent} declined: {reason}"))
+                self.happens(stage, '↺', AnsiColor::Yellow, &format!("{agent} declined: {reason}"))
             }
             RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at, .. } => {
                 self.begin(stage, *attempt)?;
                 let ran = started_at.map(|started| (started, *finished_at));
-                self.ended(stage, Ended { attempt: *attempt, outcome: *outcome, reason: reason.clone(), ran })
+                self.ended(stage, Ended { attempt: *attempt, outcome: *outcome, reason: reason.clone(), ran, then: Vec::new() })
             }
             RunEvent::StageEnded { stage, outcome, reason } => {
                 self.end(stage)?;
-                self.finished(stage, &Ended { attempt: 0, outcome: *outcome, reason: reason.clone(), ran: None })
+                self.finished(stage, &Ended { attempt: 0, outcome: *outcome, reason: reason.clone(), ran: None, then: Vec::new() })
             }
             RunEvent::StageReused { stage, of, outcome, .. } => {
-                self.mark(stage, '·', AnsiColor::BrightBlack, &format!("{outcome}, as in {of}: not run again"))
+                self.happens(stage, '·', AnsiColor::BrightBlack, &format!("{outcome}, as in {of}: not run again"))
             }
             RunEvent::StageLost { stage, reason, .. } => {
                 self.close_lines(stage)?;
-                self.mark(stage, '✘', AnsiColor::Red, &format!("its agent was lost: {reason}"))
+                self.happens(stage, '✘', AnsiColor::Red, &format!("its agent was lost: {reason}"))
             }
             RunEvent::StageSkipped { stage, reason } => {
                 let why = self.skipped(reason);
-                self.mark(stage, '–', AnsiColor::BrightBlack, &format!("skipped, {why}"))
+                self.happens(stage, '–', AnsiColor::BrightBlack, &format!("skipped, {why}"))
             }
             RunEvent::StageCancelRequested { stage, failed } => {
                 let failed = self.path(failed);
-                self.mark(stage, '■', AnsiColor::Yellow, &format!("is ended, as {failed} failed"))
+                self.happens(stage, '■', AnsiColor::Yellow, &format!("is ended, as {failed} failed"))
             }
             RunEvent::RunAccepted { .. }
             | RunEvent::RunHeld { .. }

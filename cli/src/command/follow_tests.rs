@@ -139,6 +139,34 @@ fn losses_declines_gaps_and_cancels_are_told() {
 }
 
 #[test]
+fn the_next_try_is_told_behind_the_failure_of_the_one_before() {
+    let printed = check(false, &["Flaky"], |follow| {
+        let stage = StageId::of("Flaky");
+        follow.event(&awarded("Flaky", 1, "a1"), Timestamp(0))?;
+        follow.output(&chunk("Flaky", Stream::Out, b"half a li"))?;
+        follow.event(&finished("Flaky", StageOutcome::Failure, Some("`sh` ended with exit code 1")), Timestamp(0))?;
+        let after = model::plan::RetryReason::Failed;
+        follow.event(&RunEvent::StageRetried { stage: stage.clone(), attempt: 2, after, due_at: Timestamp(500) }, Timestamp(0))?;
+        // The rest of its output comes from the depot.
+        follow.output(&ChunkView { offset: 9, ..chunk("Flaky", Stream::Out, b"ne") })?;
+        follow.event(&stored("Flaky", 11), Timestamp(0))?;
+        follow.event(&RunEvent::StageReady { stage, attempt: 2 }, Timestamp(500))?;
+        follow.event(&awarded("Flaky", 2, "a1"), Timestamp(500))?;
+        follow.output(&ChunkView { attempt: 2, fence: 9, ..chunk("Flaky", Stream::Out, b"again\n") })
+    });
+    let lines: Vec<&str> = printed.lines().collect();
+    let expected = [
+        "Flaky ▶ on a1",
+        "Flaky │ half a line",
+        "Flaky ✘ failure in 1.20 s: `sh` ended with exit code 1",
+        "Flaky ↻ try 2 follows in 0.50 s, as it failed",
+        "Flaky ▶ on a1",
+        "Flaky │ again",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn a_refused_file_is_told_with_its_diagnostics() {
     let diagnostic = Diagnostic {
         code: "E0101".to_owned(),

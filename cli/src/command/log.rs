@@ -20,13 +20,19 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError, EventMessage, LogFollower, LogMessage},
+    exit,
     store::{Source, reach},
 };
 
+/// What exit codes mean, for the command's help.
+const FOLLOWED_HELP: &str = "Exit codes with --follow, once the run has ended: 0 success or nothing to do · 1 failed · 3 unstable · 4 aborted · \
+                             5 unknown: a person must say how it ended. Without it, 0: the output was printed";
+
 /// Print the output of a run
 #[derive(Debug, Args)]
+#[command(after_help = FOLLOWED_HELP)]
 pub struct LogArgs {
-    /// Go on with what comes, until the run has ended
+    /// Go on with what comes, until the run has ended; the exit code says how
     #[arg(short, long)]
     follow: bool,
     /// The run: its id, the beginning of it, or `latest`
@@ -84,19 +90,20 @@ pub async fn run(args: LogArgs) -> anyhow::Result<ExitCode> {
     let stage = args.stage.as_deref();
     let part = stage.and_then(|stage| args.part.query(stage));
     let printed = if args.follow {
-        follow(client, &run, stage, &mut terminal.out, terminal.colour).await.map(|_| ())
+        follow(client, &run, stage, &mut terminal.out, terminal.colour).await.map(exit::of_run)
     } else if let Some(part) = part {
-        print(client.output(&run, &part).await?, terminal).await
+        print(client.output(&run, &part).await?, terminal).await.map(|()| ExitCode::SUCCESS)
     } else {
-        print(client.log(&run, stage).await?, terminal).await
+        print(client.log(&run, stage).await?, terminal).await.map(|()| ExitCode::SUCCESS)
     };
     reader.end().await;
     match printed {
         // Whoever read our output has read enough.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {}
-        printed => printed?,
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
+            Ok(ExitCode::SUCCESS)
+        }
+        printed => printed,
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints output as it is; on a terminal, without what would steer it.
