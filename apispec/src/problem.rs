@@ -91,6 +91,12 @@ codes! {
     /// The run has not ended.
     RunOpen = "run_open", 409, "the run has not ended",
         "wait for its end, or ask for it: only an ended run is run again";
+    /// The run has no plan, or its plan is gone.
+    NoPlan = "no_plan", 409, "the run has no plan to run again",
+        "run the pipeline anew, by a push or with POST /v1/runs";
+    /// The run's log is damaged.
+    RunDamaged = "run_damaged", 409, "the run is damaged, and is not run upon",
+        "the detail says what is wrong, and what can be done";
     /// The answer does not fit the question, or is about another delivery.
     WrongAnswer = "wrong_answer", 409, "the answer does not fit what is waited for",
         "look at what is waited for again, and answer that";

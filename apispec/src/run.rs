@@ -173,6 +173,13 @@ pub enum RunStatus {
         #[schema(value_type = schema::Timestamp)]
         since: Timestamp,
     },
+    /// Its log or its plan is damaged. It is shown as far as it could be read, and is not run upon: it does not end, and takes no answer.
+    Damaged {
+        /// What is wrong.
+        why: String,
+        /// What can be done about it.
+        help: String,
+    },
     /// Nothing will run any more.
     Ended {
         /// How it ended.

@@ -13,6 +13,8 @@ use crate::{Pattern, Subject};
 
 /// The most bytes of one message: nats-server's `max_payload` of 1 MiB, less room for the headers, which it counts, too.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 - 1024;
+/// The most bytes of a trigger: the first record of its run carries it, with more beside it.
+pub const TRIGGER_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Messages that wait in one subscription. What comes when it is full is dropped: it is soft, and sent again.
 pub const SUBSCRIPTION_MESSAGES_MAX: usize = 16 * 1024;
 /// How long an append is tried before the caller is told that its outcome is unknown.
@@ -44,13 +46,15 @@ pub enum BusError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Larger than [`MESSAGE_BYTES_MAX`]: it belongs into the depot.
-    #[error("a message of {bytes} bytes for {subject} is over the bus's {MESSAGE_BYTES_MAX}")]
+    /// Larger than the bus takes: it belongs into the depot.
+    #[error("a message of {bytes} bytes for {subject} is over the bus's {limit}")]
     TooLarge {
         /// Where it was to go.
         subject: Subject,
         /// How large it is.
         bytes: usize,
+        /// How large it may be.
+        limit: usize,
     },
     /// A message does not read as what its subject carries.
     #[error("a message on {subject} does not read as what it should be")]
@@ -255,7 +259,7 @@ fn encode<T: Serialize>(subject: &Subject, message: &T) -> Result<Bytes, BusErro
 
 fn within_limit(subject: &Subject, bytes: Bytes) -> Result<Bytes, BusError> {
     if bytes.len() > MESSAGE_BYTES_MAX {
-        return Err(BusError::TooLarge { subject: subject.clone(), bytes: bytes.len() });
+        return Err(BusError::TooLarge { subject: subject.clone(), bytes: bytes.len(), limit: MESSAGE_BYTES_MAX });
     }
     Ok(bytes)
 }
@@ -306,6 +310,9 @@ impl Bus {
     pub async fn store_trigger(&self, trigger: &Trigger) -> Result<(), BusError> {
         let subject = Subject::trigger(&trigger.id);
         let payload = encode(&subject, trigger)?;
+        if payload.len() > TRIGGER_BYTES_MAX {
+            return Err(BusError::TooLarge { subject, bytes: payload.len(), limit: TRIGGER_BYTES_MAX });
+        }
         let deadline = Instant::now() + APPEND_DEADLINE;
         loop {
             match self.0.store(&subject, payload.clone(), 0).await {

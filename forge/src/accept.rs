@@ -159,6 +159,7 @@ impl Acceptor {
             None => None,
         };
         drop(packing);
+        let id = TriggerId::of("git", &format!("{} {BRANCH}{branch} {}", project.name, delivery.delivery));
         let context = TriggerContext {
             event: EventKind::Push,
             branch: branch.clone(),
@@ -167,21 +168,14 @@ impl Acceptor {
             ..TriggerContext::default()
         };
         let trigger = Trigger {
-            id: TriggerId::of("git", &format!("{} {BRANCH}{branch} {}", project.name, delivery.delivery)),
-            project: project.name.clone(),
             claims: project.protection.claims(&context, None),
             context,
-            pipeline_path: project.pipeline.clone(),
-            pipeline,
             source: Some(source),
             listing,
             changed,
             lock,
             missing_libraries,
-            rerun: None,
-            timeout_ms: None,
-            only: None,
-            stop_at_failure: false,
+            ..Trigger::new(id, project.name.clone(), &project.pipeline, pipeline)
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();

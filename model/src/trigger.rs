@@ -49,6 +49,9 @@ pub struct Trigger {
     /// Whether no stage starts any more once one has failed that may not. What runs already goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stop_at_failure: bool,
+    /// How many runs have asked for one another up to this one: 0 unless a step of another run asked for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
 }
 
 /// What was verified of a trigger, or follows from the project's configuration on the server; nothing of it is from the commit.
@@ -110,7 +113,34 @@ pub enum RerunStages {
     Stage(StageId),
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(generation: &u32) -> bool {
+    *generation == 0
+}
+
 impl Trigger {
+    /// The cause of a run that is planned anew, whole, without a source, and that nobody vouches for.
+    pub fn new(id: TriggerId, project: ProjectName, pipeline_path: &str, pipeline: Text) -> Self {
+        Self {
+            id,
+            project,
+            context: TriggerContext::default(),
+            claims: Claims::default(),
+            pipeline_path: pipeline_path.to_owned(),
+            pipeline,
+            source: None,
+            listing: None,
+            changed: None,
+            lock: None,
+            missing_libraries: BTreeMap::new(),
+            rerun: None,
+            timeout_ms: None,
+            only: None,
+            stop_at_failure: false,
+            generation: 0,
+        }
+    }
+
     /// The run that this trigger causes.
     pub fn run(&self) -> RunId {
         RunId::of(&self.id)

@@ -12,7 +12,7 @@ use crate::{
     engine::{
         LogError, PlanningError,
         plans::Plans,
-        recovery::{LaterReason, Reading, Reloaded},
+        recovery::{Damaged, LaterReason, Reading, Reloaded},
     },
     logs::LogHub,
     runs::Runs,
@@ -23,7 +23,7 @@ use crate::{
 pub enum Unreadable {
     /// Its log is damaged.
     #[error(transparent)]
-    Damaged(#[from] LogError),
+    Damaged(#[from] Box<LogError>),
     /// Its plan cannot be had.
     #[error("its plan cannot be read")]
     Plan(#[from] PlanningError),
@@ -36,7 +36,6 @@ pub struct Archive {
     pub orchestrator: Orchestrator,
     /// Runs that are not shown, and why.
     pub unreadable: BTreeMap<RunId, Unreadable>,
-    plans: Plans,
     /// How many records of each run are shown.
     known: BTreeMap<RunId, usize>,
 }
@@ -46,17 +45,17 @@ impl Archive {
     pub fn new(blobs: Blobs) -> Self {
         let (commands, _nobody_listens) = mpsc::channel(1);
         let bus = eventbus::memory::bus();
-        let plans = Plans::new(bus.clone(), blobs.clone());
         let orchestrator = Orchestrator {
             runs: Runs::default(),
             logs: LogHub::default(),
+            plans: Plans::new(bus.clone(), blobs.clone()),
             blobs,
             bus,
             commands,
             callback_key: None,
             hints: Arc::default(),
         };
-        Self { orchestrator, unreadable: BTreeMap::new(), plans, known: BTreeMap::new() }
+        Self { orchestrator, unreadable: BTreeMap::new(), known: BTreeMap::new() }
     }
 
     /// Takes in a run's log as it is now; who follows the run learns what is new. Sequences are unique among all runs, and those of a run
@@ -67,7 +66,9 @@ impl Archive {
         }
         match self.load(run, records).await {
             Ok(()) => {
-                self.unreadable.remove(run);
+                if self.unreadable.remove(run).is_some() {
+                    self.orchestrator.runs.set_damage(run, None);
+                }
                 self.known.insert(run.clone(), records.len());
             }
             Err(why) => {
@@ -82,20 +83,34 @@ impl Archive {
     }
 
     async fn load(&self, run: &RunId, records: &[StoredRecord]) -> Result<(), Unreadable> {
+        let plans = &self.orchestrator.plans;
         let mut reading = Reading::default();
-        for record in records {
-            reading.take(record)?;
-        }
-        match reading.finish(run, &self.plans).await {
+        let taken = records.iter().try_for_each(|record| reading.take(record));
+        let outcome = match taken {
+            Ok(()) => reading.finish(run, plans).await,
+            Err(error) => reading.damaged(run, error, plans).await,
+        };
+        let runs = &self.orchestrator.runs;
+        match outcome {
             Reloaded::Run(loaded) => {
                 let (state, records) = loaded.into_parts();
-                self.orchestrator.runs.load(state, records);
+                runs.load(state, records);
                 Ok(())
             }
             Reloaded::Missing => Ok(()),
-            Reloaded::Damaged(error) => Err(error.into()),
-            Reloaded::Later(LaterReason::Plan(error)) => Err(error.into()),
-            Reloaded::Later(LaterReason::Bus(_)) => unreachable!("only a plan is waited for"),
+            Reloaded::Damaged(damaged) => {
+                let damage = damaged.damage();
+                let Damaged { error, seen } = *damaged;
+                if let Some((state, records)) = seen {
+                    runs.load(state, records);
+                }
+                runs.set_damage(run, Some(damage));
+                Err(Box::new(error).into())
+            }
+            Reloaded::Later(later) => match later.reason {
+                LaterReason::Plan(error) => Err(error.into()),
+                LaterReason::Bus(_) => unreachable!("only a plan is waited for"),
+            },
         }
     }
 }

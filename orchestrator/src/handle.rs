@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use blob::Blobs;
+use blob::{BlobError, Blobs};
 use eventbus::{Bus, BusError};
 use model::{
-    RunId, StageId, TriggerId,
-    event::run::{Answer, CancelReason, WaitKey},
+    Digest, RunId, StageId, TriggerId,
+    event::run::{Answer, CancelReason, Planned, WaitKey},
     trigger::{Rerun, RerunStages, Trigger},
 };
 use tokio::{
@@ -23,9 +23,13 @@ use crate::{
         Input,
         wait::{self, Unfit},
     },
-    engine::{Hint, Hints},
+    engine::{
+        Hint, Hints, PlanningError,
+        plans::Plans,
+        recovery::{LaterReason, Reloaded, read},
+    },
     logs::LogHub,
-    runs::{Runs, Snapshot},
+    runs::{Damage, Runs, Snapshot},
 };
 
 /// Commands that wait for the engine. It takes one in microseconds; what finds the queue full waits.
@@ -43,6 +47,7 @@ pub struct Orchestrator {
     /// Where plans, sources and stored output lie.
     pub blobs: Blobs,
     pub(crate) bus: Bus,
+    pub(crate) plans: Plans,
     pub(crate) commands: mpsc::Sender<Command>,
     /// None where nobody is called back.
     pub(crate) callback_key: Option<CallbackKey>,
@@ -64,6 +69,28 @@ pub enum CommandError {
     /// The run has no plan.
     #[error("the run {0} has no plan: there is nothing to run again")]
     NoPlan(RunId),
+    /// The depot has the run's plan no more.
+    #[error("the run {run} cannot be run again: the depot has its plan {plan} no more")]
+    PlanGone {
+        /// The run.
+        run: RunId,
+        /// Its plan.
+        plan: Digest,
+    },
+    /// The run's log must not be run upon.
+    #[error("the run {run} is damaged: {}; {}", damage.why, damage.help)]
+    Damaged {
+        /// The run.
+        run: RunId,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// The depot does not answer.
+    #[error("the depot did not do its part")]
+    Depot(#[from] BlobError),
+    /// The run's plan cannot be had now.
+    #[error("the plan of the run cannot be read now")]
+    Plan(#[from] PlanningError),
     /// There is no such stage.
     #[error("the run {run} has no stage {stage}")]
     UnknownStage {
@@ -108,14 +135,41 @@ impl Orchestrator {
         Ok(trigger.run())
     }
 
+    /// The run, also one that has left memory: its log is read then.
+    pub async fn find(&self, run: &RunId) -> Result<Option<Snapshot>, CommandError> {
+        if let Some(snapshot) = self.runs.get(run) {
+            return Ok(Some(snapshot));
+        }
+        self.is_sound(run)?;
+        match read(run, &self.bus, &self.plans).await {
+            Reloaded::Run(loaded) => {
+                let (run, records) = loaded.into_parts();
+                Ok(Some(Snapshot { run: Arc::new(run), records: Arc::new(records) }))
+            }
+            Reloaded::Missing => Ok(None),
+            Reloaded::Damaged(damaged) => Err(CommandError::Damaged { run: run.clone(), damage: damaged.damage() }),
+            Reloaded::Later(later) => Err(match later.reason {
+                LaterReason::Bus(error) => error.into(),
+                LaterReason::Plan(error) => error.into(),
+            }),
+        }
+    }
+
+    /// Refuses a run that is not run upon.
+    pub(crate) fn is_sound(&self, run: &RunId) -> Result<(), CommandError> {
+        self.runs.damage(run).map_or(Ok(()), |damage| Err(CommandError::Damaged { run: run.clone(), damage }))
+    }
+
     /// Runs an ended run again: the same plan on the same source. The same `key` again is the same new run.
     pub async fn rerun(&self, of: &RunId, stages: RerunStages, key: &str) -> Result<RunId, CommandError> {
-        let old = self.runs.get(of).ok_or_else(|| CommandError::UnknownRun(of.clone()))?.run;
+        self.is_sound(of)?;
+        let old = self.find(of).await?.ok_or_else(|| CommandError::UnknownRun(of.clone()))?.run;
         if old.ended.is_none() {
             return Err(CommandError::Open(of.clone()));
         }
-        if old.shape.is_empty() {
-            return Err(CommandError::NoPlan(of.clone()));
+        let Planned::Plan { digest, .. } = &old.planned else { return Err(CommandError::NoPlan(of.clone())) };
+        if !self.blobs.has(digest).await? {
+            return Err(CommandError::PlanGone { run: of.clone(), plan: *digest });
         }
         if let RerunStages::Stage(stage) = &stages
             && old.shape.find(stage).is_none()
@@ -146,7 +200,8 @@ impl Orchestrator {
         answer: Answer,
         by: Option<&str>,
     ) -> Result<Snapshot, CommandError> {
-        let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
+        self.is_sound(run)?;
+        let snapshot = self.find(run).await?.ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
         let unknown = || CommandError::UnknownStage { run: run.clone(), stage: stage.clone() };
         let at = snapshot.run.shape.find(stage).ok_or_else(unknown)?;
         let unfit = |why| CommandError::Unfit { run: run.clone(), stage: snapshot.run.shape.stage(at).path.clone(), why };
@@ -167,7 +222,7 @@ impl Orchestrator {
         let Called { run, stage, wait } = called.ok_or(CommandError::UnknownCallback)?;
         match self.answer(&run, &stage, wait, Answer::CalledBack, None).await {
             Ok(_) => Ok(()),
-            // Only who made the secret could make it name what there is not: it is of a run that has left memory.
+            // Only who made the secret could make it name what there is not.
             Err(CommandError::UnknownRun(_) | CommandError::UnknownStage { .. } | CommandError::Ended(_)) => {
                 Err(CommandError::UnknownCallback)
             }
@@ -195,6 +250,7 @@ impl Orchestrator {
             self.commands.send(Command { run: run.clone(), input, done }).await.map_err(|_| late())?;
             outcome.await.map_err(|_| late())??;
             loop {
+                self.is_sound(run)?;
                 let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
                 if is_done(&snapshot) || snapshot.run.ended.is_some() {
                     return Ok(snapshot);

@@ -40,6 +40,15 @@ pub struct Snapshot {
     pub records: Arc<Vec<Arc<Appended>>>,
 }
 
+/// Why a run is not run upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What is wrong with its log.
+    pub why: String,
+    /// What can be done about it.
+    pub help: String,
+}
+
 /// All runs that are in memory. Clones share them; the engine writes, everybody reads.
 #[derive(Debug, Clone)]
 pub struct Runs {
@@ -56,6 +65,8 @@ struct Kept {
     by_end: BTreeMap<u64, RunId>,
     /// Why a ready stage found no agent in its last auction. Soft: it is asked anew all the time.
     unplaced: BTreeMap<(RunId, StageId), Vec<Declined>>,
+    /// Runs whose log must not be run upon; of those that are shown, as far as it could be read.
+    damaged: BTreeMap<RunId, Damage>,
 }
 
 impl Default for Runs {
@@ -75,10 +86,31 @@ impl Runs {
         self.kept.read().expect("no holder of this lock panics").runs.get(run).and_then(Snapshot::first_sequence)
     }
 
-    /// Runs that have not ended.
+    /// Runs that have not ended, and go on.
     pub fn open(&self) -> Vec<Arc<Run>> {
         let kept = self.kept.read().expect("no holder of this lock panics");
-        kept.runs.values().filter(|snapshot| snapshot.run.ended.is_none()).map(|snapshot| snapshot.run.clone()).collect()
+        let open = kept.runs.values().filter(|snapshot| snapshot.run.ended.is_none() && !kept.damaged.contains_key(&snapshot.run.id));
+        open.map(|snapshot| snapshot.run.clone()).collect()
+    }
+
+    /// Why the run is not run upon; `None` of one that is sound, or not known.
+    pub fn damage(&self, run: &RunId) -> Option<Damage> {
+        self.kept.read().expect("no holder of this lock panics").damaged.get(run).cloned()
+    }
+
+    /// The run is not run upon any more, or is after all. Who follows it is woken by its last record.
+    pub(crate) fn set_damage(&self, run: &RunId, damage: Option<Damage>) {
+        let last = {
+            let mut kept = self.kept.write().expect("no holder of this lock panics");
+            match damage {
+                Some(damage) => kept.damaged.insert(run.clone(), damage),
+                None => kept.damaged.remove(run),
+            };
+            kept.runs.get(run).and_then(|snapshot| snapshot.records.last().cloned())
+        };
+        if let Some(last) = last {
+            let _nobody_follows = self.appended.send(last);
+        }
     }
 
     /// Runs, the newest first, at most `limit`, older than the run `before` where one is given.
@@ -192,10 +224,8 @@ impl Kept {
 mod tests {
     use model::{
         Digest, RunOutcome, Timestamp, TriggerId,
-        context::TriggerContext,
         event::run::{Planned, RECORD_SCHEMA},
         plan::Plan,
-        planning::Text,
         trigger::Trigger,
     };
 
@@ -203,23 +233,7 @@ mod tests {
     use crate::core::{Position, Shape};
 
     fn run(number: usize) -> Run {
-        let trigger = Trigger {
-            id: TriggerId::of("test", &number.to_string()),
-            project: "demo".parse().unwrap(),
-            context: TriggerContext::default(),
-            pipeline_path: "Ottofile".to_owned(),
-            pipeline: Text::Inline(String::new()),
-            source: None,
-            listing: None,
-            changed: None,
-            lock: None,
-            missing_libraries: BTreeMap::new(),
-            claims: model::trigger::Claims::default(),
-            rerun: None,
-            timeout_ms: None,
-            only: None,
-            stop_at_failure: false,
-        };
+        let trigger = Trigger { id: TriggerId::of("test", &number.to_string()), ..crate::core::tests::trigger() };
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: number as u64, at: Timestamp(0) };
         Run::accepted(trigger.run(), trigger, Planned::plan(Digest::of(b"")), shape, position)

@@ -3,7 +3,6 @@
 use apispec::Base64;
 use model::{
     AttemptId, AuctionId, Digest, RunId, TriggerId,
-    context::TriggerContext,
     diagnostic::{Diagnostic, Severity, Span},
     event::run::{CancelReason, Outputs, RunEvent, SkipReason, StoredLog},
     planning::Text,
@@ -13,23 +12,7 @@ use model::{
 use super::*;
 
 fn trigger(source: &str) -> Trigger {
-    Trigger {
-        id: TriggerId::of("t", "1"),
-        project: "demo".parse().unwrap(),
-        context: TriggerContext::default(),
-        pipeline_path: "Ottofile".to_owned(),
-        pipeline: Text::Inline(source.to_owned()),
-        source: None,
-        listing: None,
-        changed: None,
-        lock: None,
-        missing_libraries: BTreeMap::new(),
-        claims: model::trigger::Claims::default(),
-        rerun: None,
-        timeout_ms: None,
-        only: None,
-        stop_at_failure: false,
-    }
+    Trigger::new(TriggerId::of("t", "1"), "demo".parse().unwrap(), "Ottofile", Text::Inline(source.to_owned()))
 }
 
 fn accepted() -> RunEvent {

@@ -39,7 +39,7 @@ fn table(runs: &[RunView], now: Timestamp) -> String {
     let row = |run: &RunView| {
         let took = match run.status {
             RunStatus::Ended { at, .. } => at,
-            RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } => now,
+            RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } | RunStatus::Damaged { .. } => now,
         };
         vec![
             run.id.to_string(),

@@ -46,13 +46,14 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     let took = match run.status {
         RunStatus::Ended { at, .. } => format!("took {}", took(at)),
         RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } => format!("{} so far", took(now)),
+        RunStatus::Damaged { .. } => "comes to no end".to_owned(),
     };
     let cancelled = match &run.status {
         RunStatus::Cancelling { by, .. } | RunStatus::Ended { cancelled_by: Some(by), .. } => {
             format!(", cancelled by {}", printable(by, false))
         }
         RunStatus::Held { older } => format!(", until {older} has ended"),
-        RunStatus::Running | RunStatus::Ended { cancelled_by: None, .. } => String::new(),
+        RunStatus::Running | RunStatus::Damaged { .. } | RunStatus::Ended { cancelled_by: None, .. } => String::new(),
     };
     let again = run.rerun_of.as_ref().map(|of| format!(", again after {of}")).unwrap_or_default();
     let branch = if run.branch.is_empty() { String::new() } else { format!(", branch {}", printable(&run.branch, false)) };
@@ -62,6 +63,10 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     line(run.id.to_string());
     line(format!("  {}{branch}{commit}, {}", run.project, printable(&run.pipeline_path, false)));
     line(format!("  {}{cancelled}{again}, began {}, {took}", text::status(&run.status), text::ago(run.accepted_at, now)));
+    if let RunStatus::Damaged { why, help } = &run.status {
+        line(printable(&format!("  {why}"), false));
+        line(printable(&format!("  {help}"), false));
+    }
     match &run.plan {
         PlanView::Planned { digest, warnings, warnings_left_out, .. } => {
             line(format!("  plan {digest}"));

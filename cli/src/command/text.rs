@@ -36,6 +36,7 @@ pub(crate) fn status(status: &RunStatus) -> String {
         RunStatus::Running => "running".to_owned(),
         RunStatus::Held { .. } => "held".to_owned(),
         RunStatus::Cancelling { .. } => "cancelling".to_owned(),
+        RunStatus::Damaged { .. } => "damaged".to_owned(),
         RunStatus::Ended { outcome, .. } => outcome.to_string(),
     }
 }

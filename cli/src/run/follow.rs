@@ -166,7 +166,10 @@ impl<'a> Follower<'a> {
                         self.held.take().map_or(Ok(()), |event| self.view.event(&event))?;
                         return Ok(Followed::Ended(end));
                     }
-                    None => bail!("the run {} was followed to no end", self.run),
+                    None => match orchestrator.runs.damage(&self.run) {
+                        Some(damage) => bail!("the run {} is damaged: {}; {}", self.run, damage.why, damage.help),
+                        None => bail!("the run {} was followed to no end", self.run),
+                    },
                 },
                 record = appended.recv() => match record {
                     Ok(record) if record.run == self.run => {

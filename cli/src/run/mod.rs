@@ -15,7 +15,6 @@ mod tree;
 mod view;
 
 use std::{
-    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -383,25 +382,19 @@ async fn trigger(blobs: &Blobs, source: &Source, planned: &Planned) -> anyhow::R
         // The plan was made with it, so it is kept here.
         blobs.put(Pipeline::archive(address, digest)?.into()).await?;
     }
+    let lock = match source.pipeline.file(LOCK_FILE)? {
+        Some(lock) => Some(text(lock, blobs).await?),
+        None => None,
+    };
+    let pipeline = text(bytes.clone(), blobs).await?;
     Ok(Trigger {
-        id: source.trigger.clone(),
-        project: source.project.clone(),
         context: planned.context.clone(),
-        pipeline_path: path.clone(),
-        pipeline: text(bytes.clone(), blobs).await?,
         source: Some(tree),
         listing,
         changed,
-        lock: match source.pipeline.file(LOCK_FILE)? {
-            Some(lock) => Some(text(lock, blobs).await?),
-            None => None,
-        },
-        missing_libraries: BTreeMap::new(),
+        lock,
         claims: Claims::own(),
-        rerun: None,
-        timeout_ms: None,
-        only: None,
-        stop_at_failure: false,
+        ..Trigger::new(source.trigger.clone(), source.project.clone(), path, pipeline)
     })
 }
 

@@ -79,7 +79,7 @@ impl Reader {
             }
         }
         for (run, why) in &archive.unreadable {
-            writeln!(io::stderr(), "otto: {run} is not shown: {}", chain(why))?;
+            writeln!(io::stderr(), "otto: {run} is not run upon: {}", chain(why))?;
         }
         if let Some(kept) = kept.last().filter(|last| run.is_some() && last.outcome().is_none() && !last.is_live()) {
             writeln!(io::stderr(), "{0} was interrupted: `otto run --resume {0}` goes on with it", kept.run)?;

@@ -58,23 +58,8 @@ pub(crate) fn bid_of(agent_name: &str) -> Subject {
 pub(crate) fn trigger(delivery: &str) -> Trigger {
     let context =
         TriggerContext { parameters: BTreeMap::from([("delivery".to_owned(), delivery.to_owned())]), ..TriggerContext::default() };
-    Trigger {
-        id: TriggerId::of("test", delivery),
-        project: "demo".parse().unwrap(),
-        context,
-        pipeline_path: "Ottofile".to_owned(),
-        pipeline: Text::Inline("stage Build {}".to_owned()),
-        source: None,
-        listing: None,
-        changed: None,
-        lock: None,
-        missing_libraries: BTreeMap::new(),
-        claims: model::trigger::Claims::default(),
-        rerun: None,
-        timeout_ms: None,
-        only: None,
-        stop_at_failure: false,
-    }
+    let pipeline = Text::Inline("stage Build {}".to_owned());
+    Trigger { context, ..Trigger::new(TriggerId::of("test", delivery), "demo".parse().unwrap(), "Ottofile", pipeline) }
 }
 
 pub(crate) fn bytes(text: impl Into<Vec<u8>>) -> Bytes {

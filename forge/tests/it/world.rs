@@ -1,7 +1,6 @@
 //! A bare repository with a hook, a clone to push from, and a forge.
 
 use std::{
-    collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
@@ -161,23 +160,8 @@ impl World {
 
     /// The triggers that came onto the bus since the last call.
     pub(crate) async fn triggers(&self) -> Vec<Trigger> {
-        let last = Trigger {
-            id: TriggerId::of("tests", &self.calls.fetch_add(1, Ordering::Relaxed).to_string()),
-            project: "last".parse().unwrap(),
-            context: model::context::TriggerContext::default(),
-            pipeline_path: String::new(),
-            pipeline: Text::Inline(String::new()),
-            source: None,
-            listing: None,
-            changed: None,
-            lock: None,
-            missing_libraries: BTreeMap::new(),
-            claims: model::trigger::Claims::default(),
-            rerun: None,
-            timeout_ms: None,
-            only: None,
-            stop_at_failure: false,
-        };
+        let id = TriggerId::of("tests", &self.calls.fetch_add(1, Ordering::Relaxed).to_string());
+        let last = Trigger::new(id, "last".parse().unwrap(), "", Text::Inline(String::new()));
         self.bus.store_trigger(&last).await.unwrap();
         let mut stored = self.bus.triggers().await.unwrap();
         let mut triggers = Vec::new();

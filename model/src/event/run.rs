@@ -501,6 +501,9 @@ impl TestFailure {
     pub const MESSAGE_BYTES_MAX: usize = 1_000;
 }
 
+/// More bytes than any output has. Who says a greater number is not believed, so sums of such numbers are numbers.
+pub const OUTPUT_BYTES_MAX: u64 = 1 << 53;
+
 /// Where an attempt's output lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WrittenLog")]
@@ -543,7 +546,25 @@ impl From<WrittenLog> for StoredLog {
     }
 }
 
+impl LogSegment {
+    /// Whether its numbers are such as an output can have.
+    pub fn is_sound(&self) -> bool {
+        self.offset <= OUTPUT_BYTES_MAX && self.length <= OUTPUT_BYTES_MAX && self.lines_before <= self.offset
+    }
+
+    /// The byte behind its last.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+}
+
 impl StoredLog {
+    /// Whether its parts are such as an output can have, one after the other.
+    pub fn is_sound(&self) -> bool {
+        let is_ordered = self.segments.windows(2).all(|two| two[0].end() <= two[1].offset && two[0].lines_before <= two[1].lines_before);
+        is_ordered && self.length <= OUTPUT_BYTES_MAX && self.segments.iter().all(LogSegment::is_sound)
+    }
+
     /// An output in one part.
     pub fn whole(bytes: Digest, length: u64, index: Digest) -> Self {
         Self { segments: vec![LogSegment { bytes, length, offset: 0, lines_before: 0, index }], length }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::agent::Lease;
-use crate::{Timestamp, event::run::LogSegment};
+use crate::{
+    Timestamp,
+    event::run::{LogSegment, OUTPUT_BYTES_MAX},
+};
 
 /// The most bytes of output in one chunk: with its mark it stays far below the bus's 1 MiB a message.
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
@@ -70,6 +73,9 @@ pub enum ChunkError {
     /// The header is not the JSON of one.
     #[error("the chunk's header does not read as one")]
     Header(#[source] serde_json::Error),
+    /// The header has numbers that no output has.
+    #[error("the chunk's header has numbers that no output has")]
+    Numbers,
     /// The header announces another length.
     #[error("the chunk has {actual} bytes, and its header says {said}")]
     Length {
@@ -97,6 +103,10 @@ impl LogChunk {
         let bytes = rest.get(1..).unwrap_or_default().to_vec();
         if bytes.len() != header.mark.length as usize {
             return Err(ChunkError::Length { said: header.mark.length, actual: bytes.len() });
+        }
+        let LogMark { offset, lines_before, .. } = header.mark;
+        if offset > OUTPUT_BYTES_MAX || lines_before > offset || !header.segments.iter().all(LogSegment::is_sound) {
+            return Err(ChunkError::Numbers);
         }
         Ok(Self { header, bytes })
     }

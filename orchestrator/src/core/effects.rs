@@ -20,6 +20,10 @@ use super::{
 /// whose answers grow old before they are used.
 pub const AHEAD_MAX: usize = 16;
 
+/// Attempts whose end a stage may wait for that offers are taken for before it is ready. Of more, the last one's end is far off, and each
+/// one's end would change the question.
+const AFTER_MAX: usize = 16;
+
 /// Something that must be said until the log says that it was heard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
@@ -118,7 +122,7 @@ fn placement_of(run: &Run, at: Index) -> Option<Effect> {
     if stage.status == Status::Waiting {
         // It becomes ready when what runs now succeeds.
         let unmet = run.unmet(at);
-        if unmet == 0 || unmet > run.active.len() || !is_sure(run, at) {
+        if unmet == 0 || unmet > AFTER_MAX.min(run.active.len()) || !is_sure(run, at) {
             return None;
         }
         let holders = run.shape.needs(at).filter_map(|need| Some((need, run.stages[need].holder()?)));

@@ -50,6 +50,12 @@ impl Ears {
         })
     }
 
+    /// What is here already of what agents and the auctioneer say.
+    pub(super) fn try_next(&mut self) -> Option<Heard> {
+        let report = self.reports.iter_mut().find_map(Subscription::try_next).map(Heard::Report);
+        report.or_else(|| self.proposals.try_next().map(Heard::Proposal)).or_else(|| self.statuses.try_next().map(Heard::Status))
+    }
+
     /// The next thing that arrives. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Heard> {
         let [declined, started, finished, stored, requested] = &mut self.reports;
@@ -67,6 +73,14 @@ impl Ears {
 }
 
 impl Engine {
+    /// Hears what is here already, so that it is decided together.
+    pub(super) fn hear_more(&mut self, ears: &mut Ears, most: usize) {
+        for _ in 0..most {
+            let Some(heard) = ears.try_next() else { return };
+            self.hear(heard);
+        }
+    }
+
     pub(super) fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Report(message) => {
@@ -91,10 +105,11 @@ impl Engine {
             Heard::Command(command) => {
                 let Command { run, input, done } = *command;
                 let known = self.runs.get(&run).map(|snapshot| snapshot.run.ended.is_some());
-                let outcome = match known {
-                    None => Err(CommandError::UnknownRun(run)),
-                    Some(true) => Err(CommandError::Ended(run)),
-                    Some(false) => {
+                let outcome = match (self.runs.damage(&run), known) {
+                    (Some(damage), _) => Err(CommandError::Damaged { run, damage }),
+                    (None, None) => Err(CommandError::UnknownRun(run)),
+                    (None, Some(true)) => Err(CommandError::Ended(run)),
+                    (None, Some(false)) => {
                         self.input(&run, input);
                         Ok(())
                     }

@@ -21,7 +21,7 @@ use super::{
     open::OpenRun,
     plans::{PlanningError, Plans, empty_shape},
     recovery,
-    refusal::{NO_RERUN, REQUEST_TOO_LARGE, diagnostic},
+    refusal::{NO_RERUN, NO_SUPPLY, REQUEST_TOO_LARGE, diagnostic},
     series::Key,
 };
 use crate::{
@@ -63,6 +63,21 @@ pub(super) enum LaterReason {
     Append(#[from] AppendError),
 }
 
+impl LaterReason {
+    /// Whether it is likely to be so for ever.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Plan(error) => error.is_lasting(),
+            Self::Rerun(error) => error.is_lasting(),
+            Self::Append(_) => false,
+        }
+    }
+}
+
+/// How often a trigger is delivered whose plan is not to be had before its run ends without one: some seconds, in which a depot that is
+/// being brought back has time.
+const DELIVERIES_MAX: u32 = 6;
+
 impl Engine {
     pub(super) fn take_in(&mut self, delivery: TriggerDelivery) {
         let trigger = match &delivery.trigger {
@@ -94,7 +109,10 @@ impl Engine {
     pub(super) fn prepared(&mut self, delivery: TriggerDelivery, outcome: Result<Prepared, LaterReason>) {
         let prepared = match outcome {
             Ok(prepared) => prepared,
-            Err(reason) => return self.taken_in(delivery, TakenIn::Later(reason)),
+            Err(reason) => match self.given_up(&delivery, &reason) {
+                Some(refused) => refused,
+                None => return self.taken_in(delivery, TakenIn::Later(reason)),
+            },
         };
         let Some(key) = Key::of(&prepared.trigger) else { return self.accept(delivery, prepared, None) };
         if self.series.may_begin(&key, &prepared.trigger.run()) {
@@ -103,6 +121,17 @@ impl Engine {
             // They are few: INTAKE_MAX bounds all that are taken in.
             self.turns.entry(key).or_default().push_back((delivery, prepared));
         }
+    }
+
+    /// What the run begins and ends with that cannot be planned, if that was seen often enough.
+    fn given_up(&mut self, delivery: &TriggerDelivery, reason: &LaterReason) -> Option<Prepared> {
+        let trigger = delivery.trigger.as_ref().ok().filter(|_| reason.is_lasting())?;
+        let tries = self.tries.entry(trigger.run()).or_default();
+        *tries += 1;
+        (*tries >= DELIVERIES_MAX).then(|| {
+            let code = if trigger.rerun.is_some() { NO_RERUN } else { NO_SUPPLY };
+            refused(trigger.clone(), code, service::supervisor::chain(reason))
+        })
     }
 
     fn accept(&mut self, delivery: TriggerDelivery, prepared: Prepared, key: Option<&Key>) {
@@ -135,6 +164,9 @@ impl Engine {
         let id = delivery.trigger.as_ref().ok().map(Trigger::run);
         if let Some(id) = &id {
             self.intake.remove(id);
+            if !matches!(outcome, TakenIn::Later(_)) {
+                self.tries.remove(id);
+            }
         }
         match outcome {
             TakenIn::Begun { run, record, sequence, digest } => {
@@ -174,8 +206,7 @@ impl Engine {
         info!(run = %id, project = %run.trigger.project, "the run begins");
         let appended = Appended { run: id.clone(), sequence, record };
         if let Err(error) = log::apply(&mut run, &appended, 1) {
-            error!(run = %id, error = service::supervisor::chain(&error), "the run is set aside");
-            self.damaged.insert(id);
+            self.set_aside(&id, recovery::Damaged { error: error.into(), seen: None });
             return;
         }
         let (_, appended) = self.runs.publish(&run, appended);
@@ -220,7 +251,7 @@ async fn prepare(trigger: Trigger, old: Option<Arc<Run>>, bus: &eventbus::Bus, p
 
 /// A run that does not begin, and why.
 fn refused(trigger: Trigger, code: &str, why: String) -> Prepared {
-    let help = if trigger.rerun.is_some() { "run the pipeline anew" } else { "make the pipeline file smaller" };
+    let help = if code == REQUEST_TOO_LARGE { "make the pipeline file smaller" } else { "run the pipeline anew" };
     let diagnostics = vec![diagnostic(code, &trigger.pipeline_path, why, help)];
     Prepared { trigger, planned: Planned::Refused { diagnostics }, shape: empty_shape(), reused: BTreeMap::new() }
 }

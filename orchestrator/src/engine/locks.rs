@@ -100,6 +100,17 @@ impl Locks {
         }
     }
 
+    /// The run must not be run upon: it waits for nothing any more. What it holds, it holds until it is forgotten.
+    pub(super) fn stop_waiting(&mut self, run: &RunId) {
+        let is_waiting = |claim: &Claim, (name, place): &(Name, Place)| {
+            claim.0 == *run && self.by_name.get(name).is_some_and(|lock| lock.waiting.contains_key(place))
+        };
+        let waiting: Vec<Claim> = self.claims.iter().filter(|(claim, at)| is_waiting(claim, at)).map(|(claim, _)| claim.clone()).collect();
+        for claim in waiting {
+            self.leave(&claim);
+        }
+    }
+
     /// Gives every free lock to the stage that has waited longest for it; says to whom.
     pub(super) fn grant(&mut self) -> Vec<Claim> {
         let mut granted = Vec::new();

@@ -11,6 +11,7 @@ use model::{
 };
 use serde::Deserialize;
 
+use super::plans::PlanningError;
 use crate::{
     core::{Illegal, Position, Run, Shape, decide::before},
     runs::Appended,
@@ -67,9 +68,41 @@ pub enum LogError {
     /// The plan that was accepted cannot be read.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The plan that was accepted cannot be had.
+    #[error("the plan of {run} cannot be had")]
+    NoPlan {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: Box<PlanningError>,
+    },
+    /// The log ends before a record that was stored.
+    #[error("the log of {run} has lost records: the one at sequence {known} was stored, and is not there as it was")]
+    Shortened {
+        /// The run.
+        run: RunId,
+        /// The last record that is known.
+        known: u64,
+    },
     /// An event cannot follow.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+}
+
+impl LogError {
+    /// What can be done about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::TooNew { .. } => "update this Otto to the version that wrote the log, and start it again",
+            Self::Plan(_) | Self::NoPlan { .. } => {
+                "bring the depot's bytes back from a copy and start the orchestrator again: the run goes on; or run the pipeline anew"
+            }
+            Self::Malformed { .. } | Self::Broken { .. } | Self::NoBeginning(_) | Self::Illegal(_) | Self::Shortened { .. } => {
+                "bring the log back from a copy and start the orchestrator again, or look at what its stages did and run the pipeline anew"
+            }
+        }
+    }
 }
 
 /// The bytes of the record that follows `tail`.
@@ -117,6 +150,17 @@ pub(crate) fn replay(run: &RunId, shape: Arc<Shape>, records: &[Arc<Appended>]) 
         apply(&mut state, appended, accepted)?;
     }
     Ok(state)
+}
+
+/// As much of a run as can be shown of a log that must not be run upon.
+pub(crate) fn glimpse(run: &RunId, shape: Arc<Shape>, records: &[Arc<Appended>]) -> Option<Run> {
+    let first = records.first()?;
+    let planned = planned_by(run, &first.record).ok()?;
+    let RunEvent::RunAccepted { trigger, .. } = first.record.events.first()? else { return None };
+    let mut state = before(trigger, planned, shape, position(first));
+    let _the_rest_cannot_follow =
+        records.iter().enumerate().try_for_each(|(at, appended)| apply(&mut state, appended, usize::from(at == 0)));
+    Some(state)
 }
 
 /// Folds the events of a record into the state, but for the first `skipped`.

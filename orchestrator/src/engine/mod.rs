@@ -41,7 +41,7 @@ use std::{
 };
 
 use blob::{Blobs, token::Signer};
-use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers};
+use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers, bus::SUBSCRIPTION_MESSAGES_MAX};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use model::{
     AgentName, Digest, RunId, StageId, Timestamp,
@@ -71,7 +71,7 @@ use self::{
     leases::Leases,
     locks::Locks,
     log::Tail,
-    open::{APPEND_PAUSE, OpenRun},
+    open::{APPEND_PAUSE, INPUTS_MAX, OpenRun},
     outbox::{Outbox, post},
     plans::Plans,
     polls::Poller,
@@ -136,6 +136,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let handle = Orchestrator {
         runs: Runs::default(),
         logs: LogHub::default(),
+        plans: Plans::new(bus.clone(), blobs.clone()),
         blobs,
         bus: bus.clone(),
         commands,
@@ -181,6 +182,10 @@ struct Engine {
     intake: BTreeSet<RunId>,
     /// Runs whose log is being read again.
     reloading: BTreeSet<RunId>,
+    /// Runs of which it is not known yet what they hold: their plans could not be read at the start.
+    unread: BTreeSet<RunId>,
+    /// How often in a row something was not there that a trigger's or a log's run needs.
+    tries: BTreeMap<RunId, u32>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     leases: Leases,
     starving: Starving,
@@ -201,6 +206,8 @@ struct Engine {
     polls: Agenda<PollKey>,
     /// Open runs that are looked at in each tick. The others only wait.
     awake: BTreeSet<RunId>,
+    /// Runs that have something to decide, once all that is here was heard.
+    stirred: BTreeSet<RunId>,
     /// Not all logs are read yet, so nothing is made of what runs mean to each other.
     recovering: bool,
     /// Agents that were heard of.
@@ -226,6 +233,8 @@ enum Done {
     Polled { key: PollKey, expected: u16, every: Duration, outcome: timing::Polled },
     /// The trigger that a step asked for was stored, or not.
     Requested { asked: requests::Asked, outcome: Result<RunId, requests::RequestError> },
+    /// Whoever held a lock for a run that is set aside has ended.
+    Unlocked { run: RunId },
 }
 
 /// A record on its way to the log.
@@ -243,7 +252,7 @@ impl Engine {
             signer: options.signer,
             callback_key: options.callback_key,
             callback_base: options.callback_base.map(|base| base.trim_end_matches('/').to_owned()),
-            plans: Plans::new(handle.bus.clone(), handle.blobs.clone()),
+            plans: handle.plans.clone(),
             bus: handle.bus.clone(),
             blobs: handle.blobs.clone(),
             runs: handle.runs.clone(),
@@ -253,6 +262,8 @@ impl Engine {
             damaged: BTreeSet::new(),
             intake: BTreeSet::new(),
             reloading: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            tries: BTreeMap::new(),
             work: FuturesUnordered::new(),
             leases: Leases::default(),
             starving: Starving::default(),
@@ -266,6 +277,7 @@ impl Engine {
             agenda: Agenda::default(),
             polls: Agenda::default(),
             awake: BTreeSet::new(),
+            stirred: BTreeSet::new(),
             recovering: false,
             agents: BTreeSet::new(),
             ticked: Instant::now(),
@@ -282,6 +294,9 @@ impl Engine {
             self.speak(&run);
         }
         loop {
+            while let Some(run) = self.stirred.pop_first() {
+                self.advance(&run);
+            }
             let pause = self.pause();
             let due = async {
                 match pause {
@@ -294,14 +309,21 @@ impl Engine {
                 () = due => self.on_time(),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
                 heard = ears.next() => match heard {
-                    Some(heard) => self.hear(heard),
+                    Some(heard) => {
+                        self.hear(heard);
+                        self.hear_more(&mut ears, INPUTS_MAX);
+                    }
                     None => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed) },
                 },
                 delivery = triggers.next(), if self.intake.len() < INTAKE_MAX => match delivery {
                     Some(delivery) => self.take_in(delivery),
                     None => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed) },
                 },
-                _ = ticker.tick(), if !self.awake.is_empty() => self.tick(),
+                _ = ticker.tick(), if !self.awake.is_empty() => {
+                    // What was said in time is heard before anything counts as late.
+                    self.hear_more(&mut ears, SUBSCRIPTION_MESSAGES_MAX);
+                    self.tick();
+                }
             }
         }
     }
@@ -314,7 +336,7 @@ impl Engine {
         if let Some(open) = self.open.get_mut(run) {
             open.push(input, Instant::now());
             self.awake.insert(run.clone());
-            self.advance(run);
+            self.stirred.insert(run.clone());
         } else if let Input::Report { agent, report } = &input {
             self.reopen(run, agent, report);
         }
@@ -324,14 +346,17 @@ impl Engine {
         let run = proposal.attempt.run.clone();
         let Some(open) = self.open.get_mut(&run) else { return };
         let stage = proposal.attempt.stage.clone();
+        let Some(at) = open.run.shape.find(&stage) else { return };
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
-        let at = open.run.shape.find(&stage);
-        let starves = open.propose(proposal, Instant::now());
-        self.runs.set_unplaced(&run, &stage, unplaced);
-        if let (true, Some(at)) = (starves, at) {
+        let starves = open.propose(at, proposal, Instant::now());
+        // Of a stage that has an agent, or of a run that has ended, a late word says nothing.
+        if starves || unplaced.is_none() {
+            self.runs.set_unplaced(&run, &stage, unplaced);
+        }
+        if starves {
             self.starving.push(run.clone(), at);
         }
-        self.advance(&run);
+        self.stirred.insert(run);
     }
 
     /// Decides what is due for the run, and sends the record on its way.
@@ -371,6 +396,10 @@ impl Engine {
             Done::Reloaded { run, asker, outcome } => self.reloaded(&run, asker, outcome),
             Done::Polled { key, expected, every, outcome } => self.polled(&key, expected, every, &outcome),
             Done::Requested { asked, outcome } => self.requested(&asked, outcome),
+            Done::Unlocked { run } => {
+                self.locks.forget(&run);
+                self.settle_others();
+            }
         }
     }
 
@@ -380,10 +409,8 @@ impl Engine {
         let appended = Appended { run: run.clone(), sequence, record: pending.record };
         let freed = appended.record.events.iter().filter(|event| frees_a_slot(event)).count();
         if let Err(error) = log::apply(&mut open.run, &appended, 0) {
-            error!(%run, error = service::supervisor::chain(&error), "the run is set aside");
-            self.open.remove(run);
-            self.forget_among_others(run);
-            self.damaged.insert(run.clone());
+            self.set_aside(run, recovery::Damaged { error: error.into(), seen: None });
+            self.settle_others();
             return;
         }
         open.stored(Tail { sequence, digest: Some(pending.digest) });

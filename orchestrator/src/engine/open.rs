@@ -6,10 +6,10 @@ use std::{
 };
 
 use model::{
-    StageOutcome,
+    AgentName, StageOutcome,
     event::run::WaitKey,
     protocol::{
-        agent::{RESEND_MS, Report},
+        agent::{Lease, RESEND_MS, Report, ReportKind},
         auction::{OFFER_VALID_MS, Proposal, Reservation},
     },
 };
@@ -40,6 +40,10 @@ const AHEAD_PAUSE: Duration = Duration::from_secs(5);
 const DECLINED_PAUSE: Duration = Duration::from_secs(1);
 /// How often [`DECLINED_PAUSE`] doubles at most.
 const DECLINED_DOUBLINGS_MAX: usize = 6;
+/// How often the pause before an agent is told the same again doubles at most: one that has much to do is not given more by being asked.
+const RESEND_DOUBLINGS_MAX: u32 = 3;
+/// Between two looks at all that stands of a run.
+const LOOK_PAUSE: Duration = Duration::from_millis(RESEND_MS);
 /// Inputs of a run that wait. Reports beyond are dropped, as their agents say them again; the rest is few.
 const WAITING_MAX: usize = 8 * 1024;
 /// How much earlier than its agent the orchestrator holds an offer to be over: its way back takes time.
@@ -58,6 +62,8 @@ pub(crate) struct OpenRun {
     pub(crate) reloading: bool,
     pub(crate) proposals: Proposals,
     inputs: VecDeque<Input>,
+    /// What waits about each lease.
+    about: BTreeMap<Lease, BTreeSet<About>>,
     waiting_since: Option<Instant>,
     urgent: bool,
     retry_at: Option<Instant>,
@@ -68,6 +74,16 @@ pub(crate) struct OpenRun {
     ended_since: Option<Instant>,
     /// Inputs that the next record takes together, at most.
     together: usize,
+    /// When everything that stands is looked at again.
+    look_at: Option<Instant>,
+}
+
+/// Inputs about a lease, of which one at a time waits: whoever says something else says it again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Report(AgentName, ReportKind),
+    Lapsed,
+    NotTakenUp,
 }
 
 /// An effect, and when it was said.
@@ -76,6 +92,8 @@ struct Said {
     effect: Effect,
     first: Instant,
     last: Instant,
+    /// How often.
+    times: u32,
 }
 
 impl OpenRun {
@@ -87,6 +105,7 @@ impl OpenRun {
             reloading: false,
             proposals: Proposals::new(),
             inputs: VecDeque::new(),
+            about: BTreeMap::new(),
             waiting_since: None,
             urgent: false,
             retry_at: None,
@@ -95,18 +114,27 @@ impl OpenRun {
             rounds: BTreeMap::new(),
             ended_since: None,
             together: INPUTS_MAX,
+            look_at: None,
         }
     }
 
     /// Puts an input behind those that wait, unless it is among them: while the log cannot be written, everybody repeats itself.
     pub(crate) fn push(&mut self, input: Input, now: Instant) {
         let dropped = self.inputs.len() >= WAITING_MAX && matches!(input, Input::Report { .. });
-        if dropped || self.inputs.contains(&input) {
+        if dropped || self.waits_already(&input) {
             return;
         }
         self.urgent |= !self.is_lazy(&input);
         self.waiting_since.get_or_insert(now);
         self.inputs.push_back(input);
+    }
+
+    /// Whether such an input waits; if not, it is noted that it does from now on.
+    fn waits_already(&mut self, input: &Input) -> bool {
+        match about(input) {
+            Some((lease, what)) => !self.about.entry(lease.clone()).or_default().insert(what),
+            None => self.inputs.contains(input),
+        }
     }
 
     /// The inputs that are to be decided now: all, as soon as one cannot wait.
@@ -116,6 +144,14 @@ impl OpenRun {
             return None;
         }
         let inputs: Vec<Input> = self.inputs.drain(..self.inputs.len().min(self.together)).collect();
+        for (lease, what) in inputs.iter().filter_map(about) {
+            if let Some(waits) = self.about.get_mut(lease) {
+                waits.remove(&what);
+                if waits.is_empty() {
+                    self.about.remove(lease);
+                }
+            }
+        }
         if self.inputs.is_empty() {
             self.waiting_since = None;
             self.urgent = false;
@@ -134,7 +170,10 @@ impl OpenRun {
         self.waiting_since.get_or_insert(now);
         self.urgent |= inputs.iter().any(|input| !self.is_lazy(input));
         for input in inputs.into_iter().rev() {
-            self.inputs.push_front(input);
+            // What was said again meanwhile waits in its later place.
+            if !self.waits_already(&input) {
+                self.inputs.push_front(input);
+            }
         }
     }
 
@@ -157,9 +196,8 @@ impl OpenRun {
         None
     }
 
-    /// Takes a proposal; `true` if its stage waits for one.
-    pub(crate) fn propose(&mut self, proposal: Proposal, now: Instant) -> bool {
-        let Some(at) = self.run.shape.find(&proposal.attempt.stage) else { return false };
+    /// Takes a proposal for the stage at `at`; `true` if the stage waits for one, and this is none.
+    pub(crate) fn propose(&mut self, at: Index, proposal: Proposal, now: Instant) -> bool {
         let reserved = proposal.offers.iter().any(|ranked| ranked.offer.reservation == Reservation::Slot);
         if reserved {
             self.stale_at.insert(at, now + Duration::from_millis(OFFER_VALID_MS) - OFFER_MARGIN);
@@ -174,6 +212,15 @@ impl OpenRun {
         matches!(self.run.stages[at].status, crate::core::Status::Ready { .. }) && !found
     }
 
+    /// What was not answered in time, and is to be said again now. All that stands is looked through for that, so not each time.
+    pub(crate) fn unsaid_again(&mut self, now: Instant) -> Vec<(Effect, u32)> {
+        if self.look_at.is_some_and(|at| now < at) {
+            return Vec::new();
+        }
+        self.look_at = Some(now + LOOK_PAUSE);
+        self.unsaid(now)
+    }
+
     /// What is to be said now: what is new, and what was not answered in time. What has no cause any more is forgotten.
     pub(crate) fn unsaid(&mut self, now: Instant) -> Vec<(Effect, u32)> {
         let standing: BTreeMap<_, Effect> = effects(&self.run).into_iter().map(|effect| (effect.key(), effect)).collect();
@@ -184,6 +231,7 @@ impl OpenRun {
     /// The same, of these stages alone: a run of thousands of stages is not looked through for each record.
     pub(crate) fn unsaid_of(&mut self, stages: &BTreeSet<Index>, now: Instant) -> Vec<(Effect, u32)> {
         let mut unsaid = Vec::new();
+        let mut ahead = self.said.values().filter(|said| said.effect.is_ahead()).count();
         for &at in stages {
             let effects = effects_of(&self.run, at);
             let stale = self.said.range((at, None)..(at + 1, None)).map(|(key, _)| *key);
@@ -192,9 +240,10 @@ impl OpenRun {
                 self.said.remove(&key);
             }
             for effect in effects {
-                let known = self.said.contains_key(&effect.key());
+                let is_another = effect.is_ahead() && !self.said.contains_key(&effect.key());
                 // Otherwise its turn comes when all are looked at.
-                if !effect.is_ahead() || known || self.ahead() < AHEAD_MAX {
+                if !is_another || ahead < AHEAD_MAX {
+                    ahead += usize::from(is_another);
                     unsaid.extend(self.due_now(effect, now));
                 }
             }
@@ -202,18 +251,14 @@ impl OpenRun {
         unsaid
     }
 
-    fn ahead(&self) -> usize {
-        self.said.values().filter(|said| said.effect.is_ahead()).count()
-    }
-
     fn due_now(&mut self, effect: Effect, now: Instant) -> Option<(Effect, u32)> {
         let key = effect.key();
         let said = self.said.get(&key).filter(|said| said.effect == effect);
-        if said.is_some_and(|said| pause_of(&effect).is_none_or(|pause| now < said.last + pause)) {
+        if said.is_some_and(|said| pause_of(&effect, said.times).is_none_or(|pause| now < said.last + pause)) || self.is_answered(&effect) {
             return None;
         }
-        let first = said.map_or(now, |said| said.first);
-        self.said.insert(key, Said { effect: effect.clone(), first, last: now });
+        let (first, times) = said.map_or((now, 0), |said| (said.first, said.times));
+        self.said.insert(key, Said { effect: effect.clone(), first, last: now, times: times + 1 });
         let round = match effect {
             Effect::Auction { at, .. } => self.next_round(at),
             Effect::Assign { .. } | Effect::Cancel { .. } | Effect::Poll { .. } => 0,
@@ -235,7 +280,7 @@ impl OpenRun {
     pub(crate) fn not_taken_up(&self, now: Instant) -> Vec<Input> {
         let late = self.said.values().filter(|said| now >= said.first + TAKE_UP);
         late.filter_map(|said| match &said.effect {
-            Effect::Assign { lease, .. } if !self.speaks_of(lease) => Some(Input::NotTakenUp(lease.clone())),
+            Effect::Assign { lease, .. } if !self.about.contains_key(lease) => Some(Input::NotTakenUp(lease.clone())),
             Effect::Assign { .. } | Effect::Auction { .. } | Effect::Cancel { .. } | Effect::Poll { .. } => None,
         })
         .collect()
@@ -248,18 +293,12 @@ impl OpenRun {
         }
     }
 
-    /// Whether an input about this lease waits.
-    fn speaks_of(&self, lease: &model::protocol::agent::Lease) -> bool {
-        self.inputs.iter().any(|input| match input {
-            Input::Report { report, .. } => report.lease == *lease,
-            Input::LeaseLapsed(other) | Input::NotTakenUp(other) => other == lease,
-            Input::Proposed(_)
-            | Input::Cancel { .. }
-            | Input::Answered { .. }
-            | Input::LockGranted(_)
-            | Input::Released
-            | Input::TimePassed => false,
-        })
+    /// Whether an answer to what the effect says waits already.
+    fn is_answered(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Assign { lease, .. } => self.about.contains_key(lease),
+            Effect::Auction { .. } | Effect::Cancel { .. } | Effect::Poll { .. } => false,
+        }
     }
 
     /// Whether nothing will come of looking at the run before something happens to it: it only waits.
@@ -323,12 +362,30 @@ fn asked(effect: Effect, stood: Duration) -> Effect {
     Effect::Auction { at, attempt, after, except }
 }
 
-/// Before the effect is said again; never, where who was told asks by itself.
-fn pause_of(effect: &Effect) -> Option<Duration> {
+/// What an input is about, where it is about a lease.
+fn about(input: &Input) -> Option<(&Lease, About)> {
+    match input {
+        Input::Report { agent, report } => Some((&report.lease, About::Report(agent.clone(), report.report.kind()))),
+        Input::LeaseLapsed(lease) => Some((lease, About::Lapsed)),
+        Input::NotTakenUp(lease) => Some((lease, About::NotTakenUp)),
+        Input::Proposed(_)
+        | Input::Cancel { .. }
+        | Input::Answered { .. }
+        | Input::LockGranted(_)
+        | Input::Released
+        | Input::TimePassed => None,
+    }
+}
+
+/// Before the effect, which was said so many times, is said again; never, where who was told asks by itself.
+fn pause_of(effect: &Effect, times: u32) -> Option<Duration> {
     match effect {
         Effect::Auction { after, .. } if after.is_empty() => Some(AUCTION_PAUSE),
         Effect::Auction { .. } => Some(AHEAD_PAUSE),
-        Effect::Assign { .. } | Effect::Cancel { .. } => Some(Duration::from_millis(RESEND_MS)),
+        Effect::Assign { .. } | Effect::Cancel { .. } => {
+            let doublings = times.saturating_sub(1).min(RESEND_DOUBLINGS_MAX);
+            Some(Duration::from_millis(RESEND_MS) * 2_u32.pow(doublings))
+        }
         Effect::Poll { .. } => None,
     }
 }
@@ -338,35 +395,16 @@ mod tests {
     use std::sync::Arc;
 
     use model::{
-        Digest, Timestamp, TriggerId,
-        context::TriggerContext,
+        Digest, Timestamp,
         event::run::{CancelReason, Planned},
         plan::Plan,
-        planning::Text,
-        trigger::Trigger,
     };
 
     use super::*;
     use crate::core::{Position, Shape};
 
     fn open() -> OpenRun {
-        let trigger = Trigger {
-            id: TriggerId::of("test", "1"),
-            project: "demo".parse().unwrap(),
-            context: TriggerContext::default(),
-            pipeline_path: "Ottofile".to_owned(),
-            pipeline: Text::Inline(String::new()),
-            source: None,
-            listing: None,
-            changed: None,
-            lock: None,
-            missing_libraries: BTreeMap::new(),
-            claims: model::trigger::Claims::default(),
-            rerun: None,
-            timeout_ms: None,
-            only: None,
-            stop_at_failure: false,
-        };
+        let trigger = crate::core::tests::trigger();
         let shape = Arc::new(Shape::new(Plan::new(Vec::new())));
         let position = Position { sequence: 1, at: Timestamp(0) };
         OpenRun::new(Run::accepted(trigger.run(), trigger, Planned::plan(Digest::of(b"")), shape, position), Tail::default())

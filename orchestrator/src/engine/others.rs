@@ -50,11 +50,21 @@ impl Engine {
 
     /// Tells runs what follows for them.
     pub(super) fn settle_others(&mut self) {
-        for (run, stage) in self.locks.grant() {
-            debug!(%run, %stage, "a lock is free");
-            match self.open.get(&run).and_then(|open| open.run.shape.find(&stage)) {
-                Some(at) => self.input(&run, Input::LockGranted(at)),
-                None => self.locks.forget(&run),
+        // Whose log is not folded yet may hold a lock.
+        if self.recovering || !self.unread.is_empty() {
+            return;
+        }
+        loop {
+            let granted = self.locks.grant();
+            if granted.is_empty() {
+                break;
+            }
+            for (run, stage) in granted {
+                debug!(%run, %stage, "a lock is free");
+                match self.open.get(&run).and_then(|open| open.run.shape.find(&stage)) {
+                    Some(at) => self.input(&run, Input::LockGranted(at)),
+                    None => self.locks.forget(&run),
+                }
             }
         }
         while let Some(key) = self.unsettled.pop_first() {
@@ -71,7 +81,16 @@ impl Engine {
         }
     }
 
-    /// The run is not run upon any more.
+    /// The run is not run upon any more, although it has not ended: none waits for it.
+    pub(super) fn leave_series(&mut self, run: &Run) {
+        let key = Key::of(&run.trigger).zip(self.runs.first_sequence(&run.id));
+        if let Some((key, first)) = key {
+            self.series.see(&key, &Seen { run: &run.id, first, newer: None, held: false, ended: true });
+            self.unsettled.insert(key);
+        }
+    }
+
+    /// The run is over.
     pub(super) fn forget_among_others(&mut self, run: &RunId) {
         self.locks.forget(run);
         self.agenda.set(run, None);

@@ -58,6 +58,21 @@ pub enum PlanningError {
     Supply(#[from] SupplyError),
 }
 
+impl PlanningError {
+    /// Whether it is likely to be so for ever: what is missing now, or is no plan, will hardly be there the next time.
+    pub(super) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Blob(error) | Self::Supply(SupplyError::Blob(error)) => match error {
+                BlobError::Missing(_) | BlobError::Damaged { .. } | BlobError::TooLarge { .. } => true,
+                BlobError::Refused { .. } | BlobError::Disk { .. } | BlobError::Unavailable(_) => false,
+            },
+            Self::Plan(_) => true,
+            Self::Parser(_) => false,
+            Self::Supply(error) => error.is_final(),
+        }
+    }
+}
+
 /// Plans of runs. Clones share what they keep.
 #[derive(Debug, Clone)]
 pub(crate) struct Plans {
@@ -80,7 +95,7 @@ impl Plans {
             PlanReply::Planned { digest, plan, warnings, not_triggered: None } => (digest, plan, warnings),
             PlanReply::Refused { diagnostics } => return Ok(refused(diagnostics)),
             PlanReply::Needs { files } => return Ok(refused(vec![no_supply(path, &files)])),
-            PlanReply::Unavailable { message } => return Err(BlobError::Unavailable(message).into()),
+            PlanReply::Unavailable { message } => return Err(self.unavailable(trigger, message).await.into()),
         };
         let document = match text {
             Text::Inline(json) => {
@@ -104,6 +119,21 @@ impl Plans {
         };
         let (warnings, warnings_left_out) = kept(warnings);
         Ok((Planned::Plan { digest, libraries, warnings, warnings_left_out }, self.keep(digest, document.plan().clone())))
+    }
+
+    /// Why the parser could not plan: what it needs is not in the depot, or something else that it says.
+    async fn unavailable(&self, trigger: &Trigger, message: String) -> BlobError {
+        let of = |text: &Text| match text {
+            Text::Inline(_) => None,
+            Text::Depot(digest) => Some(*digest),
+        };
+        let texts = [of(&trigger.pipeline), trigger.lock.as_ref().and_then(of)];
+        for digest in texts.into_iter().chain([trigger.listing, trigger.changed]).flatten() {
+            if let Ok(false) = self.blobs.has(&digest).await {
+                return BlobError::Missing(digest);
+            }
+        }
+        BlobError::Unavailable(message)
     }
 
     /// The parser's answer, after it was given every file that it asks for and that the source has. An answer that asks for files is one

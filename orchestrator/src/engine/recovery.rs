@@ -10,7 +10,7 @@ use eventbus::{Bus, BusError, StoredRecord};
 use model::{
     AgentName, RunId,
     event::run::RunEvent,
-    protocol::agent::{AgentCommand, AgentReport},
+    protocol::agent::{AgentCommand, AgentReport, LEASE_MS},
 };
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -20,15 +20,19 @@ use super::{
     intake::appended,
     log::{self, LogError, Tail},
     open::OpenRun,
-    plans::{PlanningError, Plans},
+    plans::{PlanningError, Plans, empty_shape},
 };
 use crate::{
     core::{
         Context, Decision, Input, Run,
         decide::{Proposals, decide},
     },
-    runs::{Appended, ENDED_RUNS_MAX},
+    runs::{Appended, Damage, ENDED_RUNS_MAX},
 };
+
+/// How often a log is read whose plan the depot does not have, with pauses that double from [`APPEND_PAUSE`], before it counts as damaged:
+/// some seconds, in which a depot that is being brought back has time.
+const PLAN_TRIES_MAX: u32 = 5;
 
 /// A run as it was read from its log.
 pub(crate) struct Loaded {
@@ -38,6 +42,13 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// Whether the log has the record that was its last one.
+    fn has(&self, last: Tail) -> bool {
+        let Some(at) = self.records.iter().position(|record| record.sequence == last.sequence) else { return false };
+        let digest = self.records.get(at + 1).map_or(self.tail.digest, |next| next.record.previous);
+        digest == last.digest
+    }
+
     /// The state, and the records that make it.
     pub(crate) fn into_parts(self) -> (Run, Vec<Arc<Appended>>) {
         (self.run, self.records)
@@ -51,9 +62,30 @@ pub(crate) enum Reloaded {
     /// There is no such run.
     Missing,
     /// It must not be run upon.
-    Damaged(LogError),
+    Damaged(Box<Damaged>),
     /// The bus or the depot is away.
-    Later(LaterReason),
+    Later(Box<Later>),
+}
+
+/// A log that cannot be read now.
+pub(crate) struct Later {
+    pub(crate) reason: LaterReason,
+    /// Its records, where those could be read.
+    records: Vec<Arc<Appended>>,
+}
+
+/// A log that must not be run upon.
+pub(crate) struct Damaged {
+    pub(crate) error: LogError,
+    /// What can be shown of it.
+    pub(crate) seen: Option<(Run, Vec<Arc<Appended>>)>,
+}
+
+impl Damaged {
+    /// What readers of the run are told.
+    pub(crate) fn damage(&self) -> Damage {
+        Damage { why: service::supervisor::chain(&self.error), help: self.error.help().to_owned() }
+    }
 }
 
 /// Why a log could not be read now.
@@ -63,6 +95,16 @@ pub(crate) enum LaterReason {
     Bus(#[from] BusError),
     #[error("the plan cannot be read now")]
     Plan(#[from] PlanningError),
+}
+
+impl LaterReason {
+    /// Whether it is likely to be so for ever.
+    pub(super) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Bus(_) => false,
+            Self::Plan(error) => error.is_lasting(),
+        }
+    }
 }
 
 /// The records of one run as they come.
@@ -86,24 +128,37 @@ impl Reading {
         let Some(first) = self.records.first() else { return Reloaded::Missing };
         let planned = match log::planned_by(run, &first.record) {
             Ok(planned) => planned,
-            Err(error) => return Reloaded::Damaged(error),
+            Err(error) => return self.damaged(run, error, plans).await,
         };
         let shape = match plans.shape(&planned).await {
             Ok(shape) => shape,
             // It reads no better the next time.
-            Err(PlanningError::Plan(error)) => return Reloaded::Damaged(error.into()),
-            Err(error) => return Reloaded::Later(error.into()),
+            Err(PlanningError::Plan(error)) => return self.damaged(run, error.into(), plans).await,
+            Err(error) => return Reloaded::Later(Box::new(Later { reason: error.into(), records: self.records })),
         };
         match log::replay(run, shape, &self.records) {
             Ok(state) => Reloaded::Run(Box::new(Loaded { run: state, records: self.records, tail: self.tail })),
-            Err(error) => Reloaded::Damaged(error),
+            Err(error) => self.damaged(run, error, plans).await,
         }
+    }
+
+    /// The log must not be run upon: what was read before that was noticed can still be shown.
+    pub(crate) async fn damaged(self, run: &RunId, error: LogError, plans: &Plans) -> Reloaded {
+        let first = self.records.first();
+        let planned = first.and_then(|first| log::planned_by(run, &first.record).ok());
+        let shape = match planned {
+            Some(planned) => plans.shape(&planned).await.unwrap_or_else(|_| empty_shape()),
+            None => empty_shape(),
+        };
+        let seen = log::glimpse(run, shape, &self.records).map(|state| (state, self.records));
+        Reloaded::Damaged(Box::new(Damaged { error, seen }))
     }
 }
 
 impl Engine {
     /// Reads every run's log. Runs that have not ended go on; a log that is damaged is named and left alone.
     pub(super) async fn recover(&mut self) -> Result<(), BusError> {
+        self.recovering = true;
         let mut stored = self.bus.run_logs().await?;
         let mut readings: BTreeMap<RunId, Reading> = BTreeMap::new();
         let mut ended: VecDeque<RunId> = VecDeque::new();
@@ -118,8 +173,9 @@ impl Engine {
             let reading = readings.entry(run.clone()).or_default();
             let had_ended = reading.has_ended;
             if let Err(error) = reading.take(&record) {
-                self.set_aside(&run, &error);
-                readings.remove(&run);
+                let reading = readings.remove(&run).unwrap_or_default();
+                let damaged = reading.damaged(&run, error, &self.plans).await;
+                self.reloaded(&run, None, damaged);
                 continue;
             }
             if !had_ended && reading.has_ended {
@@ -133,7 +189,6 @@ impl Engine {
             }
         }
         let count = readings.len();
-        self.recovering = true;
         for (run, reading) in readings {
             let outcome = reading.finish(&run, &self.plans).await;
             self.reloaded(&run, None, outcome);
@@ -144,11 +199,30 @@ impl Engine {
         Ok(())
     }
 
-    fn set_aside(&mut self, run: &RunId, damage: &LogError) {
-        error!(%run, error = service::supervisor::chain(damage), "the run's log is damaged, and the run is set aside");
-        self.open.remove(run);
-        self.forget_among_others(run);
+    /// Runs upon this log no more. It is shown as damaged; a lock that it holds is free when its agent has certainly ended what held it.
+    pub(super) fn set_aside(&mut self, run: &RunId, damaged: Damaged) {
+        let damage = damaged.damage();
+        error!(%run, error = damage.why, help = damage.help, "the run's log is damaged, and the run is set aside");
+        if let (None, Some((state, records))) = (self.runs.get(run), damaged.seen) {
+            for appended in &records {
+                self.locks.follow(&state, appended);
+            }
+            self.runs.load(state, records);
+        }
+        self.runs.set_damage(run, Some(damage));
         self.damaged.insert(run.clone());
+        self.leases.forget(run);
+        if let Some(open) = self.open.remove(run) {
+            self.leave_series(&open.run);
+        }
+        self.agenda.set(run, None);
+        self.awake.remove(run);
+        self.locks.stop_waiting(run);
+        let run = run.clone();
+        self.work.push(Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
+            Done::Unlocked { run }
+        }));
     }
 
     /// Reads one run's log again, once at a time.
@@ -168,12 +242,19 @@ impl Engine {
     }
 
     pub(super) fn reloaded(&mut self, run: &RunId, asker: Option<Asker>, outcome: Reloaded) {
-        if let Reloaded::Later(reason) = &outcome {
-            warn!(%run, error = service::supervisor::chain(reason), "reading the run's log again");
-            self.read_after(APPEND_PAUSE, run.clone(), asker);
-            return;
-        }
+        let outcome = match outcome {
+            Reloaded::Later(later) => match self.again_after(run, *later) {
+                Ok(pause) => {
+                    self.read_after(pause, run.clone(), asker);
+                    return;
+                }
+                Err(damaged) => Reloaded::Damaged(damaged),
+            },
+            sound @ (Reloaded::Run(_) | Reloaded::Missing | Reloaded::Damaged(_)) => self.checked(run, sound),
+        };
+        self.tries.remove(run);
         self.reloading.remove(run);
+        self.unread.remove(run);
         match outcome {
             Reloaded::Run(loaded) => {
                 let state = loaded.run.clone();
@@ -183,7 +264,7 @@ impl Engine {
                     self.answer(self.answers_of(&state, agent, report).answers);
                 }
             }
-            Reloaded::Damaged(damage) => self.set_aside(run, &damage),
+            Reloaded::Damaged(damaged) => self.set_aside(run, *damaged),
             Reloaded::Missing | Reloaded::Later(_) => {
                 if let Some(Asker { agent, report }) = asker {
                     // No such run: nobody waits for the report, and the agent can forget it.
@@ -191,6 +272,45 @@ impl Engine {
                 }
             }
         }
+        self.settle_others();
+    }
+
+    /// When a log is read again that could not be; what it cannot be read without, and will not come, makes it a damaged one.
+    fn again_after(&mut self, run: &RunId, later: Later) -> Result<Duration, Box<Damaged>> {
+        let Later { reason, records } = later;
+        let lasting = reason.is_lasting();
+        let tries = self.tries.entry(run.clone()).or_default();
+        *tries += u32::from(lasting);
+        let pause = APPEND_PAUSE * 2_u32.pow(tries.saturating_sub(1));
+        match reason {
+            LaterReason::Plan(source) if *tries >= PLAN_TRIES_MAX => {
+                let error = LogError::NoPlan { run: run.clone(), source: Box::new(source) };
+                Err(Box::new(Damaged { error, seen: log::glimpse(run, empty_shape(), &records).map(|state| (state, records)) }))
+            }
+            reason @ (LaterReason::Plan(_) | LaterReason::Bus(_)) => {
+                warn!(%run, error = service::supervisor::chain(&reason), ?pause, "reading the run's log again");
+                self.reloading.insert(run.clone());
+                if self.recovering {
+                    self.unread.insert(run.clone());
+                }
+                Ok(pause)
+            }
+        }
+    }
+
+    /// Of an open run, what was stored before must be there still, as it was.
+    fn checked(&self, run: &RunId, outcome: Reloaded) -> Reloaded {
+        let Some(known) = self.open.get(run).map(|open| open.tail) else { return outcome };
+        let is_whole = match &outcome {
+            Reloaded::Run(loaded) => loaded.has(known),
+            Reloaded::Missing => false,
+            Reloaded::Damaged(_) | Reloaded::Later(_) => true,
+        };
+        if is_whole {
+            return outcome;
+        }
+        let error = LogError::Shortened { run: run.clone(), known: known.sequence };
+        Reloaded::Damaged(Box::new(Damaged { error, seen: None }))
     }
 
     fn put_in(&mut self, id: &RunId, loaded: Loaded) {
@@ -254,19 +374,20 @@ pub(super) async fn read_run(run: &RunId, bus: &Bus, plans: &Plans) -> Result<Op
     match read(run, bus, plans).await {
         Reloaded::Run(loaded) => Ok(Some(loaded.run)),
         Reloaded::Missing | Reloaded::Damaged(_) => Ok(None),
-        Reloaded::Later(reason) => Err(reason),
+        Reloaded::Later(later) => Err(later.reason),
     }
 }
 
-async fn read(run: &RunId, bus: &Bus, plans: &Plans) -> Reloaded {
+/// A run as its log has it now.
+pub(crate) async fn read(run: &RunId, bus: &Bus, plans: &Plans) -> Reloaded {
     let stored = match bus.run_log(run).await {
         Ok(stored) => stored,
-        Err(error) => return Reloaded::Later(error.into()),
+        Err(error) => return Reloaded::Later(Box::new(Later { reason: error.into(), records: Vec::new() })),
     };
     let mut reading = Reading::default();
     for record in &stored {
         if let Err(error) = reading.take(record) {
-            return Reloaded::Damaged(error);
+            return reading.damaged(run, error, plans).await;
         }
     }
     reading.finish(run, plans).await

@@ -22,6 +22,10 @@ use super::{
 
 /// Runs that one attempt may ask for: more is a loop.
 const REQUESTS_MAX: u32 = 100;
+/// Runs that may have asked for one another up to one: a pipeline that starts itself comes to an end.
+const GENERATIONS_MAX: u32 = 8;
+/// The longest path of a pipeline file, in bytes: what Linux takes as a path.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// Who asks for a run, and which of its requests it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,14 +54,17 @@ impl Engine {
     pub(super) fn run_requested(&mut self, agent: &AgentName, lease: &Lease, number: u32, request: &RunRequest) {
         let asked = Asked { agent: agent.clone(), lease: lease.clone(), number };
         let id = TriggerId::of("step", &format!("{}#{number}", lease.attempt));
+        let Some(open) = self.open.get(&lease.attempt.run) else { return };
+        let holds = open.run.holds(lease) && open.run.attempt_of(lease).is_some_and(|(_, attempt)| attempt.agent == *agent);
+        if !holds {
+            return;
+        }
         if let Some(snapshot) = self.runs.get(&RunId::of(&id)) {
             let outcome = snapshot.run.ended.map(|(outcome, _)| outcome);
             self.answer_request(&asked, Ok(StartedRun { run: snapshot.run.id.clone(), outcome }));
             return;
         }
-        let Some(open) = self.open.get(&lease.attempt.run) else { return };
-        let holds = open.run.holds(lease) && open.run.attempt_of(lease).is_some_and(|(_, attempt)| attempt.agent == *agent);
-        if !holds || !self.requested.insert(asked.clone()) {
+        if !self.requested.insert(asked.clone()) {
             return;
         }
         let (parent, request) = (open.run.trigger.clone(), request.clone());
@@ -93,7 +100,8 @@ fn is_final(error: &RequestError) -> bool {
     match error {
         RequestError::Refused(_) => true,
         RequestError::Supply(error) => error.is_final(),
-        RequestError::Bus(_) => false,
+        // What is too large stays so.
+        RequestError::Bus(error) => matches!(error, BusError::TooLarge { .. }),
     }
 }
 
@@ -101,15 +109,24 @@ fn is_final(error: &RequestError) -> bool {
 async fn trigger(parent: &Trigger, id: TriggerId, number: u32, request: RunRequest, blobs: &blob::Blobs) -> Result<Trigger, RequestError> {
     let RunRequest { pipeline: path, project, parameters } = request;
     let refused = |why: String| Err(RequestError::Refused(why));
-    if number > REQUESTS_MAX {
+    if !(1..=REQUESTS_MAX).contains(&number) {
         return refused(format!("this stage has asked for {REQUESTS_MAX} runs, which is all that one may"));
+    }
+    if parent.generation >= GENERATIONS_MAX {
+        return refused(format!(
+            "{GENERATIONS_MAX} runs have asked for one another up to this one, which asks for no more: it may be a loop"
+        ));
+    }
+    if path.len() > PATH_BYTES_MAX || path.chars().any(char::is_control) {
+        return refused("the path of the pipeline file is none".to_owned());
     }
     if let Some(other) = project.filter(|other| *other != parent.project.as_str()) {
         return refused(format!("`{other}` is another project: a step starts runs of its own, `{}`, only", parent.project));
     }
     let pipeline = pipeline(parent, &path, blobs).await?;
     let context = TriggerContext { event: EventKind::Manual, cron: String::new(), parameters, ..parent.context.clone() };
-    Ok(Trigger { id, context, pipeline_path: path, pipeline, rerun: None, timeout_ms: None, only: None, ..parent.clone() })
+    let generation = parent.generation + 1;
+    Ok(Trigger { id, context, pipeline_path: path, pipeline, rerun: None, timeout_ms: None, only: None, generation, ..parent.clone() })
 }
 
 async fn pipeline(parent: &Trigger, path: &str, blobs: &blob::Blobs) -> Result<Text, RequestError> {

@@ -150,28 +150,12 @@ impl AllSeries {
 
 #[cfg(test)]
 mod tests {
-    use model::{TriggerId, context::TriggerContext, planning::Text};
+    use model::{TriggerId, context::TriggerContext};
 
     use super::*;
 
     fn trigger(context: TriggerContext) -> Trigger {
-        Trigger {
-            id: TriggerId::of("t", "1"),
-            project: "demo".parse().unwrap(),
-            context,
-            pipeline_path: "Ottofile".to_owned(),
-            pipeline: Text::Inline(String::new()),
-            source: None,
-            listing: None,
-            changed: None,
-            lock: None,
-            missing_libraries: BTreeMap::new(),
-            claims: model::trigger::Claims::default(),
-            rerun: None,
-            timeout_ms: None,
-            only: None,
-            stop_at_failure: false,
-        }
+        Trigger { context, ..crate::core::tests::trigger() }
     }
 
     fn key() -> Key {

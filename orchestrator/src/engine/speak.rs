@@ -22,6 +22,13 @@ impl Engine {
         self.say_all(run, unsaid);
     }
 
+    /// Says again what was not answered.
+    pub(super) fn speak_again(&mut self, run: &RunId) {
+        let Some(open) = self.open.get_mut(run) else { return };
+        let unsaid = open.unsaid_again(Instant::now());
+        self.say_all(run, unsaid);
+    }
+
     pub(super) fn say_all(&mut self, run: &RunId, unsaid: Vec<(Effect, u32)>) {
         for (effect, round) in unsaid {
             self.say(run, effect, round);

@@ -92,7 +92,7 @@ impl Engine {
             if open.is_idle() {
                 self.awake.remove(&run);
             }
-            self.speak(&run);
+            self.speak_again(&run);
             self.advance(&run);
         }
     }

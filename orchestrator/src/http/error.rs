@@ -135,11 +135,13 @@ impl ApiError {
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::UnknownSource(_) => Code::UnknownSource,
             Self::TooManyFollowers => Code::TooManyFollowers,
-            Self::Command(CommandError::Ended(_) | CommandError::NoPlan(_)) => Code::RunEnded,
+            Self::Command(CommandError::Ended(_)) => Code::RunEnded,
+            Self::Command(CommandError::NoPlan(_) | CommandError::PlanGone { .. }) => Code::NoPlan,
+            Self::Command(CommandError::Damaged { .. }) => Code::RunDamaged,
             Self::Command(CommandError::Open(_)) => Code::RunOpen,
             Self::Command(CommandError::Late(_)) => Code::OutcomeUnknown,
             Self::Command(CommandError::Bus(_)) => Code::BusUnavailable,
-            Self::Depot(_) => Code::DepotUnavailable,
+            Self::Depot(_) | Self::Command(CommandError::Depot(_) | CommandError::Plan(_)) => Code::DepotUnavailable,
             Self::Randomness(_) => Code::Internal,
         }
     }

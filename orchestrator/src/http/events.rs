@@ -10,7 +10,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::{
     Api, ApiError,
     access::Caller,
-    runs::find,
+    runs::{find, find_sound},
     sse::{self, Message, Seat},
     view,
 };
@@ -60,7 +60,7 @@ pub(super) async fn follow(
     let seat = Seat::take(&api)?;
     // Follow first, then look: what is appended in between is in both, and told once.
     let appended = api.orchestrator.runs.follow();
-    let snapshot = find(&api, &run).await?;
+    let snapshot = find_sound(&api, &run).await?;
     let feed = Feed::new(api.orchestrator.runs.clone(), appended, &snapshot, after);
     let messages = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|message| (message, feed)) });
     Ok(sse::response(seat, api.token.clone(), messages))
@@ -106,6 +106,10 @@ impl Feed {
             if let Some(end) = view::end(&self.run) {
                 self.over = true;
                 return Some(Message::new(SSE_END, &end));
+            }
+            // It comes to no end; who asks again is told why.
+            if self.runs.damage(&self.run.id).is_some() {
+                return None;
             }
             match self.appended.recv().await {
                 Ok(appended) if appended.run == self.run.id => self.look_again(),

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use super::{
     Api, ApiError,
     access::Caller,
-    runs::find,
+    runs::{find, find_sound},
     sse::{self, Message, Seat},
 };
 use crate::{
@@ -164,7 +164,7 @@ pub(super) async fn follow(
     query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let seat = Seat::take(&api)?;
-    let snapshot = find(&api, &run).await?;
+    let snapshot = find_sound(&api, &run).await?;
     let only = only(&snapshot.run, query.stage.as_deref())?;
     let output = Output::follow(api.orchestrator.clone(), snapshot.run, only);
     let messages = stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (message(&piece), output)) });

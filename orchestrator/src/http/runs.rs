@@ -1,6 +1,6 @@
 //! Runs: create one, show it, list them, ask for its end, run it again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
 use apispec::{RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunView};
@@ -10,7 +10,7 @@ use model::{
     RunId, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
-    trigger::{self, Claims, Trigger},
+    trigger::{self, Trigger},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -42,7 +42,17 @@ const CANCELLED_BY: &str = "api";
 pub(super) async fn find(api: &Api, id: &str) -> Result<Snapshot, ApiError> {
     let unknown = || ApiError::UnknownRun(id.to_owned());
     let run: RunId = id.parse().map_err(|_| unknown())?;
+    if let Some(snapshot) = api.orchestrator.find(&run).await? {
+        return Ok(snapshot);
+    }
     api.orchestrator.runs.get_soon(&run, APPEARS_WAIT).await.ok_or_else(unknown)
+}
+
+/// The run that a path names, to be followed to its end: one that is damaged comes to none.
+pub(super) async fn find_sound(api: &Api, id: &str) -> Result<Snapshot, ApiError> {
+    let snapshot = find(api, id).await?;
+    api.orchestrator.is_sound(&snapshot.run.id)?;
+    Ok(snapshot)
 }
 
 /// Create a run.
@@ -116,22 +126,11 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         ..TriggerContext::default()
     };
     Ok(Trigger {
-        id: TriggerId::of("api", delivery),
-        project: wanted.project,
         context,
-        pipeline_path: wanted.pipeline_path,
-        pipeline,
         source: wanted.source,
-        listing: None,
-        changed: None,
-        lock: None,
-        missing_libraries: BTreeMap::new(),
-        // Whoever asks may have written it.
-        claims: Claims::default(),
-        rerun: None,
         timeout_ms: wanted.timeout_ms,
-        only: None,
-        stop_at_failure: false,
+        // Nobody vouches for it: whoever asks may have written it.
+        ..Trigger::new(TriggerId::of("api", delivery), wanted.project, &wanted.pipeline_path, pipeline)
     })
 }
 
@@ -180,7 +179,7 @@ pub(super) async fn list(_caller: Caller, api: web::Data<Api>, query: web::Query
     let more = found.len() > limit;
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|run| run.id.clone());
-    Ok(web::Json(RunList { runs: found.iter().map(|run| view::run(run)).collect(), cursor }))
+    Ok(web::Json(RunList { runs: found.iter().map(|run| view::run(run, runs)).collect(), cursor }))
 }
 
 /// Show a run with its stages, their attempts, and the offers that decided where they ran.
@@ -225,7 +224,7 @@ pub(super) async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     let snapshot = find(&api, &run).await?;
     let state = api.orchestrator.cancel(&snapshot.run.id, CANCELLED_BY, query.force).await?.run;
-    Ok(HttpResponse::Accepted().json(view::run(&state)))
+    Ok(HttpResponse::Accepted().json(view::run(&state, &api.orchestrator.runs)))
 }
 
 /// Run an ended run again: the same plan, digest for digest, on the same source.

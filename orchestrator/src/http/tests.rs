@@ -1,6 +1,6 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use apispec::{Base64, ChunkView, Code, EventView, GapReason, Problem, RunCreate, RunCreated, RunDetail, RunList, RunStatus, StageStatus};
 use blob::{Blobs, DiskStore, Durability};
@@ -28,6 +28,10 @@ use super::*;
 use crate::{
     callbacks::CallbackKey,
     core::{Position, Run, Shape},
+    engine::{
+        log::{Tail, encode},
+        plans::Plans,
+    },
     handle::Orchestrator,
     logs::LogHub,
     runs::{Appended, Runs},
@@ -51,11 +55,13 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
         let (commands, _nobody) = mpsc::channel(1);
+        let bus = eventbus::memory::bus();
         let orchestrator = Orchestrator {
             runs: Runs::default(),
             logs: LogHub::default(),
+            plans: Plans::new(bus.clone(), blobs.clone()),
             blobs,
-            bus: eventbus::memory::bus(),
+            bus,
             commands,
             callback_key: Some(CallbackKey::generate().unwrap()),
             hints: Arc::default(),
@@ -127,23 +133,8 @@ impl Served {
 }
 
 fn trigger(delivery: &str) -> Trigger {
-    Trigger {
-        id: TriggerId::of("api", delivery),
-        project: "demo".parse().unwrap(),
-        context: TriggerContext { branch: "main".to_owned(), ..TriggerContext::default() },
-        pipeline_path: "Ottofile".to_owned(),
-        pipeline: Text::Inline(String::new()),
-        source: None,
-        listing: None,
-        changed: None,
-        lock: None,
-        missing_libraries: BTreeMap::new(),
-        claims: model::trigger::Claims::default(),
-        rerun: None,
-        timeout_ms: None,
-        only: None,
-        stop_at_failure: false,
-    }
+    let context = TriggerContext { branch: "main".to_owned(), ..TriggerContext::default() };
+    Trigger { id: TriggerId::of("api", delivery), context, ..crate::core::tests::trigger() }
 }
 
 fn plan(paths: &[&str]) -> Plan {
@@ -574,4 +565,48 @@ async fn streams_end_when_the_process_does() {
     assert_eq!((events.short().await, events.short().await), ("run_accepted".to_owned(), "stage_ready".to_owned()));
     let (ended, events, log) = tokio::join!(served.supervisor.shut_down(), events.short(), log.short());
     assert_eq!((ended, events.as_str(), log.as_str()), (Ended::InOrder, "closed", "closed"));
+}
+
+#[tokio::test]
+async fn a_run_that_has_left_memory_is_read_from_its_log() {
+    let served = Served::start();
+    let (trigger, document) = (trigger("old"), PlanDocument::new(plan(&["Build"])));
+    let run = trigger.run();
+    served.orchestrator.blobs.put(Bytes::copy_from_slice(document.bytes())).await.unwrap();
+    let planned = Planned::plan(document.digest());
+    let ready = RunEvent::StageReady { stage: StageId::of("Build"), attempt: 1 };
+    let log = served.store(&["built\n"]).await;
+    let records = [
+        vec![RunEvent::RunAccepted { trigger, planned }, ready],
+        vec![awarded("Build")],
+        vec![finished("Build"), END],
+        vec![stored("Build", log)],
+    ];
+    let mut tail = Tail::default();
+    for events in records {
+        let (_, bytes) = encode(tail, "test", Timestamp(1), events);
+        let digest = Some(Digest::of(&bytes));
+        tail = Tail { sequence: served.orchestrator.bus.append(&run, tail.sequence, bytes).await.unwrap(), digest };
+    }
+    assert!(served.orchestrator.runs.get(&run).is_none());
+    let path = format!("/v1/runs/{run}");
+    let shown: RunDetail = served.read(&path).await;
+    assert!(matches!(shown.run.status, RunStatus::Ended { outcome: RunOutcome::Success, .. }), "{shown:?}");
+    assert_eq!(served.text(&format!("{path}/log?stage=Build")).await, "built\n");
+    assert_eq!(served.text(&format!("{path}/output?stage=Build&tail=1")).await, "built\n");
+    let events: Vec<EventView> = served.read(&format!("{path}/events")).await;
+    assert_eq!(events.len(), 6);
+    let mut followed = Followed::of(&served, &format!("{path}/log/follow")).await;
+    assert_eq!((followed.short().await, followed.short().await), ("Build 0 built\n".to_owned(), "end".to_owned()));
+    let mut followed = Followed::of(&served, &format!("{path}/events/follow?")).await;
+    let mut last = String::new();
+    while last != "end" {
+        last = followed.short().await;
+    }
+    let rerun = served.request(Method::POST, &format!("{path}/rerun")).json(&json!({})).send().await.unwrap();
+    assert_eq!(rerun.status(), StatusCode::CREATED);
+    assert!(served.orchestrator.runs.get(&run).is_none(), "it does not push another one out");
+
+    served.orchestrator.bus.append(&run, tail.sequence, Bytes::from_static(b"{}")).await.unwrap();
+    check_problem(served.get(&path).await, Code::RunDamaged).await;
 }

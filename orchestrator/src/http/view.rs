@@ -15,11 +15,11 @@ use super::view_waits;
 pub(super) use super::view_waits::waits;
 use crate::{
     core::{Attempt, AttemptEnd, Run, Status, shape::Index},
-    runs::{Appended, Runs},
+    runs::{Appended, Damage, Runs},
 };
 
-/// A run.
-pub fn run(run: &Run) -> RunView {
+/// A run, of which `runs` knows whether it is damaged.
+pub fn run(run: &Run, runs: &Runs) -> RunView {
     let context = &run.trigger.context;
     RunView {
         id: run.id.clone(),
@@ -40,21 +40,28 @@ pub fn run(run: &Run) -> RunView {
             Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
         },
         rerun_of: run.trigger.rerun.as_ref().map(|rerun| rerun.of.clone()),
-        status: match (&run.ended, &run.cancelled) {
-            (Some((outcome, at)), cancelled) => {
-                RunStatus::Ended { outcome: *outcome, at: *at, cancelled_by: cancelled.as_ref().map(|cancelled| cancelled.by.clone()) }
-            }
-            (None, Some(cancelled)) => {
-                RunStatus::Cancelling { by: cancelled.by.clone(), force: cancelled.forced.is_some(), since: cancelled.since }
-            }
-            (None, None) => run.held.as_ref().map_or(RunStatus::Running, |older| RunStatus::Held { older: older.clone() }),
-        },
+        status: status_of_run(run, runs),
+    }
+}
+
+fn status_of_run(run: &Run, runs: &Runs) -> RunStatus {
+    if let Some(Damage { why, help }) = runs.damage(&run.id) {
+        return RunStatus::Damaged { why, help };
+    }
+    match (&run.ended, &run.cancelled) {
+        (Some((outcome, at)), cancelled) => {
+            RunStatus::Ended { outcome: *outcome, at: *at, cancelled_by: cancelled.as_ref().map(|cancelled| cancelled.by.clone()) }
+        }
+        (None, Some(cancelled)) => {
+            RunStatus::Cancelling { by: cancelled.by.clone(), force: cancelled.forced.is_some(), since: cancelled.since }
+        }
+        (None, None) => run.held.as_ref().map_or(RunStatus::Running, |older| RunStatus::Held { older: older.clone() }),
     }
 }
 
 /// A run with its stages. The other runs say who holds a lock, and why a ready stage found no agent in its last auction.
 pub fn detail(state: &Run, runs: &Runs) -> RunDetail {
-    RunDetail { run: run(state), stages: (0..state.shape.len()).map(|at| stage(state, at, runs)).collect() }
+    RunDetail { run: run(state, runs), stages: (0..state.shape.len()).map(|at| stage(state, at, runs)).collect() }
 }
 
 /// How the run ended, if it did.

@@ -73,7 +73,7 @@ pub(super) async fn answer(
         AnswerGiven::Resume => Answer::Resumed,
     };
     let after = api.orchestrator.answer(&snapshot.run.id, &stage, wait, said, Some(ANSWERED_BY)).await?;
-    Ok(web::Json(view::run(&after.run)))
+    Ok(web::Json(view::run(&after.run, &api.orchestrator.runs)))
 }
 
 /// The one wait that is meant.

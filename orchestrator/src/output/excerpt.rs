@@ -93,7 +93,7 @@ impl Excerpt {
         let sources = attempt.log.as_ref().map_or_else(
             || {
                 let (segments, chunks) = orchestrator.logs.all(lease);
-                let end = segments.last().map_or(0, |segment| segment.offset.saturating_add(segment.length));
+                let end = segments.last().map_or(0, LogSegment::end);
                 let chunks = chunks.into_iter().map(Source::from).filter(|chunk| chunk.end() > end);
                 segments.iter().map(Source::from).chain(chunks).collect()
             },

@@ -192,7 +192,8 @@ impl Output {
                 return;
             }
         }
-        if self.feeds.is_none() {
+        let is_damaged = || self.orchestrator.runs.damage(&self.run.id).is_some();
+        if self.feeds.is_none() || is_damaged() {
             self.over = true;
             return;
         }
@@ -343,7 +344,7 @@ impl Output {
             Ok(part) => self.reading = Some(Reading { lease, part }),
             Err(error) => {
                 warn!(attempt = %lease.attempt, error = chain(&error), "stored output cannot be read");
-                self.skip(&lease, segment.offset + segment.length, GapReason::DepotUnavailable);
+                self.skip(&lease, segment.end(), GapReason::DepotUnavailable);
             }
         }
     }

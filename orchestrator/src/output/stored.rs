@@ -91,7 +91,7 @@ impl StoredPart {
 
     /// The end of the part.
     pub(super) fn end(&self) -> u64 {
-        self.segment.offset + self.segment.length
+        self.segment.end()
     }
 
     /// The next chunk that ends behind `from`.
@@ -111,7 +111,7 @@ impl StoredPart {
             if cut < length {
                 let lines = memchr::memchr_iter(b'\n', &bytes).count() as u64;
                 let (offset, length) = (mark.offset + cut as u64, mark.length - chunk.length);
-                self.rest = Some(LogMark { offset, length, lines_before: mark.lines_before + lines, ..mark });
+                self.rest = Some(LogMark { offset, length, lines_before: mark.lines_before.saturating_add(lines), ..mark });
             }
             return Ok(Some((chunk, bytes)));
         }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use blob::{Blobs, DiskStore, disk::Durability};
 use eventbus::{Bus, Subject, Subscription};
 use model::{
-    AgentName, RunId, StageId, StageOutcome, Timestamp, TriggerId,
+    AgentName, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
-    plan::{Need, NeedReason, Plan, PlanDocument, Stage, Step, Value},
+    event::run::Outputs,
+    plan::{Need, NeedReason, Plan, PlanDocument, Stage, StageKind, Step, Value, Wait},
     planning::{PlanReply, PlanRequest, Text},
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
@@ -20,11 +21,17 @@ use orchestrator::{
     callbacks::CallbackKey,
     core::Run,
     engine::{self, EngineOptions},
+    http::{ApiToken, HttpOptions},
+    runs::Snapshot,
 };
+use serde_json::Value as Json;
 use service::{OnError, Supervisor};
 use tokio::time::timeout;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+/// What no agent has.
+pub(crate) const NOBODY: &str = "nobody";
+const TOKEN: &str = "a token for tests";
 
 pub(crate) fn agent() -> AgentName {
     "one".parse().unwrap()
@@ -42,23 +49,7 @@ pub(crate) fn chain(names: &[&str]) -> Plan {
 }
 
 pub(crate) fn trigger(delivery: &str) -> Trigger {
-    Trigger {
-        id: TriggerId::of("test", delivery),
-        project: "demo".parse().unwrap(),
-        context: TriggerContext::default(),
-        pipeline_path: "Ottofile".to_owned(),
-        pipeline: Text::Inline("pipeline {}".to_owned()),
-        source: None,
-        listing: None,
-        changed: None,
-        lock: None,
-        missing_libraries: BTreeMap::new(),
-        claims: model::trigger::Claims::default(),
-        rerun: None,
-        timeout_ms: None,
-        only: None,
-        stop_at_failure: false,
-    }
+    Trigger::new(TriggerId::of("test", delivery), "demo".parse().unwrap(), "Ottofile", Text::Inline("pipeline {}".to_owned()))
 }
 
 /// The parser's answer with this plan.
@@ -75,7 +66,7 @@ pub(crate) struct House {
     pub(crate) others: Supervisor,
     /// It outlives the orchestrators.
     callback_key: CallbackKey,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl House {
@@ -93,7 +84,7 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
         let callback_key = CallbackKey::generate().unwrap();
-        let house = Self { bus, blobs, others: Supervisor::new(), callback_key, _folder: folder };
+        let house = Self { bus, blobs, others: Supervisor::new(), callback_key, folder };
         house.play_auctioneer().await;
         house
     }
@@ -108,6 +99,31 @@ impl House {
         let options = change(EngineOptions::new("test", self.callback_key.clone()));
         let orchestrator = engine::start(options, self.bus.clone(), self.blobs.clone(), &supervisor).await.unwrap();
         (orchestrator, supervisor)
+    }
+
+    /// The API of an orchestrator, as a client sees it.
+    pub(crate) fn serve(&self, orchestrator: &Orchestrator) -> Api {
+        let options = HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), hosts: vec![], origins: vec![] };
+        let address = orchestrator::http::serve(options, orchestrator.clone(), &self.others).unwrap();
+        Api { client: reqwest::Client::builder().timeout(DEADLINE).build().unwrap(), base: format!("http://{address}") }
+    }
+
+    /// The depot loses these bytes.
+    pub(crate) fn lose(&self, digest: &Digest) {
+        let mut open = vec![self.folder.path().to_owned()];
+        let mut lost = 0;
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else if path.to_string_lossy().replace('/', "").ends_with(digest.hex().as_str()) {
+                    std::fs::remove_file(path).unwrap();
+                    lost += 1;
+                }
+            }
+        }
+        assert_eq!(lost, 1, "the depot has {digest} in one file");
     }
 
     /// Gives the one answer to every question.
@@ -126,7 +142,7 @@ impl House {
         });
     }
 
-    /// Proposes the one agent for whatever is asked.
+    /// Proposes the one agent for whatever is asked, but for stages that demand [`NOBODY`].
     pub(crate) async fn play_auctioneer(&self) {
         let mut asked = self.bus.subscribe(Subject::for_auction()).await.unwrap();
         let bus = self.bus.clone();
@@ -135,7 +151,8 @@ impl House {
                 let request: AuctionRequest = message.read()?;
                 let reservation = if request.after.is_empty() { Reservation::Slot } else { Reservation::Handover };
                 let offer = Offer { price_micros_per_s: 0, start_ms: 0, reservation };
-                let offers = if request.except.contains(&agent()) { vec![] } else { vec![RankedOffer { agent: agent(), offer }] };
+                let nobody = request.except.contains(&agent()) || request.requires.contains_key(NOBODY);
+                let offers = if nobody { vec![] } else { vec![RankedOffer { agent: agent(), offer }] };
                 let AuctionRequest { auction, attempt, .. } = request;
                 let proposal = Proposal { auction, attempt, offers, declined: vec![], closed_at: Timestamp(0) };
                 bus.publish(&Subject::proposed(), &proposal).await?;
@@ -182,15 +199,77 @@ impl Inbox {
     }
 
     pub(crate) async fn succeed(&self, lease: &Lease) {
-        let report = Report::Finished {
-            outcome: StageOutcome::Success,
-            reason: None,
-            started_at: Some(Timestamp(1)),
-            finished_at: Timestamp(2),
-            outputs: model::event::run::Outputs::default(),
-        };
+        self.finish(lease, StageOutcome::Success, Outputs::default()).await;
+    }
+
+    pub(crate) async fn finish(&self, lease: &Lease, outcome: StageOutcome, outputs: Outputs) {
+        let report = Report::Finished { outcome, reason: None, started_at: Some(Timestamp(1)), finished_at: Timestamp(2), outputs };
         self.report(lease, report).await;
     }
+}
+
+/// The API of an orchestrator.
+pub(crate) struct Api {
+    client: reqwest::Client,
+    base: String,
+}
+
+impl Api {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Json) {
+        self.answer(self.client.get(format!("{}{path}", self.base))).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Json) -> (u16, Json) {
+        self.answer(self.client.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> (u16, Json) {
+        let response = request.bearer_auth(TOKEN).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Json::String(text)))
+    }
+}
+
+/// The code of a refusal, and its status.
+pub(crate) fn refusal((status, problem): (u16, Json)) -> (u16, String) {
+    (status, problem["code"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The run as soon as it is as it should be.
+pub(crate) async fn until(orchestrator: &Orchestrator, trigger: &Trigger, what: &str, is: impl Fn(&Run) -> bool) -> Snapshot {
+    let mut appended = orchestrator.runs.follow();
+    let seen = async {
+        loop {
+            match orchestrator.runs.get(&trigger.run()) {
+                Some(snapshot) if is(&snapshot.run) => return snapshot,
+                _ => drop(appended.recv().await),
+            }
+        }
+    };
+    timeout(DEADLINE, seen).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+}
+
+pub(crate) fn is_asked(run: &Run, stage: &str) -> bool {
+    run.stage(&StageId::of(stage)).is_some_and(|(_, stage)| stage.open_waits().next().is_some())
+}
+
+pub(crate) fn outcome(run: &Run) -> Option<RunOutcome> {
+    run.ended.map(|(outcome, _)| outcome)
+}
+
+/// A stage that is a wait.
+pub(crate) fn waiting(path: &str, wait: Wait) -> Stage {
+    Stage { kind: StageKind::Wait(wait), ..Stage::new(path) }
+}
+
+pub(crate) fn after(stage: Stage, need: &str) -> Stage {
+    Stage { needs: vec![Need { stage: StageId::of(need), reason: NeedReason::Order }], ..stage }
+}
+
+/// The trigger of a run of this branch.
+pub(crate) fn on_branch(delivery: &str, branch: &str) -> Trigger {
+    Trigger { context: TriggerContext { branch: branch.to_owned(), ..TriggerContext::default() }, ..trigger(delivery) }
 }
 
 pub(crate) async fn ended(orchestrator: &Orchestrator, trigger: &Trigger) -> Arc<Run> {

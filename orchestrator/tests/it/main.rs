@@ -1,15 +1,31 @@
 //! The orchestrator from outside.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod cancels;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod engine;
+#[cfg(test)]
+mod hints;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
 mod libraries;
 #[cfg(test)]
+mod odd;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod planning;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod reruns;
 #[cfg(test)]
 mod trouble;
 #[cfg(test)]

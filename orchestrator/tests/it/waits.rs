@@ -13,25 +13,14 @@ use std::{
 
 use model::{
     RunOutcome, StageId, StageOutcome, Timestamp,
-    context::TriggerContext,
     event::run::{Answer, RunEvent, WaitKey},
-    plan::{Need, NeedReason, Newer, Plan, Stage, StageKind, Value, Wait},
+    plan::{Newer, Plan, Value, Wait},
     protocol::agent::{AgentCommand, AgentStatus, Report},
     trigger::Trigger,
 };
-use orchestrator::{CommandError, Orchestrator, core::Run, runs::Snapshot};
-use tokio::time::timeout;
+use orchestrator::{CommandError, Orchestrator, runs::Snapshot};
 
-use crate::house::{DEADLINE, House, agent, chain, ended, ended_within, trigger};
-
-/// A stage that is a wait.
-fn waiting(path: &str, wait: Wait) -> Stage {
-    Stage { kind: StageKind::Wait(wait), ..Stage::new(path) }
-}
-
-fn after(stage: Stage, need: &str) -> Stage {
-    Stage { needs: vec![Need { stage: StageId::of(need), reason: NeedReason::Order }], ..stage }
-}
+use crate::house::{House, after, agent, chain, ended, ended_within, is_asked, on_branch, outcome, trigger, until, waiting};
 
 fn confirm() -> Wait {
     Wait::Confirm { message: Value::from("Ship it?"), by: Vec::new(), timeout_ms: None }
@@ -39,28 +28,6 @@ fn confirm() -> Wait {
 
 fn webhook() -> Wait {
     Wait::Webhook { description: Value::from("the scanner"), timeout_ms: None }
-}
-
-/// The run as soon as it is as it should be.
-async fn until(orchestrator: &Orchestrator, trigger: &Trigger, what: &str, is: impl Fn(&Run) -> bool) -> Snapshot {
-    let mut appended = orchestrator.runs.follow();
-    let seen = async {
-        loop {
-            match orchestrator.runs.get(&trigger.run()) {
-                Some(snapshot) if is(&snapshot.run) => return snapshot,
-                _ => drop(appended.recv().await),
-            }
-        }
-    };
-    timeout(DEADLINE, seen).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
-}
-
-fn is_asked(run: &Run, stage: &str) -> bool {
-    run.stage(&StageId::of(stage)).is_some_and(|(_, stage)| stage.open_waits().next().is_some())
-}
-
-fn outcome(run: &Run) -> Option<RunOutcome> {
-    run.ended.map(|(outcome, _)| outcome)
 }
 
 fn delivery(snapshot: &Snapshot, stage: &str) -> model::Digest {
@@ -249,16 +216,12 @@ async fn a_holder_of_a_lock_is_told_which_status_renewed_it() {
     supervisor.shut_down().await;
 }
 
-fn on_branch(delivery: &str) -> Trigger {
-    Trigger { context: TriggerContext { branch: "main".to_owned(), ..TriggerContext::default() }, ..trigger(delivery) }
-}
-
 #[tokio::test]
 async fn a_newer_run_takes_the_place_of_older_ones_of_its_branch() {
     let house = House::new(Plan { newer: Some(Newer::Cancel), ..Plan::new(vec![waiting("Hold", Wait::Pause)]) }).await;
     let (orchestrator, supervisor) = house.start().await;
-    let (older, newer) = (on_branch("1"), on_branch("2"));
-    let other = Trigger { context: TriggerContext { branch: "topic".to_owned(), ..TriggerContext::default() }, ..trigger("3") };
+    let (older, newer) = (on_branch("1", "main"), on_branch("2", "main"));
+    let other = on_branch("3", "topic");
     for trigger in [&other, &older, &newer] {
         orchestrator.create(trigger).await.unwrap();
         until(&orchestrator, trigger, "its begin", |run| is_asked(run, "Hold")).await;
@@ -271,10 +234,32 @@ async fn a_newer_run_takes_the_place_of_older_ones_of_its_branch() {
 }
 
 #[tokio::test]
+async fn a_newer_run_takes_the_place_of_an_older_one_that_began_in_an_earlier_life() {
+    let house = House::new(Plan { newer: Some(Newer::Cancel), ..Plan::new(vec![waiting("Hold", Wait::Pause)]) }).await;
+    let (first, supervisor) = house.start().await;
+    let (older, newer) = (on_branch("1", "main"), on_branch("2", "main"));
+    first.create(&older).await.unwrap();
+    until(&first, &older, "its begin", |run| is_asked(run, "Hold")).await;
+    supervisor.shut_down().await;
+    house.bus.store_trigger(&newer).await.unwrap();
+    let (second, supervisor) = house.start().await;
+    assert_eq!(outcome(&*ended(&second, &older).await), Some(RunOutcome::Aborted));
+    until(&second, &newer, "its begin", |run| is_asked(run, "Hold")).await;
+    supervisor.shut_down().await;
+    // What was decided is not decided again.
+    let (third, supervisor) = house.start().await;
+    let records = house.bus.run_log(&older.run()).await.unwrap().len();
+    third.answer(&newer.run(), &StageId::of("Hold"), WaitKey::Itself, Answer::Resumed, None).await.unwrap();
+    assert_eq!(outcome(&*ended(&third, &newer).await), Some(RunOutcome::Success));
+    assert_eq!(house.bus.run_log(&older.run()).await.unwrap().len(), records);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
 async fn newer_runs_that_wait_go_on_one_after_the_other_also_after_a_restart() {
     let house = House::new(Plan { newer: Some(Newer::Wait), ..Plan::new(vec![waiting("Hold", Wait::Pause)]) }).await;
     let (first, supervisor) = house.start().await;
-    let triggers: Vec<Trigger> = (0..3).map(|number| on_branch(&number.to_string())).collect();
+    let triggers: Vec<Trigger> = (0..3).map(|number| on_branch(&number.to_string(), "main")).collect();
     for trigger in &triggers {
         first.create(trigger).await.unwrap();
         until(&first, trigger, "its begin", |_| true).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{
     AgentName, AttemptId, StageOutcome,
-    event::run::{RunEvent, SkipReason},
+    event::run::{Outputs, RunEvent, SkipReason},
     plan::{Effect, RetryReason},
     protocol::{
         agent::{AgentReport, Lease, Report},
@@ -16,7 +16,22 @@ use super::{Answer, Draft, bounded};
 use crate::core::{
     shape::Index,
     stage::{Attempt, AttemptEnd, Status},
+    written::written,
 };
+
+/// Bytes of what a stage leaves in all, as its record has it: a record takes more than one stage's end. An agent keeps far less; one that
+/// does not is not to stop the run.
+const OUTPUTS_BYTES_MAX: usize = 512 * 1024;
+
+/// A result as its record takes it.
+fn bounded_result(outcome: StageOutcome, reason: Option<&str>, outputs: &Outputs) -> (StageOutcome, Option<String>, Outputs) {
+    let bytes = written(outputs);
+    if bytes <= OUTPUTS_BYTES_MAX {
+        return (outcome, reason.map(bounded), outputs.clone());
+    }
+    let too_much = format!("what it leaves has {bytes} bytes as it is noted, over the limit of {OUTPUTS_BYTES_MAX}");
+    (StageOutcome::Failure, Some(too_much), Outputs::default())
+}
 
 impl Draft<'_> {
     /// The stage whose current holder has this lease.
@@ -43,20 +58,18 @@ impl Draft<'_> {
                 self.push(RunEvent::StageStarted { stage: self.id(at), attempt: attempt.number, at: *started });
             }
             Report::Finished { outcome, reason, started_at, finished_at, outputs } if held => {
-                self.push(RunEvent::StageFinished {
-                    stage: self.id(at),
-                    attempt: attempt.number,
-                    outcome: *outcome,
-                    reason: reason.as_deref().map(bounded),
-                    started_at: *started_at,
-                    finished_at: *finished_at,
-                    outputs: outputs.clone(),
-                });
+                let (outcome, reason, outputs) = bounded_result(*outcome, reason.as_deref(), outputs);
+                let (started_at, finished_at) = (*started_at, *finished_at);
+                let (stage, attempt) = (self.id(at), attempt.number);
+                self.push(RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at, outputs });
                 self.attempted(at);
             }
             Report::Declined { reason } if held && self.run.stages[at].status == Status::Awarded => self.declined(at, reason),
             Report::Declined { reason } | Report::Lost { reason } if held => self.lost(at, reason),
-            Report::LogStored { log } if attempt.log.is_none() && self.is_newest(at, &attempt) => {
+            // Of a list of parts that no record takes, or no output has, nothing is noted: the output is shown as never stored.
+            Report::LogStored { log }
+                if attempt.log.is_none() && self.is_newest(at, &attempt) && log.is_sound() && written(log) <= OUTPUTS_BYTES_MAX =>
+            {
                 self.push(RunEvent::StageLogStored { stage: self.id(at), attempt: attempt.number, log: log.clone() });
             }
             Report::Started { .. }

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     AgentName, AttemptId, AuctionId, Digest, ProjectName, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
-    context::TriggerContext,
     event::run::{Answer, CancelReason, Outputs, Planned, Question, RunEvent, WaitKey},
     plan::{Need, NeedReason, Plan, Stage, Step, Value},
     planning::Text,
@@ -23,23 +22,8 @@ use crate::core::{
 };
 
 pub(crate) fn trigger() -> Trigger {
-    Trigger {
-        id: TriggerId::of("test", "1"),
-        project: "demo".parse::<ProjectName>().unwrap(),
-        context: TriggerContext::default(),
-        pipeline_path: "Ottofile".to_owned(),
-        pipeline: Text::Inline(String::new()),
-        source: None,
-        listing: None,
-        changed: None,
-        lock: None,
-        missing_libraries: BTreeMap::new(),
-        claims: model::trigger::Claims::default(),
-        rerun: None,
-        timeout_ms: None,
-        only: None,
-        stop_at_failure: false,
-    }
+    let project = "demo".parse::<ProjectName>().unwrap();
+    Trigger::new(TriggerId::of("test", "1"), project, "Ottofile", Text::Inline(String::new()))
 }
 
 pub(super) fn agent(name: &str) -> AgentName {

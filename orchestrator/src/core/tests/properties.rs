@@ -18,6 +18,7 @@ use super::{
 };
 use crate::core::{Input, Status, rerun};
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 const AGENTS: [&str; 3] = ["one", "two", "three"];
 /// Rounds in which an honest world brings every run of some stages to its end.
 const ROUNDS_MAX: usize = 200;
@@ -71,6 +72,10 @@ enum Throw {
     Pass {
         ms: u64,
     },
+    /// The clock is set anew, by a day.
+    Jump {
+        back: bool,
+    },
     Cancel {
         reason: CancelReason,
         force: bool,
@@ -116,6 +121,7 @@ fn throws() -> impl Strategy<Value = Throw> {
         6 => stage().prop_map(|stage| Throw::Grant { stage }),
         2 => Just(Throw::Release),
         4 => (1..40_u64).prop_map(|ms| Throw::Pass { ms }),
+        1 => any::<bool>().prop_map(|back| Throw::Jump { back }),
         1 => (reason, prop::bool::weighted(0.2)).prop_map(|(reason, force)| Throw::Cancel { reason, force }),
     ]
 }
@@ -195,6 +201,10 @@ fn throw(run: &mut Driven, throw: &Throw) {
             run.now += ms;
             run.input(Input::TimePassed);
             assert!(run.run.next_due().is_none_or(|due| due.0 > run.now), "what was due has happened");
+        }
+        Throw::Jump { back } => {
+            run.now = if *back { run.now.saturating_sub(DAY_MS) } else { run.now + DAY_MS };
+            run.input(Input::TimePassed);
         }
         Throw::Cancel { reason, force } => {
             run.input(Input::Cancel { by: "somebody".to_owned(), reason: reason.clone(), force: *force });
