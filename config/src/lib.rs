@@ -5,4 +5,4 @@
 pub mod project;
 pub mod trust;
 
-pub use project::{Project, load};
+pub use project::{ForgeKind, Project, load};

@@ -6,6 +6,9 @@
 //! source:
 //!   url: /srv/git/shop.git           # a bare repository on this machine, or https://…, which is fetched
 //!   refs: { branches: ['**'] }       # what is delivered at all; without it, every branch and tag
+//! webhook:                           # see [`Webhook`]; without it, none is taken
+//!   forge: github                    # or gitlab, gitea, forgejo
+//!   secret_file: /etc/otto/webhooks/shop
 //! pipeline: Ottofile                 # the pipeline file's path; this is the default
 //! libraries:
 //!   hosts: [steps.example.lan]       # hosts of step libraries that may have an address of this network
@@ -25,7 +28,7 @@ use std::{
 use model::{ProjectName, context::TriggerContext};
 use serde::Deserialize;
 
-use crate::trust::{Protection, Refs};
+use crate::trust::{Protection, PullRequests, Refs};
 
 /// The most bytes of one project's file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -45,6 +48,8 @@ pub struct Project {
     pub source: Source,
     /// What is delivered at all; without it, every branch and tag.
     pub refs: Option<Refs>,
+    /// Which forge tells of it; without it, none is believed.
+    pub webhook: Option<Webhook>,
     /// The pipeline file's path, from the repository's root.
     pub pipeline: String,
     /// Hosts of step libraries that may have an address that is not of the public internet.
@@ -62,6 +67,33 @@ pub enum Source {
     Remote(String),
 }
 
+/// A kind of forge: what its webhooks look like, and how they are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForgeKind {
+    /// GitHub, and GitHub Enterprise.
+    Github,
+    /// GitLab. A secret that begins with `whsec_` is a signing token; any other one is a secret token.
+    Gitlab,
+    /// Gitea.
+    Gitea,
+    /// Forgejo.
+    Forgejo,
+}
+
+/// The webhooks that are believed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Who sends them.
+    pub forge: ForgeKind,
+    /// The absolute path of a file with nothing but the secret that the forge has for this webhook.
+    pub secret_file: PathBuf,
+    /// The repository as the forge names it, such as `octo/shop`; without it, the end of the source's address must be that. Webhooks of
+    /// other repositories are ignored, even if they have the same secret.
+    pub repository: Option<String>,
+}
+
 impl Source {
     /// The repository on this machine, if it is one.
     pub fn repository(&self) -> Option<&Path> {
@@ -73,9 +105,22 @@ impl Source {
 }
 
 impl Project {
-    /// Whether what has happened is of a branch or tag that is delivered.
-    pub fn delivers(&self, context: &TriggerContext) -> bool {
-        self.refs.as_ref().is_none_or(|refs| refs.matches(context))
+    /// Why what has happened starts no run by this configuration, if it starts none.
+    pub fn refuses(&self, context: &TriggerContext) -> Option<&'static str> {
+        let Some(pull_request) = &context.pull_request else {
+            let is_delivered = self.refs.as_ref().is_none_or(|refs| refs.matches(context));
+            return (!is_delivered).then_some("its configuration delivers other branches and tags");
+        };
+        let (rule, refused) = if pull_request.fork {
+            (self.protection.forks, "its configuration ignores pull requests of forks")
+        } else {
+            (self.protection.pull_requests, "its configuration ignores pull requests")
+        };
+        match rule {
+            PullRequests::Ignore => Some(refused),
+            PullRequests::Run if self.refs.as_ref().is_none_or(|refs| refs.has_branch(&pull_request.target)) => None,
+            PullRequests::Run => Some("its configuration delivers other branches than the pull request's target"),
+        }
     }
 }
 
@@ -104,6 +149,7 @@ struct ProjectFile {
     title: Option<String>,
     description: Option<String>,
     source: SourceFile,
+    webhook: Option<Webhook>,
     #[serde(default = "default_pipeline")]
     pipeline: String,
     #[serde(default)]
@@ -167,8 +213,11 @@ fn read(path: &Path) -> Result<Project, String> {
     if !is_plain_path(&file.pipeline) {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
-    let ProjectFile { title, description, source: SourceFile { url: _, refs }, pipeline, libraries, protection } = file;
-    Ok(Project { name, title, description, source, refs, pipeline, library_hosts: libraries.hosts, protection })
+    let ProjectFile { title, description, source: SourceFile { url: _, refs }, webhook, pipeline, libraries, protection } = file;
+    if let Some(webhook) = webhook.as_ref().filter(|webhook| !webhook.secret_file.is_absolute()) {
+        return Err(format!("webhook.secret_file: `{}` is no absolute path", webhook.secret_file.display()));
+    }
+    Ok(Project { name, title, description, source, refs, webhook, pipeline, library_hosts: libraries.hosts, protection })
 }
 
 fn source(url: &str) -> Result<Source, String> {
@@ -207,6 +256,8 @@ fn is_plain_path(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use model::context::{EventKind, PullRequest};
+
     use super::*;
 
     fn repository_in(folder: &Path) -> PathBuf {
@@ -257,7 +308,26 @@ mod tests {
         }
     }
 
-    fn wrong(url: &str) -> [(&'static str, String, &'static str); 7] {
+    #[test]
+    fn the_configuration_says_which_pull_requests_are_delivered() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = repository_in(folder.path()).display().to_string();
+        let refused = |text: &str, fork: bool, target: &str| {
+            fs::write(folder.path().join("a.yml"), format!("{text}\n")).unwrap();
+            let pull_request = PullRequest { number: 1, target: target.into(), source: "main".into(), fork };
+            let context = TriggerContext { event: EventKind::PullRequest, pull_request: Some(pull_request), ..TriggerContext::default() };
+            load(folder.path()).unwrap()[0].refuses(&context)
+        };
+        let plain = format!("source: {{ url: {url} }}");
+        assert_eq!(refused(&plain, false, "main"), None);
+        assert!(refused(&plain, true, "main").unwrap().contains("forks"), "without a word, those of forks are not");
+        assert_eq!(refused(&format!("{plain}\nprotection: {{ forks: run }}"), true, "main"), None);
+        assert!(refused(&format!("{plain}\nprotection: {{ pull_requests: ignore }}"), false, "main").is_some());
+        let some = format!("source: {{ url: {url}, refs: {{ branches: [main] }} }}");
+        assert_eq!((refused(&some, false, "main"), refused(&some, false, "old").is_some()), (None, true));
+    }
+
+    fn wrong(url: &str) -> [(&'static str, String, &'static str); 9] {
         [
             ("Upper", format!("source: {{ url: {url} }}"), "no project name"),
             ("a-unknown", format!("tittle: x\nsource: {{ url: {url} }}"), "tittle"),
@@ -265,6 +335,8 @@ mod tests {
             ("c-relative", "source: { url: shop.git }".to_owned(), "no absolute path"),
             ("d-nowhere", "source: { url: /nonexistent/otto.git }".to_owned(), "No such file"),
             ("e-bare", "source: { url: /usr }".to_owned(), "no bare git repository"),
+            ("g-forge", format!("source: {{ url: {url} }}\nwebhook: {{ forge: sourceforge, secret_file: /s }}"), "sourceforge"),
+            ("h-secret", format!("source: {{ url: {url} }}\nwebhook: {{ forge: gitea, secret_file: s }}"), "no absolute path"),
             ("f-escape", format!("source: {{ url: {url} }}\npipeline: ../Ottofile"), "no path below"),
         ]
     }

@@ -55,6 +55,11 @@ impl Refs {
         let is = |patterns: &[RefPattern], name: &str| patterns.iter().any(|pattern| pattern.matches(name));
         context.pull_request.is_none() && (is(&self.branches, &context.branch) || is(&self.tags, &context.tag))
     }
+
+    /// Whether the branch is one of them.
+    pub fn has_branch(&self, name: &str) -> bool {
+        self.branches.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 /// What is done with a pull request.

@@ -10,8 +10,8 @@ use blob::{BlobError, Blobs};
 use config::Project;
 use eventbus::{Bus, BusError};
 use model::{
-    Digest, TriggerId,
-    context::{EventKind, TriggerContext},
+    Digest, ProjectName, TriggerId,
+    context::TriggerContext,
     lock::Lock,
     planning::{INLINE_BYTES_MAX, Text},
     trigger::Trigger,
@@ -23,13 +23,13 @@ use tracing::info;
 use crate::{
     delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
     git::{self, GitError, ObjectId, Wanted},
+    happened::{BRANCHES, Happened, RefName, What},
     library,
+    webhook::{Hook, Told},
 };
 
 /// Trees that are packed at once. Each keeps one processor busy; more would only take turns.
 const PACKING_MAX: usize = 2;
-/// What the names of branches begin with.
-const BRANCH: &str = "refs/heads/";
 
 /// Why a delivery is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +59,10 @@ impl AcceptError {
     }
 }
 
-/// A push to a branch.
-struct Push {
-    branch: String,
-    commit: ObjectId,
-    /// What the branch was before; `None` if it is new.
-    previous: Option<ObjectId>,
-}
-
 /// Accepts deliveries.
 pub(crate) struct Acceptor {
     projects: Vec<Project>,
+    hooks: BTreeMap<ProjectName, Hook>,
     bus: Bus,
     blobs: Blobs,
     folder: PathBuf,
@@ -84,8 +77,8 @@ impl fmt::Debug for Acceptor {
 
 impl Acceptor {
     /// Accepts deliveries for these projects; large archives lie in `folder` until they are stored.
-    pub(crate) fn new(projects: Vec<Project>, bus: Bus, blobs: Blobs, folder: PathBuf) -> Self {
-        Self { projects, bus, blobs, folder, packing: Semaphore::new(PACKING_MAX) }
+    pub(crate) fn new(projects: Vec<Project>, hooks: BTreeMap<ProjectName, Hook>, bus: Bus, blobs: Blobs, folder: PathBuf) -> Self {
+        Self { projects, hooks, bus, blobs, folder, packing: Semaphore::new(PACKING_MAX) }
     }
 
     /// The repositories of all projects, each once.
@@ -110,40 +103,61 @@ impl Acceptor {
         if delivery.updates.len() > UPDATES_MAX {
             return Err(AcceptError::TooManyUpdates(delivery.updates.len()));
         }
-        let pushes = delivery.updates.iter().map(read_update).collect::<Result<Vec<_>, _>>()?;
+        let updates = delivery.updates.iter().map(read_update).collect::<Result<Vec<_>, _>>()?;
         let mut answer = Answer::default();
-        for push in pushes {
-            let push = match push {
-                Ok(push) => push,
+        for happened in updates {
+            let happened = match happened {
+                Ok(happened) => happened,
                 Err(ignored) => {
                     answer.ignored.push(ignored);
                     continue;
                 }
             };
             for project in self.projects.iter().filter(|project| project.source.repository() == Some(repository)) {
-                let pushed = TriggerContext { event: EventKind::Push, branch: push.branch.clone(), ..TriggerContext::default() };
-                if !project.delivers(&pushed) {
-                    let reason = format!("project {}: its configuration delivers other branches", project.name);
-                    answer.ignored.push(Ignored { name: format!("{BRANCH}{}", push.branch), reason });
-                    continue;
-                }
-                match self.start(project, repository, delivery, &push).await {
-                    Ok(run) => answer.runs.push(run),
-                    Err(AcceptError::Git(error)) if error.is_final() => {
-                        let reason = format!("project {}: {}", project.name, service::supervisor::chain(&error));
-                        answer.ignored.push(Ignored { name: format!("{BRANCH}{}", push.branch), reason });
-                    }
-                    Err(error) => return Err(error),
-                }
+                // A push tells of itself by the delivery: two that end at the same commit are two.
+                let id = TriggerId::of("git", &format!("{} {} {}", project.name, happened.name, delivery.delivery));
+                self.take(project, &happened, id, &mut answer).await?;
             }
         }
         Ok(answer)
     }
 
-    async fn start(&self, project: &Project, repository: &Path, delivery: &Delivery, push: &Push) -> Result<StartedRun, AcceptError> {
-        let Push { branch, commit, previous } = push;
+    /// The webhooks of a project, if it takes any.
+    pub(crate) fn hook(&self, project: &str) -> Option<(&Project, &Hook)> {
+        let project = self.projects.iter().find(|known| known.name.as_str() == project)?;
+        Some((project, self.hooks.get(&project.name)?))
+    }
+
+    /// Stores the trigger of what a project's forge has told. When this returns it is on the bus; told again, by whomever and whenever, it is
+    /// the same run.
+    pub(crate) async fn accept_told(&self, project: &Project, told: Told) -> Result<Answer, AcceptError> {
+        let mut answer = Answer::default();
+        match told {
+            Told::Ignored(ignored) => answer.ignored.push(ignored),
+            Told::Happened(happened) => self.take(project, &happened, happened.trigger(&project.name), &mut answer).await?,
+        }
+        Ok(answer)
+    }
+
+    async fn take(&self, project: &Project, happened: &Happened, id: TriggerId, answer: &mut Answer) -> Result<(), AcceptError> {
+        let mut ignore =
+            |reason: &str| answer.ignored.push(Ignored::new(happened.name.as_str(), format!("project {}: {reason}", project.name)));
+        if let Some(reason) = project.refuses(&happened.context()) {
+            ignore(reason);
+            return Ok(());
+        }
+        match self.start(project, happened, id).await {
+            Ok(run) => answer.runs.push(run),
+            Err(AcceptError::Git(error)) if error.is_final() => ignore(&service::supervisor::chain(&error)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn start(&self, project: &Project, happened: &Happened, id: TriggerId) -> Result<StartedRun, AcceptError> {
+        let repository = project.source.repository().ok_or_else(|| AcceptError::Git(GitError::NoCommit(happened.commit.clone())))?;
         let packing = self.packing.acquire().await.expect("it is never closed");
-        let wanted = Wanted { commit: commit.clone(), base: previous.clone(), pipeline: project.pipeline.clone() };
+        let wanted = wanted(project, happened, repository).await.map_err(AcceptError::Git)?;
         let checkout = git::read_commit(repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
         let source = checkout.source.store(&self.blobs).await.map_err(AcceptError::Store)?;
         let pipeline = self.text(checkout.pipeline.into_bytes()).await?;
@@ -153,22 +167,15 @@ impl Acceptor {
             None => None,
         };
         let listing = Some(self.json(&checkout.listing).await?);
-        let base = previous.as_ref().filter(|_| checkout.changed.is_some()).map(ObjectId::to_string).unwrap_or_default();
+        let base = wanted.base.as_ref().filter(|_| checkout.changed.is_some()).map(ObjectId::to_string).unwrap_or_default();
         let changed = match &checkout.changed {
             Some(changed) => Some(self.json(changed).await?),
             None => None,
         };
         drop(packing);
-        let id = TriggerId::of("git", &format!("{} {BRANCH}{branch} {}", project.name, delivery.delivery));
-        let context = TriggerContext {
-            event: EventKind::Push,
-            branch: branch.clone(),
-            commit: commit.to_string(),
-            base,
-            ..TriggerContext::default()
-        };
+        let context = TriggerContext { base, ..happened.context() };
         let trigger = Trigger {
-            claims: project.protection.claims(&context, None),
+            claims: project.protection.claims(&context, happened.actor.clone()),
             context,
             source: Some(source),
             listing,
@@ -179,9 +186,33 @@ impl Acceptor {
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();
-        info!(%run, project = %project.name, branch, %commit, delivery = %delivery.delivery, "push accepted");
-        Ok(StartedRun { run, project: project.name.clone(), branch: branch.clone() })
+        info!(%run, project = %project.name, of = %happened.name, commit = %happened.commit, "accepted");
+        Ok(StartedRun { run, project: project.name.clone(), name: happened.shown() })
     }
+}
+
+/// What is read of the repository. A pull request is compared with where it parted from its target, and takes the target's pipeline if it is
+/// of a fork: whoever wrote it may not say what is done with it.
+async fn wanted(project: &Project, happened: &Happened, repository: &Path) -> Result<Wanted, GitError> {
+    let commit = happened.commit.clone();
+    let (base, pipeline_of) = match &happened.what {
+        What::Push { previous, .. } => (previous.clone(), None),
+        What::MergeQueue { base, .. } => (base.clone(), None),
+        What::Tag { .. } => (None, None),
+        What::PullRequest(pull_request) => {
+            let target = match RefName::branch(&pull_request.target) {
+                Some(target) => git::resolve(repository, &target).await?,
+                None => None,
+            };
+            let base = match &target {
+                Some(target) => git::merge_base(repository, target, &commit).await?,
+                None => None,
+            };
+            let pipeline_of = pull_request.fork.then(|| target.ok_or_else(|| GitError::NoTarget(pull_request.target.clone())));
+            (base, pipeline_of.transpose()?)
+        }
+    };
+    Ok(Wanted { commit, base, pipeline: project.pipeline.clone(), pipeline_of })
 }
 
 impl Acceptor {
@@ -209,18 +240,15 @@ impl Acceptor {
 }
 
 /// The push of an update, or why it starts no run.
-fn read_update(update: &Update) -> Result<Result<Push, Ignored>, AcceptError> {
-    let ignored = |reason: &str| {
-        let mut name = update.name.clone();
-        name.truncate(name.floor_char_boundary(REF_BYTES_MAX));
-        Ok(Err(Ignored { name, reason: reason.to_owned() }))
-    };
+fn read_update(update: &Update) -> Result<Result<Happened, Ignored>, AcceptError> {
+    let ignored = |reason: &str| Ok(Err(Ignored::new(&*update.name, reason)));
     if update.name.len() > REF_BYTES_MAX {
         return ignored("its name is too long");
     }
-    let Some(branch) = update.name.strip_prefix(BRANCH).filter(|branch| !branch.is_empty()) else {
+    let Some(branch) = update.name.strip_prefix(BRANCHES).filter(|branch| !branch.is_empty()) else {
         return ignored("it is no branch");
     };
+    let Some(name) = RefName::branch(branch) else { return ignored("its name is none that git takes") };
     let commit: ObjectId =
         update.new.parse().map_err(|_| AcceptError::NoObjectId { name: update.name.clone(), id: update.new.chars().take(80).collect() })?;
     if commit.is_null() {
@@ -228,7 +256,7 @@ fn read_update(update: &Update) -> Result<Result<Push, Ignored>, AcceptError> {
     }
     // A hook of an older git, or one by hand, may say nothing of what was: then nothing is compared.
     let previous = update.old.parse::<ObjectId>().ok().filter(|old| !old.is_null());
-    Ok(Ok(Push { branch: branch.to_owned(), commit, previous }))
+    Ok(Ok(Happened { what: What::Push { branch: branch.to_owned(), previous }, name, commit, actor: None }))
 }
 
 /// Removes archives that were being written when an earlier forge died. The folder is this forge's own.

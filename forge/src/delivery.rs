@@ -54,7 +54,7 @@ pub struct InvalidDeliveryId(String);
 pub struct Answer {
     /// The runs that it starts; their triggers are stored.
     pub runs: Vec<StartedRun>,
-    /// The updates that start none, and never will.
+    /// What starts none, and never will.
     pub ignored: Vec<Ignored>,
 }
 
@@ -65,18 +65,26 @@ pub struct StartedRun {
     pub run: RunId,
     /// Of which project.
     pub project: ProjectName,
-    /// Of which branch.
-    pub branch: String,
+    /// Of which branch or tag, or of which pull request (`#7`).
+    pub name: String,
 }
 
-/// An update that starts no run.
+/// What starts no run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ignored {
-    /// The ref's full name, shortened if it is over [`REF_BYTES_MAX`].
+    /// The ref's full name, or what else has happened, shortened if it is over [`REF_BYTES_MAX`].
     #[serde(rename = "ref")]
     pub name: String,
     /// Why, for the pusher.
     pub reason: String,
+}
+
+impl Ignored {
+    pub(crate) fn new(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        let mut name = name.into();
+        name.truncate(name.floor_char_boundary(REF_BYTES_MAX));
+        Self { name, reason: reason.into() }
+    }
 }
 
 impl DeliveryId {

@@ -1,13 +1,14 @@
-//! The forge: everything that speaks to a forge. So far that is git itself: a hook tells of each push, the commit's tree goes to the depot,
-//! and a trigger onto the bus.
+//! The forge: everything that speaks to a forge. Hooks of git tell of pushes, and webhooks of GitHub, GitLab, Gitea and Forgejo of pushes,
+//! tags, pull requests and merge queues; the commit's tree goes to the depot, and a trigger onto the bus.
 //!
 //! ```text
 //! git push ─▶ post-receive ─▶ otto/pending/<id>.json ─▶ POST /v1/hooks/git ─▶ tree ─▶ depot
 //!                                       └── found again by the forge ──┘    └─▶ trigger ─▶ bus ─▶ 2xx
+//! webhook of a forge ─▶ POST /v1/hooks/projects/<project> ─▶ signature ────┘
 //! ```
 //!
-//! **Invariant:** what is answered with 2xx is on the bus; the same delivery, told again, is the same runs; no step is run here, and no text
-//! of a push becomes an argument of a program.
+//! **Invariant:** what is answered with 202 is on the bus; the same thing, told again, is the same runs; no step is run here, and of what is
+//! pushed or told, only object ids become arguments of a program.
 
 pub mod delivery;
 pub mod git;
@@ -16,11 +17,14 @@ pub mod library;
 pub mod source;
 
 mod accept;
+mod happened;
 mod pending;
 mod routes;
+mod webhook;
 
 use std::{
-    io,
+    collections::BTreeMap,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
@@ -28,14 +32,21 @@ use std::{
 
 use actix_web::{App, HttpServer, middleware, web};
 use blob::Blobs;
+use config::Project;
 use eventbus::Bus;
-use service::{OnError, Supervisor};
+use model::ProjectName;
+use service::{OnError, Supervisor, supervisor::chain};
 use tracing::info;
 
+use webhook::Hook;
+
 pub use routes::Problem;
+pub use webhook::SecretError;
 
 /// Where deliveries of hooks are taken.
 pub const HOOK_PATH: &str = "/v1/hooks/git";
+/// Where webhooks of forges are taken: this, a slash, and the project's name.
+pub const WEBHOOK_PATH: &str = "/v1/hooks/projects";
 /// Connections at a time: hooks of pushes, each of which waits for its answer.
 const CONNECTIONS_MAX: usize = 512;
 /// Threads that serve connections. The work is git's.
@@ -60,6 +71,9 @@ pub enum StartError {
     /// Some projects are wrong.
     #[error(transparent)]
     Projects(#[from] config::project::WrongProjects),
+    /// The secrets of some projects' webhooks are wrong.
+    #[error(transparent)]
+    Webhooks(#[from] WrongWebhooks),
     /// The data folder cannot be used.
     #[error("cannot use the folder {}", path.display())]
     Data {
@@ -80,22 +94,46 @@ pub enum StartError {
     },
 }
 
+/// Every project whose webhooks cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub struct WrongWebhooks(Vec<(ProjectName, SecretError)>);
+
+impl fmt::Display for WrongWebhooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} wrong webhook(s):", self.0.len())?;
+        self.0.iter().try_for_each(|(project, error)| write!(f, "\n  {project}: webhook.secret_file: {}", chain(error)))
+    }
+}
+
+fn read_hooks(projects: &[Project]) -> Result<BTreeMap<ProjectName, Hook>, WrongWebhooks> {
+    let (mut hooks, mut wrong) = (BTreeMap::new(), Vec::new());
+    for project in projects {
+        match Hook::of(project) {
+            Ok(Some(hook)) => drop(hooks.insert(project.name.clone(), hook)),
+            Ok(None) => {}
+            Err(error) => wrong.push((project.name.clone(), error)),
+        }
+    }
+    if wrong.is_empty() { Ok(hooks) } else { Err(WrongWebhooks(wrong)) }
+}
+
 /// Starts a forge as tasks of the supervisor, and gives the address on which it listens.
 pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<SocketAddr, StartError> {
     let ForgeOptions { listen, projects, data } = options;
     let prepared = tokio::task::spawn_blocking(move || {
         let projects = config::load(&projects)?;
+        let hooks = read_hooks(&projects)?;
         let cleaned = std::fs::create_dir_all(&data).and_then(|()| accept::remove_leftovers(&data));
         cleaned.map_err(|source| StartError::Data { path: data.clone(), source })?;
-        Ok::<_, StartError>((projects, data))
+        Ok::<_, StartError>((projects, hooks, data))
     });
-    let (projects, data) = prepared.await.expect("reading files does not panic")?;
+    let (projects, hooks, data) = prepared.await.expect("reading files does not panic")?;
     let count = projects.len();
-    let acceptor = Arc::new(accept::Acceptor::new(projects, bus, blobs, data));
+    let acceptor = Arc::new(accept::Acceptor::new(projects, hooks, bus, blobs, data));
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let forge = web::Data::new(routes::Forge { acceptor: acceptor.clone(), address });
+    let forge = web::Data::new(routes::Forge::new(acceptor.clone(), address));
     let server = HttpServer::new(move || {
         App::new()
             .app_data(forge.clone())

@@ -1,9 +1,9 @@
 //! The paths, what they do, and what they answer when they do not do it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{
-    Error, HttpRequest, HttpResponse, ResponseError,
+    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{StatusCode, header},
@@ -13,21 +13,35 @@ use actix_web::{
 use model::Digest;
 use serde::{Deserialize, Serialize};
 use service::{host::is_own_host, supervisor::chain};
-use std::net::SocketAddr;
+use tokio::{sync::Semaphore, time::timeout};
 use tracing::{debug, warn};
 
 use crate::{
-    HOOK_PATH,
+    HOOK_PATH, WEBHOOK_PATH,
     accept::{AcceptError, Acceptor},
     delivery::{DELIVERY_BYTES_MAX, Delivery},
     hook::HookConfig,
+    webhook::{Unsigned, WEBHOOK_BYTES_MAX, WebhookError},
 };
+
+/// Bodies of webhooks that are read at once: 160 MiB, whoever sends them.
+const BODIES_MAX: usize = 32;
+/// How long the body of a webhook may take to arrive. Forges themselves give up after 10 s.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the handlers share.
 pub(crate) struct Forge {
     pub(crate) acceptor: Arc<Acceptor>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Held while a webhook's body is in memory.
+    bodies: Semaphore,
+}
+
+impl Forge {
+    pub(crate) fn new(acceptor: Arc<Acceptor>, address: SocketAddr) -> Self {
+        Self { acceptor, address, bodies: Semaphore::new(BODIES_MAX) }
+    }
 }
 
 /// A problem document (RFC 9457) as the forge writes it.
@@ -58,6 +72,22 @@ pub(crate) enum ApiError {
     WrongSecret,
     #[error("the repository has no hook of this forge: install it with `otto hook install`")]
     NoHook(#[source] std::io::Error),
+    #[error("no project of this name takes webhooks: its file in `projects.d` names the forge as `webhook`")]
+    NoWebhook,
+    #[error("the webhook is sent as {0}: choose the content type application/json")]
+    NoJson(String),
+    #[error("a webhook has at most {WEBHOOK_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the body did not arrive within {} s", BODY_DEADLINE.as_secs())]
+    Slow,
+    #[error("the body did not arrive: {0}")]
+    Cut(String),
+    #[error("the signature is missing")]
+    NoSignature,
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
+    #[error("the webhook is not understood: {}", chain(.0))]
+    Webhook(#[from] WebhookError),
     #[error(transparent)]
     Accept(#[from] AcceptError),
 }
@@ -65,7 +95,11 @@ pub(crate) enum ApiError {
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
     let json =
         web::JsonConfig::default().limit(DELIVERY_BYTES_MAX).error_handler(|error, _| ApiError::NoDelivery(error.to_string()).into());
-    config.app_data(json).route(HOOK_PATH, web::post().to(take_delivery)).route("/health", web::get().to(health));
+    config
+        .app_data(json)
+        .route(HOOK_PATH, web::post().to(take_delivery))
+        .route(&format!("{WEBHOOK_PATH}/{{project}}"), web::post().to(take_webhook))
+        .route("/health", web::get().to(health));
 }
 
 async fn health() -> HttpResponse {
@@ -76,6 +110,32 @@ async fn take_delivery(forge: web::Data<Forge>, request: HttpRequest, delivery: 
     authorise(&forge.acceptor, &request, &delivery)?;
     let answer = forge.acceptor.accept(&delivery).await?;
     Ok(HttpResponse::Accepted().json(answer))
+}
+
+/// 202 if it starts a run, whose trigger is stored; 200 if it starts none.
+async fn take_webhook(
+    forge: web::Data<Forge>,
+    request: HttpRequest,
+    name: web::Path<String>,
+    body: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (project, hook) = forge.acceptor.hook(&name).ok_or(ApiError::NoWebhook)?;
+    if request.content_type() != "application/json" {
+        return Err(ApiError::NoJson(request.content_type().chars().take(80).collect()));
+    }
+    if !hook.is_signed(request.headers()) {
+        return Err(ApiError::NoSignature);
+    }
+    let told = {
+        let _body = forge.bodies.acquire().await.expect("it is never closed");
+        let body = timeout(BODY_DEADLINE, body.to_bytes_limited(WEBHOOK_BYTES_MAX)).await.map_err(|_| ApiError::Slow)?;
+        let body = body.map_err(|_| ApiError::TooLarge)?.map_err(|error| ApiError::Cut(error.to_string()))?;
+        hook.verify(request.headers(), &body)?;
+        hook.read(request.headers(), &body)?
+    };
+    let answer = forge.acceptor.accept_told(project, told).await?;
+    let status = if answer.runs.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(HttpResponse::build(status).json(answer))
 }
 
 /// Compares the request's secret with that of the repository's hook.
@@ -92,14 +152,16 @@ pub(crate) async fn no_such_path() -> Result<HttpResponse, ApiError> {
     Err(ApiError::NoSuchPath)
 }
 
-/// Refuses requests that were meant for another host; see [`is_own_host`].
+/// Refuses requests that were meant for another host; see [`is_own_host`]. Webhooks come under the name that the forge knows, and no web page
+/// can sign one.
 pub(crate) async fn check_host(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let forge = request.app_data::<web::Data<Forge>>().expect("run puts it there");
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !is_own_host(host, forge.address) {
+    let is_webhook = request.path().strip_prefix(WEBHOOK_PATH).is_some_and(|rest| rest.starts_with('/'));
+    if !is_webhook && !is_own_host(host, forge.address) {
         return Err(ApiError::ForeignHost.into());
     }
     next.call(request).await
@@ -114,6 +176,12 @@ impl ApiError {
             Self::NoDelivery(_) => (StatusCode::BAD_REQUEST, "no_delivery", "not a delivery"),
             Self::NoSecret | Self::WrongSecret => (StatusCode::UNAUTHORIZED, "unauthorized", "no valid secret"),
             Self::NoHook(_) => (StatusCode::FORBIDDEN, "no_hook", "no hook is installed"),
+            Self::NoWebhook => (StatusCode::NOT_FOUND, "no_webhook", "no webhooks are taken"),
+            Self::NoJson(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "no_json", "not sent as JSON"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "too large"),
+            Self::Slow | Self::Cut(_) => (StatusCode::REQUEST_TIMEOUT, "incomplete", "the body did not arrive"),
+            Self::NoSignature | Self::Unsigned(_) => (StatusCode::UNAUTHORIZED, "unsigned", "no valid signature"),
+            Self::Webhook(_) => (StatusCode::BAD_REQUEST, "no_webhook_body", "not a webhook of this forge"),
             Self::Accept(AcceptError::UnknownRepository(_)) => (StatusCode::NOT_FOUND, "unknown_repository", "no project's repository"),
             Self::Accept(error) if error.is_final() => (StatusCode::BAD_REQUEST, "no_delivery", "not a delivery"),
             Self::Accept(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_now", "cannot be accepted now"),
@@ -134,7 +202,7 @@ impl ResponseError for ApiError {
             debug!(code, error = chain(self), "request refused");
         }
         let mut response = HttpResponse::build(status);
-        if status == StatusCode::UNAUTHORIZED {
+        if matches!(self, Self::NoSecret | Self::WrongSecret) {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         let problem = Problem { code: code.to_owned(), title: title.to_owned(), status: status.as_u16(), detail: self.to_string() };

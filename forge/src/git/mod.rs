@@ -1,7 +1,8 @@
 //! Git, asked for the tree of one commit.
 //!
-//! One `git cat-file --batch` reads objects and nothing else: no hook, filter, pager or transport runs, no configuration but the
-//! repository's own is read, and no text from outside becomes an argument. The archive is made here and not by `git archive`, which
+//! `git cat-file --batch` reads objects and nothing else: no hook, filter, pager or transport runs, no configuration but the
+//! repository's own is read, and of what comes from outside, only
+//! object ids become arguments. The archive is made here and not by `git archive`, which
 //! leaves out what `.gitattributes` marks `export-ignore` (often the tests) and differs between versions of git.
 
 mod tree;
@@ -19,15 +20,19 @@ use std::{
 };
 
 use model::planning::Listing;
+use tokio::io::AsyncWriteExt as _;
 
-use crate::source::{Packed, SourceError};
+use crate::{
+    happened::RefName,
+    source::{Packed, SourceError},
+};
 
 /// The most bytes of a pipeline file.
 pub const PIPELINE_BYTES_MAX: u64 = 1024 * 1024;
 /// How long reading a commit may take: a tree of the largest size from a slow disk.
 const GIT_TIMEOUT: Duration = Duration::from_mins(2);
 /// The most bytes of what git says of an error that are shown.
-const STDERR_BYTES_MAX: u64 = 2048;
+const STDERR_BYTES_MAX: usize = 2048;
 
 /// The id of a git object: 40 (SHA-1) or 64 (SHA-256) lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,9 @@ pub enum GitError {
     /// The commit has no pipeline file.
     #[error("there is no `{0}` in this commit")]
     NoPipeline(String),
+    /// The branch into which a pull request of a fork would be merged, and whose pipeline it takes.
+    #[error("there is no branch `{0}`, whose pipeline it would take")]
+    NoTarget(String),
     /// The pipeline file cannot be read as one.
     #[error("`{path}` {why}")]
     BadPipeline {
@@ -111,7 +119,7 @@ impl GitError {
     /// Whether another try would end the same.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::NoCommit(_) | Self::NoPipeline(_) | Self::BadPipeline { .. } => true,
+            Self::NoCommit(_) | Self::NoPipeline(_) | Self::NoTarget(_) | Self::BadPipeline { .. } => true,
             Self::Source(error) => match error {
                 SourceError::TooLarge { .. } | SourceError::TooManyFiles | SourceError::Path { .. } => true,
                 SourceError::Changed { .. } | SourceError::List(_) | SourceError::Pack { .. } => false,
@@ -145,6 +153,8 @@ pub(crate) struct Wanted {
     pub(crate) base: Option<ObjectId>,
     /// The path of the pipeline file.
     pub(crate) pipeline: String,
+    /// The commit whose pipeline and lock file are taken, if it is another one.
+    pub(crate) pipeline_of: Option<ObjectId>,
 }
 
 /// Reads a commit of a bare repository. A large archive lies in `folder` meanwhile.
@@ -152,7 +162,7 @@ pub(crate) async fn read_commit(repository: &Path, wanted: &Wanted, folder: &Pat
     let failed = |source| GitError::Failed { repository: repository.to_owned(), stderr: String::new(), source };
     let stderr = tempfile::tempfile().map_err(failed)?;
     let said = stderr.try_clone().map_err(failed)?;
-    let mut child = command(repository).stderr(stderr).spawn().map_err(GitError::Start)?;
+    let mut child = command(repository).args(["cat-file", "--batch"]).stderr(stderr).spawn().map_err(GitError::Start)?;
     let stdin = child.stdin.take().expect("it is piped").into_owned_fd().map_err(failed)?;
     let stdout = child.stdout.take().expect("it is piped").into_owned_fd().map_err(failed)?;
     let objects = tree::Objects::new(File::from(stdin), File::from(stdout));
@@ -174,7 +184,39 @@ pub(crate) async fn read_commit(repository: &Path, wanted: &Wanted, folder: &Pat
     }
 }
 
-/// `git cat-file --batch` of this repository, with nothing of this process's surroundings but `PATH`.
+/// The commit that a ref leads to, if there is one.
+pub(crate) async fn resolve(repository: &Path, name: &RefName) -> Result<Option<ObjectId>, GitError> {
+    let mut child = command(repository).args(["cat-file", "--batch-check"]).stderr(Stdio::piped()).spawn().map_err(GitError::Start)?;
+    let failed = |source| GitError::Failed { repository: repository.to_owned(), stderr: String::new(), source };
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(format!("{name}^{{commit}}\n").as_bytes()).await.map_err(failed)?;
+    drop(stdin);
+    let output = end(repository, child).await?;
+    let mut words = output.split(' ');
+    Ok(words.next().and_then(|id| id.parse().ok()).filter(|_| words.next() == Some("commit")))
+}
+
+/// The commit at which two parted, if they have one in common.
+pub(crate) async fn merge_base(repository: &Path, one: &ObjectId, other: &ObjectId) -> Result<Option<ObjectId>, GitError> {
+    let mut command = command(repository);
+    command.args(["merge-base", one.as_str(), other.as_str()]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let output = end(repository, command.spawn().map_err(GitError::Start)?).await?;
+    Ok(output.trim_end().parse().ok())
+}
+
+/// What git prints until it ends. That it found nothing is no error.
+async fn end(repository: &Path, child: tokio::process::Child) -> Result<String, GitError> {
+    let failed = |stderr, source| GitError::Failed { repository: repository.to_owned(), stderr, source };
+    let ended = tokio::time::timeout(GIT_TIMEOUT, child.wait_with_output()).await;
+    let output =
+        ended.map_err(|_| GitError::Timeout { repository: repository.to_owned() })?.map_err(|source| failed(String::new(), source))?;
+    match output.status.code() {
+        Some(0 | 1) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        _ => Err(failed(said_in(&output.stderr), io::Error::other(output.status.to_string()))),
+    }
+}
+
+/// Git in this repository, with nothing of this process's surroundings but `PATH`.
 fn command(repository: &Path) -> tokio::process::Command {
     let option = |name: &str, value: &Path| {
         let mut option = OsString::from(name);
@@ -200,7 +242,6 @@ fn command(repository: &Path) -> tokio::process::Command {
         .arg("-c")
         .arg(option("safe.directory=", repository))
         .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never"])
-        .args(["cat-file", "--batch"])
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -211,12 +252,18 @@ fn command(repository: &Path) -> tokio::process::Command {
 /// What git said, on one line.
 fn text_of(mut said: File) -> String {
     let mut bytes = Vec::new();
-    let read = said.rewind().and_then(|()| said.take(STDERR_BYTES_MAX).read_to_end(&mut bytes));
+    let read = said.rewind().and_then(|()| said.take(STDERR_BYTES_MAX as u64).read_to_end(&mut bytes));
     match read {
         Ok(0) => "it said nothing".to_owned(),
-        Ok(_) => String::from_utf8_lossy(&bytes).trim().replace('\n', "; "),
+        Ok(_) => said_in(&bytes),
         Err(error) => format!("what it said cannot be read: {error}"),
     }
+}
+
+/// The same, of what was read.
+fn said_in(bytes: &[u8]) -> String {
+    let shown = bytes.get(..STDERR_BYTES_MAX).unwrap_or(bytes);
+    String::from_utf8_lossy(shown).trim().replace('\n', "; ")
 }
 
 /// A path within a repository, for people.

@@ -123,14 +123,13 @@ enum LeafKind {
 
 /// Reads the tree and the pipeline file of a commit, and what differs from `base`.
 pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Result<Checkout, ReadError> {
-    let Wanted { commit, base, pipeline } = wanted;
-    let Some(length) = objects.ask(&format!("{commit}^{{tree}}"), "tree")? else {
-        return Err(GitError::NoCommit(commit.clone()).into());
+    let Wanted { commit, base, pipeline, pipeline_of } = wanted;
+    let leaves = leaves_of(&mut objects, commit)?;
+    let (pipeline, lock) = {
+        let other = pipeline_of.as_ref().map(|other| leaves_of(&mut objects, other)).transpose()?;
+        let leaves = other.as_ref().unwrap_or(&leaves);
+        (read_pipeline(&mut objects, leaves, pipeline)?, read_lock(&mut objects, leaves)?)
     };
-    let root = tree_content(&mut objects, length)?;
-    let leaves = list(&mut objects, root, commit)?;
-    let pipeline = read_pipeline(&mut objects, &leaves, pipeline)?;
-    let lock = read_lock(&mut objects, &leaves)?;
     let mut archive = Archive::new(folder);
     for (path, leaf) in &leaves {
         let path = Path::new(OsStr::from_bytes(path));
@@ -154,6 +153,15 @@ pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Resu
     });
     let listing = leaves.into_iter().filter_map(|(path, leaf)| Some((String::from_utf8(path).ok()?, leaf.object))).collect();
     Ok(Checkout { pipeline, source: archive.finish()?, listing, changed, lock })
+}
+
+/// All leaves of a commit that must be there.
+fn leaves_of(objects: &mut Objects, commit: &ObjectId) -> Result<BTreeMap<Vec<u8>, Leaf>, ReadError> {
+    let Some(length) = objects.ask(&format!("{commit}^{{tree}}"), "tree")? else {
+        return Err(GitError::NoCommit(commit.clone()).into());
+    };
+    let root = tree_content(objects, length)?;
+    list(objects, root, commit)
 }
 
 fn read_pipeline(objects: &mut Objects, leaves: &BTreeMap<Vec<u8>, Leaf>, path: &str) -> Result<String, ReadError> {

@@ -176,7 +176,7 @@ async fn deliver(repository: &Path, delivery: &Delivery) -> Result<Answer, Away>
 }
 
 fn answer_lines(answer: &Answer) -> Vec<String> {
-    let runs = answer.runs.iter().map(|started| line(&format!("run {} started ({}, {})", started.run, started.project, started.branch)));
+    let runs = answer.runs.iter().map(|started| line(&format!("run {} started ({}, {})", started.run, started.project, started.name)));
     let ignored = answer.ignored.iter().map(|ignored| line(&format!("{} starts no run: {}", ignored.name, ignored.reason)));
     runs.chain(ignored).collect()
 }

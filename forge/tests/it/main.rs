@@ -7,4 +7,8 @@ mod pushes;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod signed;
+#[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod world;

@@ -13,7 +13,7 @@ use std::{
 use blob::{Blobs, DiskStore, Durability};
 use eventbus::Bus;
 use forge::{
-    ForgeOptions,
+    ForgeOptions, StartError,
     delivery::{Answer, Delivery, Update},
     hook,
 };
@@ -61,14 +61,24 @@ impl World {
     }
 
     pub(crate) async fn start(&self) {
+        assert_eq!(self.try_start().await.unwrap(), self.address);
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<SocketAddr, StartError> {
         let options = ForgeOptions { listen: self.address, projects: self.path("projects"), data: self.path("data") };
-        let address = forge::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await.unwrap();
-        assert_eq!(address, self.address);
+        forge::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await
     }
 
     pub(crate) async fn end(self) {
         assert_eq!(self.supervisor.shut_down().await, Ended::InOrder);
         assert_eq!(fs::read_dir(self.path("data")).unwrap().count(), 0, "no archive is left over");
+    }
+
+    /// Ends the forge and starts another one on the same folders.
+    pub(crate) async fn restart(&mut self) {
+        assert_eq!(self.supervisor.shut_down().await, Ended::InOrder);
+        self.supervisor = Supervisor::new();
+        self.start().await;
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -150,6 +160,13 @@ impl World {
     pub(crate) fn request(&self, body: String) -> reqwest::RequestBuilder {
         let url = format!("http://{}{}", self.address, forge::HOOK_PATH);
         reqwest::Client::new().post(url).header("content-type", "application/json").bearer_auth(self.secret()).body(body)
+    }
+
+    /// A webhook for a project, with these headers besides the content type.
+    pub(crate) async fn webhook(&self, project: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> reqwest::Response {
+        let url = format!("http://{}{}/{project}", self.address, forge::WEBHOOK_PATH);
+        let request = reqwest::Client::new().post(url).header("content-type", "application/json").header("host", "otto.example.org");
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(body).send().await.unwrap()
     }
 
     pub(crate) async fn deliver(&self, delivery: &Delivery) -> Answer {
