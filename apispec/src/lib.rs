@@ -14,6 +14,7 @@ mod problem;
 mod run;
 pub mod schema;
 mod stage;
+mod token;
 mod wait;
 
 pub use bytes::Base64;
@@ -29,4 +30,5 @@ pub use stage::{
     AttemptStatus, AttemptView, DeclineView, LockHolderView, OfferView, OutputView, ReservationView, RetryReasonView, SegmentView,
     SkipView, StageRef, StageStatus, StageView,
 };
+pub use token::TokenView;
 pub use wait::{AnswerCreate, AnswerGiven, AnswerView, OpenWaitView, QuestionView, WaitList, WaitName, WaitView};

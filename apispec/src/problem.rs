@@ -63,10 +63,16 @@ codes! {
         "see the headers of this path in /v1/openapi.json";
     /// No token, or a wrong one.
     Unauthorized = "unauthorized", 401, "no valid token",
-        "send the header `Authorization: Bearer TOKEN` with the token that the orchestrator was started with";
+        "send the header `Authorization: Bearer TOKEN`; `otto token new` makes a token";
     /// A page of another origin asks.
     OriginRefused = "origin_refused", 403, "the page's origin is not allowed",
         "serve the page from the API's own origin, or allow its origin in the orchestrator's settings";
+    /// The token's role, or its projects, are others.
+    Forbidden = "forbidden", 403, "the token may not do this",
+        "ask an administrator for a token with the role, and for the project, that the detail names: `otto token new`";
+    /// Others are asked.
+    NotAsked = "not_asked", 403, "the answer is not asked of you",
+        "ask one of those whom the detail names: their answer counts";
     /// There is no such run.
     UnknownRun = "unknown_run", 404, "no such run",
         "list the runs with GET /v1/runs; a run that was just created is there as soon as its pipeline is planned: ask again";

@@ -70,6 +70,11 @@ schema!(StageId, "the id of a stage, derived from its path in the pipeline", |bu
 schema!(AuctionId, "the id of an auction", |builder| text(builder, "^auc_[0-9a-v]{24}$"));
 schema!(Digest, "the SHA-256 of bytes that lie in the depot", |builder| text(builder, "^sha256:[0-9a-f]{64}$"));
 schema!(ProjectName, "the name of a project", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
+schema!(TokenName, "the name of a token", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
+schema!(Role, "what a token is for; each may do all that those before it may", |builder| choice(
+    builder,
+    &["view", "run", "approve", "admin"]
+));
 schema!(AgentName, "the name of an agent", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
 schema!(Bytes, "any bytes, in base64 with padding (RFC 4648, section 4)", |builder| builder
     .schema_type(Type::String)
@@ -136,6 +141,7 @@ mod tests {
         check_choice::<StageOutcome>(&[S::Success, S::Unstable, S::Failure, S::Aborted]);
         check_choice::<RunOutcome>(&[R::Skipped, R::Success, R::Unstable, R::Failure, R::Aborted, R::Unknown]);
         check_choice::<TriggerKind>(&K::ALL);
+        check_choice::<Role>(&model::access::Role::ALL);
         check_choice::<Effect>(&[E::Safe, E::Once]);
         check_choice::<Stream>(&[L::Out, L::Err, L::Otto]);
     }

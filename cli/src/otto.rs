@@ -7,7 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, rerun, runs, show, waits,
+        Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, rerun, runs, show, token,
+        waits,
     },
     demo, hook, run, serve, step, up,
 };
@@ -63,6 +64,7 @@ enum Command {
     Resume(answer::ResumeArgs),
     Rerun(rerun::RerunArgs),
     Cancel(cancel::CancelArgs),
+    Token(token::TokenArgs),
     Hook(hook::HookArgs),
     Serve(serve::ServeArgs),
     Agent(agents::AgentArgs),
@@ -140,6 +142,7 @@ impl Command {
             Self::Resume(args) => answer::resume(args).await,
             Self::Rerun(args) => rerun::run(args).await,
             Self::Cancel(args) => cancel::run(args).await,
+            Self::Token(args) => token::run(args),
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),
             Self::Agent(args) => agents::run(&args).await,

@@ -3,6 +3,8 @@
 //! **Invariant:** whatever protects is read here and nowhere else. A pipeline file may narrow it; nothing of a commit widens it.
 
 pub mod project;
+pub mod token;
 pub mod trust;
 
 pub use project::{ForgeKind, Project, load};
+pub use token::{Token, load_tokens};

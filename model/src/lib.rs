@@ -7,6 +7,7 @@ pub mod id;
 pub mod name;
 pub mod time;
 
+pub mod access;
 pub mod context;
 pub mod diagnostic;
 pub mod glob;
@@ -22,6 +23,6 @@ pub mod protocol;
 
 pub use digest::Digest;
 pub use id::{AttemptId, AuctionId, RunId, StageId, TriggerId};
-pub use name::{AgentName, ProjectName};
+pub use name::{AgentName, ProjectName, TokenName};
 pub use outcome::{RunOutcome, StageOutcome};
 pub use time::Timestamp;

@@ -72,6 +72,11 @@ name!(
     "project"
 );
 name!(
+    /// The name of an API token: who it was made for.
+    TokenName,
+    "token"
+);
+name!(
     /// The name of an agent, unique among the agents of a bus; its subjects carry it.
     AgentName,
     "agent"

@@ -10,7 +10,7 @@ use eventbus::{Bus, BusError};
 use model::{
     Digest, RunId, StageId, TriggerId,
     event::run::{Answer, CancelReason, Planned, WaitKey},
-    trigger::{Rerun, RerunStages, Trigger},
+    trigger::{Claims, Rerun, RerunStages, Trigger},
 };
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, oneshot},
@@ -160,8 +160,8 @@ impl Orchestrator {
         self.runs.damage(run).map_or(Ok(()), |damage| Err(CommandError::Damaged { run: run.clone(), damage }))
     }
 
-    /// Runs an ended run again: the same plan on the same source. The same `key` again is the same new run.
-    pub async fn rerun(&self, of: &RunId, stages: RerunStages, key: &str) -> Result<RunId, CommandError> {
+    /// Runs an ended run again: the same plan on the same source, for `actor`. The same `key` again is the same new run.
+    pub async fn rerun(&self, of: &RunId, stages: RerunStages, key: &str, actor: Option<&str>) -> Result<RunId, CommandError> {
         self.is_sound(of)?;
         let old = self.find(of).await?.ok_or_else(|| CommandError::UnknownRun(of.clone()))?.run;
         if old.ended.is_none() {
@@ -177,7 +177,8 @@ impl Orchestrator {
             return Err(CommandError::UnknownStage { run: of.clone(), stage: stage.clone() });
         }
         let rerun = Some(Rerun { of: of.clone(), stages });
-        self.create(&Trigger { id: TriggerId::of("rerun", key), rerun, ..Trigger::clone(&old.trigger) }).await
+        let claims = Claims { actor: actor.map(str::to_owned), ..old.trigger.claims.clone() };
+        self.create(&Trigger { id: TriggerId::of("rerun", key), claims, rerun, ..Trigger::clone(&old.trigger) }).await
     }
 
     /// Asks for the end of a run, at once if `force` says so. The request is in the log when this returns; it has taken effect when the run

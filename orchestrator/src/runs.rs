@@ -113,11 +113,12 @@ impl Runs {
         }
     }
 
-    /// Runs, the newest first, at most `limit`, older than the run `before` where one is given.
-    pub fn list(&self, before: Option<&RunId>, limit: usize) -> Vec<Arc<Run>> {
+    /// Runs that are `wanted`, the newest first, at most `limit`, older than the run `before` where one is given.
+    pub fn list(&self, before: Option<&RunId>, limit: usize, wanted: impl Fn(&Run) -> bool) -> Vec<Arc<Run>> {
         let kept = self.kept.read().expect("no holder of this lock panics");
         let end = before.and_then(|run| kept.runs.get(run)).and_then(Snapshot::first_sequence).unwrap_or(u64::MAX);
-        kept.by_age.range(..end).rev().take(limit).filter_map(|(_, run)| Some(kept.runs.get(run)?.run.clone())).collect()
+        let older = kept.by_age.range(..end).rev().filter_map(|(_, run)| Some(&kept.runs.get(run)?.run));
+        older.filter(|run| wanted(run)).take(limit).cloned().collect()
     }
 
     /// What is appended from now on, of all runs. A receiver that lags reads [`Runs::get`] again.

@@ -23,6 +23,8 @@ pub const API_URL: &str = "OTTO_API_URL";
 pub const API_TOKEN: &str = "OTTO_API_TOKEN";
 /// The file that holds the API's token.
 pub const API_TOKEN_FILE: &str = "OTTO_API_TOKEN_FILE";
+/// The file of the API's other tokens, each with its role and its projects. Default: there are none.
+pub const API_TOKENS: &str = "OTTO_API_TOKENS";
 /// The file that holds the seed with which the orchestrator signs the depot's tokens.
 pub const DEPOT_SIGNING_SEED_FILE: &str = "OTTO_DEPOT_SIGNING_SEED_FILE";
 /// The file that holds the public key against which the depot checks its tokens.

@@ -15,6 +15,7 @@ pub mod lsp;
 pub mod rerun;
 pub mod runs;
 pub mod show;
+pub mod token;
 pub mod waits;
 
 mod terminal;

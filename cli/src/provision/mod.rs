@@ -7,6 +7,7 @@
 //!        nats/           nats.conf, and the streams
 //!        depot/ forge/ orchestrator/ agents/<name>/   each a role's own data
 //!        projects/       the projects' configuration, one `<project>.yml` each
+//!        tokens.yml      the API's other tokens, as `otto token new` writes them
 //!        logs/           what each process printed
 //!        client.env      how a command reaches the API
 //!        processes.json  the process ids
@@ -15,7 +16,7 @@
 //! **Invariant:** doing it again changes no key and loses no data.
 
 mod client_env;
-mod files;
+pub(crate) mod files;
 mod lock;
 mod ports;
 
@@ -45,6 +46,9 @@ use self::{files::FileError, lock::Lock};
 const ROLE_TOKEN_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 /// Random bytes of the API's token, and of the key of callbacks.
 const API_TOKEN_BYTES: usize = 32;
+
+/// The file of the API's other tokens, in the folder of `otto up`.
+pub const TOKENS_FILE: &str = "tokens.yml";
 
 /// What is provisioned.
 #[derive(Debug, Clone)]
@@ -173,6 +177,11 @@ impl Provision {
         self.data.join("keys/api.token")
     }
 
+    /// The file of the API's other tokens; there need be none.
+    pub fn tokens_file(&self) -> PathBuf {
+        self.data.join(TOKENS_FILE)
+    }
+
     /// Where the forge is reached.
     pub fn forge_url(&self) -> String {
         ports::url(self.ports.forge)
@@ -219,6 +228,7 @@ impl Provision {
             "orchestrator" => {
                 settings.insert(env::LISTEN, ports::listen(self.ports.api).to_string());
                 settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
+                settings.insert(env::API_TOKENS, text(&self.tokens_file()));
                 settings.insert(env::DEPOT_SIGNING_SEED_FILE, text(&self.signing_seed_file()));
                 settings.insert(env::CALLBACK_KEY_FILE, text(&self.callback_key_file()));
                 settings.insert(env::PUBLIC_URL, self.api_url());

@@ -18,7 +18,7 @@ use eventbus::{
 use model::AgentName;
 use orchestrator::{
     engine::{self, EngineOptions, Reach},
-    http::{self, ApiToken, HttpOptions},
+    http::{self, ApiToken, HttpOptions, Tokens},
 };
 use parser_service::ParserOptions;
 use service::{Supervisor, env};
@@ -157,6 +157,10 @@ impl Serve for Orchestrator {
         let seed = reader.required_file(env::DEPOT_SIGNING_SEED_FILE);
         let signer = reader.required_with(env::DEPOT_SIGNING_SEED_FILE, seed, str::parse);
         let (listen, api_token) = (reader.required::<SocketAddr>(env::LISTEN), reader.required_file(env::API_TOKEN_FILE));
+        let tokens = match reader.optional::<String>(env::API_TOKENS) {
+            None => Some(Tokens::default()),
+            file => reader.required_with(env::API_TOKENS, file, |file| Tokens::open(file.into())),
+        };
         let key = reader.required_file(env::CALLBACK_KEY_FILE);
         let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
         let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
@@ -165,7 +169,7 @@ impl Serve for Orchestrator {
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
         let engine = EngineOptions { signer: Some(signer?), callback_base, reach, ..EngineOptions::new(&name, callback_key?) };
-        let http = HttpOptions { listen, token: ApiToken::new(&api_token?), hosts, origins: vec![] };
+        let http = HttpOptions { listen, token: ApiToken::new(&api_token?), tokens: tokens?, hosts, origins: vec![] };
         Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }
 

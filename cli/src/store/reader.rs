@@ -21,7 +21,7 @@ use eventbus::{
 use model::RunId;
 use orchestrator::{
     archive::Archive,
-    http::{ApiToken, HttpOptions, serve},
+    http::{ApiToken, HttpOptions, Tokens, serve},
 };
 use service::{OnError, Supervisor, env, settings::Settings, supervisor::chain};
 use tokio::time::sleep;
@@ -87,8 +87,8 @@ impl Reader {
         let mut random = [0; 32];
         getrandom::fill(&mut random).context("the system gives no random bytes")?;
         let token = HEXLOWER.encode(&random);
-        let options =
-            HttpOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), token: ApiToken::new(&token), hosts: Vec::new(), origins: Vec::new() };
+        let (listen, tokens) = ((Ipv4Addr::LOCALHOST, 0).into(), Tokens::default());
+        let options = HttpOptions { listen, token: ApiToken::new(&token), tokens, hosts: Vec::new(), origins: Vec::new() };
         let supervisor = Supervisor::new();
         let address = serve(options, archive.orchestrator.clone(), &supervisor)?;
         let live: Vec<(u64, Kept)> = (1..).zip(kept).filter(|(_, kept)| kept.is_live()).collect();

@@ -1,27 +1,33 @@
-//! Who may ask: the token of the API, and on whose behalf a browser calls.
+//! Who may ask: the tokens of the API, and on whose behalf a browser calls.
 //!
-//! The token alone would do, were it not for browsers: a page of any site may send requests to a loopback address, under its own name if it
+//! [`guard`] asks every request for what [`rights`](super::rights) says of its route, before anything else is done. A token alone would do, were it not for browsers: a page of any site may send requests to a loopback address, under its own name if it
 //! controls a name server (DNS rebinding). So the names of host and origin are checked even where no token is asked for.
 
 use std::{
     future::{Ready, ready},
     net::IpAddr,
+    sync::Arc,
 };
 
 use actix_web::{
-    FromRequest, HttpRequest,
+    FromRequest, HttpMessage as _, HttpRequest,
     body::MessageBody,
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::header::{self, HeaderMap, HeaderName},
     middleware::Next,
     web,
 };
-use model::Digest;
+use config::{Token, token::OWNER};
+use model::{Digest, ProjectName, TokenName, access::Role};
 use subtle::ConstantTimeEq as _;
 
-use super::{Api, ApiError};
+use super::{
+    Api, ApiError, Tokens,
+    rights::{Right, right},
+};
+use crate::core::Run;
 
-/// The secret that callers of the API show. It is never written anywhere: there is no `Display`, and `Debug` shows none of it.
+/// The orchestrator's own token, its administrator's. It is never written anywhere: there is no `Display`, and `Debug` shows none of it.
 #[derive(Clone)]
 pub struct ApiToken(Digest);
 
@@ -37,8 +43,8 @@ impl ApiToken {
     }
 
     /// Whether `given` is the token; how long that takes says nothing about the token.
-    fn is(&self, given: &str) -> bool {
-        self.0.bytes().ct_eq(Digest::of(given.as_bytes()).bytes()).into()
+    fn is(&self, given: &Digest) -> bool {
+        self.0.bytes().ct_eq(given.bytes()).into()
     }
 }
 
@@ -51,6 +57,7 @@ impl std::fmt::Debug for ApiToken {
 /// What is asked of a request before anything is done for it.
 pub(super) struct Access {
     pub(super) token: ApiToken,
+    pub(super) tokens: Tokens,
     pub(super) hosts: Vec<String>,
     pub(super) origins: Vec<String>,
 }
@@ -69,34 +76,96 @@ impl Access {
         if own || self.origins.iter().any(|allowed| allowed == origin) { Ok(()) } else { Err(ApiError::Origin(origin.to_owned())) }
     }
 
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// Whose token the request shows.
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let authorization = text(headers, &header::AUTHORIZATION).ok_or(ApiError::Unauthorized("the request has no token"))?;
         let given = authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, given) = given.ok_or(ApiError::Unauthorized("the authorization is no bearer token"))?;
-        if self.token.is(given.trim()) { Ok(()) } else { Err(ApiError::Unauthorized("the token is not the API's")) }
+        let digest = Digest::of(given.trim().as_bytes());
+        if self.token.is(&digest) {
+            return Ok(Caller::owner());
+        }
+        self.tokens.find(&digest).map(Caller).ok_or(ApiError::Unauthorized("the token is none of the API's"))
+    }
+
+    /// Who may be served at this route; `None` where nobody is asked who they are.
+    fn admit(&self, request: &ServiceRequest) -> Result<Option<Caller>, ApiError> {
+        let pattern = request.match_pattern();
+        let right = pattern.and_then(|pattern| right(request.method().as_str(), &pattern));
+        let Some(Right::Of(role)) = right else { return Ok(None) };
+        let caller = self.caller(request.headers())?;
+        if caller.0.role < role {
+            return Err(ApiError::Forbidden(format!(
+                "the token `{}` is to {}, and this needs one to {role}",
+                caller.name(),
+                caller.0.role
+            )));
+        }
+        Ok(Some(caller))
     }
 }
 
-/// Whoever sent the request has shown the token. A handler that takes one is open to no one else.
-pub(super) struct Caller;
+/// Whoever sent the request has shown this token, and its role suffices. A handler that takes one is open to no one else.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(Arc<Token>);
+
+impl Caller {
+    /// Whoever has the orchestrator's own token.
+    fn owner() -> Self {
+        let name = OWNER.parse().expect("the owner's name is a name");
+        Self(Arc::new(Token { name, digest: Digest::of(b""), role: Role::Admin, projects: None }))
+    }
+
+    /// The token's name, which stands in the records.
+    pub(super) fn name(&self) -> &TokenName {
+        &self.0.name
+    }
+
+    pub(super) fn token(&self) -> &Token {
+        &self.0
+    }
+
+    /// Whether the token is for the project.
+    pub(super) fn sees(&self, project: &ProjectName) -> bool {
+        self.0.projects.as_ref().is_none_or(|projects| projects.contains(project))
+    }
+
+    /// Whether the token is for all projects.
+    pub(super) fn sees_all(&self) -> bool {
+        self.0.projects.is_none()
+    }
+
+    /// Whether the token is for the run's project.
+    pub(super) fn sees_run(&self, run: &Run) -> bool {
+        self.sees(&run.trigger.project)
+    }
+
+    /// What makes a request with this key another one than those of others.
+    pub(super) fn delivery(&self, key: &str) -> String {
+        // No key has a line feed.
+        if self.name().as_str() == OWNER { key.to_owned() } else { format!("{}\n{key}", self.name()) }
+    }
+}
 
 impl FromRequest for Caller {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let api = request.app_data::<web::Data<Api>>().expect("every app of this module has the data");
-        ready(api.access.check_token(request.headers()).map(|()| Self))
+        ready(request.extensions().get::<Self>().cloned().ok_or(ApiError::Unauthorized("nobody is known at this route")))
     }
 }
 
-/// Checks the names of host and origin of every request.
+/// Checks every request: the names of host and origin, and what its route asks for.
 pub(super) async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let api = request.app_data::<web::Data<Api>>().expect("every app of this module has the data");
     api.access.check_names(request.headers())?;
+    if let Some(caller) = api.access.admit(&request)? {
+        request.extensions_mut().insert(caller);
+    }
     next.call(request).await
 }
 
@@ -123,7 +192,12 @@ mod tests {
     use super::*;
 
     fn access() -> Access {
-        Access { token: ApiToken::new("s3cret"), hosts: vec!["otto.test".into()], origins: vec!["https://pages.test".into()] }
+        Access {
+            token: ApiToken::new("s3cret"),
+            tokens: Tokens::default(),
+            hosts: vec!["otto.test".into()],
+            origins: vec!["https://pages.test".into()],
+        }
     }
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
@@ -155,13 +229,13 @@ mod tests {
     #[test]
     fn only_the_whole_token_opens() {
         for authorization in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"] {
-            assert!(access().check_token(&headers(&[(header::AUTHORIZATION, authorization)])).is_ok(), "{authorization}");
+            assert!(access().caller(&headers(&[(header::AUTHORIZATION, authorization)])).is_ok(), "{authorization}");
         }
         for authorization in ["", "s3cret", "Basic s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crets"] {
-            let refused = access().check_token(&headers(&[(header::AUTHORIZATION, authorization)]));
+            let refused = access().caller(&headers(&[(header::AUTHORIZATION, authorization)]));
             assert!(matches!(refused, Err(ApiError::Unauthorized(_))), "{authorization}");
         }
-        assert!(access().check_token(&headers(&[])).is_err());
+        assert!(access().caller(&headers(&[])).is_err());
         assert_eq!(format!("{:?}", ApiToken::new("s3cret")), "ApiToken(…)");
     }
 }

@@ -45,6 +45,9 @@ pub enum ApiError {
     /// The token is missing or wrong.
     #[error("{0}")]
     Unauthorized(&'static str),
+    /// The token is for something else.
+    #[error("{0}")]
+    Forbidden(String),
     /// The API is called under a name that is not its own.
     #[error("the header `Host` names `{0}`")]
     ForeignHost(String),
@@ -118,6 +121,7 @@ impl ApiError {
             Self::InvalidQuery(_) => Code::InvalidQuery,
             Self::InvalidHeader { .. } => Code::InvalidHeader,
             Self::Unauthorized(_) => Code::Unauthorized,
+            Self::Forbidden(_) => Code::Forbidden,
             Self::ForeignHost(_) => Code::ForeignHost,
             Self::Origin(_) => Code::OriginRefused,
             Self::UnknownRun(_) | Self::Command(CommandError::UnknownRun(_)) => Code::UnknownRun,

@@ -30,8 +30,8 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
     responses((status = 200, description = "the events, the oldest first", body = Vec<EventView>), ApiError),
 )]
 #[get("/v1/runs/{run}/events")]
-pub(super) async fn list(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<web::Json<Vec<EventView>>, ApiError> {
-    let snapshot = find(&api, &run).await?;
+pub(super) async fn list(caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<web::Json<Vec<EventView>>, ApiError> {
+    let snapshot = find(&api, &caller, &run).await?;
     Ok(web::Json(snapshot.records.iter().flat_map(|record| view::events(record)).collect()))
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn list(_caller: Caller, api: web::Data<Api>, run: web::Path<St
 )]
 #[get("/v1/runs/{run}/events/follow")]
 pub(super) async fn follow(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
     request: HttpRequest,
@@ -60,7 +60,7 @@ pub(super) async fn follow(
     let seat = Seat::take(&api)?;
     // Follow first, then look: what is appended in between is in both, and told once.
     let appended = api.orchestrator.runs.follow();
-    let snapshot = find_sound(&api, &run).await?;
+    let snapshot = find_sound(&api, &caller, &run).await?;
     let feed = Feed::new(api.orchestrator.runs.clone(), appended, &snapshot, after);
     let messages = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|message| (message, feed)) });
     Ok(sse::response(seat, api.token.clone(), messages))

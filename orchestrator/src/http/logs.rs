@@ -40,13 +40,13 @@ struct LogQuery {
 )]
 #[get("/v1/runs/{run}/log")]
 pub(super) async fn whole(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
     query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let seat = Seat::take(&api)?;
-    let snapshot = find(&api, &run).await?;
+    let snapshot = find(&api, &caller, &run).await?;
     let only = only(&snapshot.run, query.stage.as_deref())?;
     let text =
         Text { output: Output::so_far(api.orchestrator.clone(), snapshot.run, only), headed: only.is_none(), last: None, line_open: false };
@@ -99,14 +99,14 @@ struct OutputQuery {
 )]
 #[get("/v1/runs/{run}/output")]
 pub(super) async fn part(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
     query: web::Query<OutputQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let seat = Seat::take(&api)?;
     let range = range(&query)?;
-    let run = find(&api, &run).await?.run;
+    let run = find(&api, &caller, &run).await?.run;
     let at = stage(&run, &query.stage)?;
     let has_begun = |attempt: &Attempt| !matches!(attempt.end, Some(AttemptEnd::Declined { .. }));
     let is_wanted = |attempt: &Attempt| query.attempt.is_none_or(|wanted| attempt.number == wanted);
@@ -158,13 +158,13 @@ fn range(query: &OutputQuery) -> Result<Range, ApiError> {
 )]
 #[get("/v1/runs/{run}/log/follow")]
 pub(super) async fn follow(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
     query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let seat = Seat::take(&api)?;
-    let snapshot = find_sound(&api, &run).await?;
+    let snapshot = find_sound(&api, &caller, &run).await?;
     let only = only(&snapshot.run, query.stage.as_deref())?;
     let output = Output::follow(api.orchestrator.clone(), snapshot.run, only);
     let messages = stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (message(&piece), output)) });

@@ -1,6 +1,6 @@
 //! The HTTP API: create, show, list, cancel and rerun runs, answer what they wait for, follow their events and their output.
 //!
-//! A request is read by extractors, authorised by one of them ([`access::Caller`]), becomes one call into the [`Orchestrator`], and its
+//! A request is authorised by [`access::guard`] as the table [`rights`] says, read by extractors, becomes one call into the [`Orchestrator`], and its
 //! result a view of `apispec`. What can be followed has two paths: the thing as it is now, and beside it `…/follow`, the same as a stream
 //! of server-sent events that ends with an event `end`: a client that knows no streams needs only the first.
 //!
@@ -10,9 +10,12 @@ mod access;
 mod error;
 mod events;
 mod logs;
+mod rights;
 mod runs;
 mod spec;
 mod sse;
+mod token;
+mod tokens;
 pub mod view;
 mod view_waits;
 mod waits;
@@ -35,6 +38,7 @@ use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
 pub use access::ApiToken;
 pub use error::ApiError;
 pub use spec::openapi;
+pub use tokens::Tokens;
 
 use crate::Orchestrator;
 
@@ -52,8 +56,10 @@ const SHUTDOWN_S: u64 = 2;
 pub struct HttpOptions {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// What callers must show.
+    /// The token of whoever started this: it may do everything.
     pub token: ApiToken,
+    /// Other tokens.
+    pub tokens: Tokens,
     /// Names, besides those of the loopback, under which the API may be called: hosts without a port.
     pub hosts: Vec<String>,
     /// Origins, besides the API's own, whose pages may call it, such as `https://otto.example.org`.
@@ -98,7 +104,7 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
     let listen = options.listen;
     let failed = |source| HttpError { listen, source };
     let token = supervisor.token().clone();
-    let access = access::Access { token: options.token, hosts: options.hosts, origins: options.origins };
+    let access = access::Access { token: options.token, tokens: options.tokens.clone(), hosts: options.hosts, origins: options.origins };
     let api = web::Data::new(Api::new(access, &openapi(), orchestrator, token.clone()));
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| configure(config, &api));
@@ -113,6 +119,14 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
     let address = server.addrs().first().copied().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
     let server = server.run();
     supervisor.spawn("http", OnError::Shutdown, async move { Ok(server.await?) });
+    let (tokens, ended) = (options.tokens, supervisor.token().clone());
+    supervisor.spawn("tokens", OnError::Log, async move {
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = tokens.watch() => {}
+        }
+        Ok(())
+    });
     Ok(address)
 }
 
@@ -120,7 +134,7 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
 pub fn serve_callbacks(listener: TcpListener, orchestrator: Orchestrator, supervisor: &Supervisor) -> Result<(), HttpError> {
     let token = supervisor.token().clone();
     let listen = listener.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
-    let access = access::Access { token: ApiToken::nobodys(), hosts: Vec::new(), origins: Vec::new() };
+    let access = access::Access { token: ApiToken::nobodys(), tokens: Tokens::default(), hosts: Vec::new(), origins: Vec::new() };
     let api = web::Data::new(Api::new(access, &spec::openapi_of_callbacks(), orchestrator, token.clone()));
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| {
@@ -148,6 +162,7 @@ fn configure(config: &mut ServiceConfig<'_>, api: &web::Data<Api>) {
 /// Every path of the API.
 fn routes(config: &mut ServiceConfig<'_>) {
     config
+        .service(token::show)
         .service(runs::create)
         .service(runs::list)
         .service(runs::show)

@@ -10,13 +10,13 @@ use model::{
     RunId, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
-    trigger::{self, Trigger},
+    trigger::{self, Claims, Trigger},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Api, ApiError, access::Caller, view};
-use crate::runs::Snapshot;
+use crate::{CommandError, runs::Snapshot};
 
 /// How long a request for an unknown run waits for it to appear: a trigger that was just stored is a run as soon as its pipeline is
 /// planned, which takes milliseconds.
@@ -35,22 +35,25 @@ const BRANCH_BYTES_MAX: usize = 1024;
 const COMMIT_BYTES_MAX: usize = 128;
 /// The header that makes the same request, sent again, the same run.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-/// Who asks for the end of a run, when the API is asked.
-const CANCELLED_BY: &str = "api";
 
-/// The run that a path names.
-pub(super) async fn find(api: &Api, id: &str) -> Result<Snapshot, ApiError> {
+/// The run that a path names, where the caller's token is for its project.
+pub(super) async fn find(api: &Api, caller: &Caller, id: &str) -> Result<Snapshot, ApiError> {
     let unknown = || ApiError::UnknownRun(id.to_owned());
     let run: RunId = id.parse().map_err(|_| unknown())?;
-    if let Some(snapshot) = api.orchestrator.find(&run).await? {
-        return Ok(snapshot);
-    }
-    api.orchestrator.runs.get_soon(&run, APPEARS_WAIT).await.ok_or_else(unknown)
+    let found = match api.orchestrator.find(&run).await {
+        // Nobody knows any more whose it was.
+        Err(CommandError::Damaged { .. }) if !caller.sees_all() => None,
+        found => match found? {
+            Some(snapshot) => Some(snapshot),
+            None => api.orchestrator.runs.get_soon(&run, APPEARS_WAIT).await,
+        },
+    };
+    found.filter(|snapshot| caller.sees_run(&snapshot.run)).ok_or_else(unknown)
 }
 
 /// The run that a path names, to be followed to its end: one that is damaged comes to none.
-pub(super) async fn find_sound(api: &Api, id: &str) -> Result<Snapshot, ApiError> {
-    let snapshot = find(api, id).await?;
+pub(super) async fn find_sound(api: &Api, caller: &Caller, id: &str) -> Result<Snapshot, ApiError> {
+    let snapshot = find(api, caller, id).await?;
     api.orchestrator.is_sound(&snapshot.run.id)?;
     Ok(snapshot)
 }
@@ -72,13 +75,17 @@ pub(super) async fn find_sound(api: &Api, id: &str) -> Result<Snapshot, ApiError
 )]
 #[post("/v1/runs")]
 pub(super) async fn create(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     request: HttpRequest,
     body: web::Json<RunCreate>,
 ) -> Result<HttpResponse, ApiError> {
-    let delivery = delivery(&request)?;
-    let trigger = trigger(&api, &delivery, body.into_inner()).await?;
+    let delivery = caller.delivery(&delivery(&request)?);
+    let wanted = body.into_inner();
+    if !caller.sees(&wanted.project) {
+        return Err(ApiError::Forbidden(format!("the token `{}` is not for the project `{}`", caller.name(), wanted.project)));
+    }
+    let trigger = trigger(&api, &caller, &delivery, wanted).await?;
     let run = api.orchestrator.create(&trigger).await?;
     let location = (header::LOCATION, format!("/v1/runs/{run}"));
     Ok(HttpResponse::Created().insert_header(location).json(RunCreated { run }))
@@ -100,7 +107,7 @@ fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
     }
 }
 
-async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger, ApiError> {
+async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: RunCreate) -> Result<Trigger, ApiError> {
     check_text("pipeline_path", &wanted.pipeline_path, PATH_BYTES_MAX)?;
     check_text("branch", &wanted.branch, BRANCH_BYTES_MAX)?;
     check_text("commit", &wanted.commit, COMMIT_BYTES_MAX)?;
@@ -130,6 +137,8 @@ async fn trigger(api: &Api, delivery: &str, wanted: RunCreate) -> Result<Trigger
         source: wanted.source,
         timeout_ms: wanted.timeout_ms,
         // Nobody vouches for it: whoever asks may have written it.
+        // Whoever asks may have written it: nobody vouches for more than who asked.
+        claims: Claims { actor: Some(caller.name().to_string()), ..Claims::default() },
         ..Trigger::new(TriggerId::of("api", delivery), wanted.project, &wanted.pipeline_path, pipeline)
     })
 }
@@ -164,18 +173,18 @@ struct ListQuery {
     responses((status = 200, description = "some runs, and where to go on", body = RunList), ApiError),
 )]
 #[get("/v1/runs")]
-pub(super) async fn list(_caller: Caller, api: web::Data<Api>, query: web::Query<ListQuery>) -> Result<web::Json<RunList>, ApiError> {
+pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<ListQuery>) -> Result<web::Json<RunList>, ApiError> {
     let limit = query.limit.unwrap_or(LIST_DEFAULT);
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(ApiError::InvalidQuery(format!("`limit` is {limit}, and must be 1 to {LIST_MAX}")));
     }
     let runs = &api.orchestrator.runs;
     if let Some(cursor) = &query.cursor
-        && runs.get(cursor).is_none()
+        && runs.get(cursor).is_none_or(|snapshot| !caller.sees_run(&snapshot.run))
     {
         return Err(ApiError::InvalidQuery(format!("`cursor` names the run {cursor}, which is not listed any more: begin again")));
     }
-    let mut found = runs.list(query.cursor.as_ref(), limit + 1);
+    let mut found = runs.list(query.cursor.as_ref(), limit + 1, |run| caller.sees_run(run));
     let more = found.len() > limit;
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|run| run.id.clone());
@@ -190,8 +199,8 @@ pub(super) async fn list(_caller: Caller, api: web::Data<Api>, query: web::Query
     responses((status = 200, description = "the run", body = RunDetail), ApiError),
 )]
 #[get("/v1/runs/{run}")]
-pub(super) async fn show(_caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<web::Json<RunDetail>, ApiError> {
-    let snapshot = find(&api, &run).await?;
+pub(super) async fn show(caller: Caller, api: web::Data<Api>, run: web::Path<String>) -> Result<web::Json<RunDetail>, ApiError> {
+    let snapshot = find(&api, &caller, &run).await?;
     let run = &snapshot.run;
     Ok(web::Json(view::detail(run, &api.orchestrator.runs)))
 }
@@ -217,13 +226,13 @@ struct CancelQuery {
 )]
 #[post("/v1/runs/{run}/cancel")]
 pub(super) async fn cancel(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
     query: web::Query<CancelQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let snapshot = find(&api, &run).await?;
-    let state = api.orchestrator.cancel(&snapshot.run.id, CANCELLED_BY, query.force).await?.run;
+    let snapshot = find(&api, &caller, &run).await?;
+    let state = api.orchestrator.cancel(&snapshot.run.id, caller.name().as_str(), query.force).await?.run;
     Ok(HttpResponse::Accepted().json(view::run(&state, &api.orchestrator.runs)))
 }
 
@@ -246,14 +255,14 @@ pub(super) async fn cancel(
 )]
 #[post("/v1/runs/{run}/rerun")]
 pub(super) async fn rerun(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     request: HttpRequest,
     run: web::Path<String>,
     body: web::Json<RerunCreate>,
 ) -> Result<HttpResponse, ApiError> {
-    let delivery = delivery(&request)?;
-    let old = find(&api, &run).await?.run;
+    let delivery = caller.delivery(&delivery(&request)?);
+    let old = find(&api, &caller, &run).await?.run;
     let stages = match body.into_inner().stages {
         RerunStages::All => trigger::RerunStages::All,
         RerunStages::Failed => trigger::RerunStages::Failed,
@@ -263,7 +272,7 @@ pub(super) async fn rerun(
             trigger::RerunStages::Stage(found.ok_or_else(|| ApiError::UnknownStage { run: old.id.clone(), stage: name })?)
         }
     };
-    let run = api.orchestrator.rerun(&old.id, stages, &delivery).await?;
+    let run = api.orchestrator.rerun(&old.id, stages, &delivery, Some(caller.name().as_str())).await?;
     let location = (header::LOCATION, format!("/v1/runs/{run}"));
     Ok(HttpResponse::Created().insert_header(location).json(RunCreated { run }))
 }

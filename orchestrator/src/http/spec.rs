@@ -41,7 +41,7 @@ struct Token;
 impl Modify for Token {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let bearer =
-            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("the token that the orchestrator was started with"));
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("the orchestrator's own token, or one of `otto token new`"));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(bearer.build()));
     }

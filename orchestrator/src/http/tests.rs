@@ -1,6 +1,12 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
-use std::{sync::Arc, time::Duration};
+mod rights;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use apispec::{Base64, ChunkView, Code, EventView, GapReason, Problem, RunCreate, RunCreated, RunDetail, RunList, RunStatus, StageStatus};
 use blob::{Blobs, DiskStore, Durability};
@@ -47,12 +53,18 @@ struct Served {
     supervisor: Supervisor,
     client: Client,
     base: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Served {
     fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// Starts in a folder in which `prepare` has put what it wants.
+    fn start_with(prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
         let (commands, _nobody) = mpsc::channel(1);
         let bus = eventbus::memory::bus();
@@ -67,11 +79,17 @@ impl Served {
             hints: Arc::default(),
         };
         let supervisor = Supervisor::new();
+        let tokens = Tokens::open(folder.path().join("tokens.yml")).unwrap();
         let options =
-            HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), hosts: Vec::new(), origins: Vec::new() };
+            HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), tokens, hosts: Vec::new(), origins: Vec::new() };
         let address = serve(options, orchestrator.clone(), &supervisor).unwrap();
         let client = Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { orchestrator, supervisor, client, base: format!("http://{address}"), _folder: folder }
+        Self { orchestrator, supervisor, client, base: format!("http://{address}"), folder }
+    }
+
+    /// The file of the tokens.
+    fn tokens_file(&self) -> PathBuf {
+        self.folder.path().join("tokens.yml")
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

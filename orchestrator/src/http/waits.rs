@@ -14,19 +14,17 @@ use crate::{CommandError, core::Run};
 
 /// What waits in one answer.
 const WAITS_MAX: usize = 500;
-/// Who answers, when the API is told an answer.
-const ANSWERED_BY: &str = "api";
 
-/// List what waits for a person now, in all runs, the longest first.
+/// List what waits for a person now, in all runs of the token's projects, the longest first.
 #[utoipa::path(
     tag = "waits",
     operation_id = "wait_list",
     responses((status = 200, description = "what waits for a person", body = WaitList), ApiError),
 )]
 #[get("/v1/waits")]
-pub(super) async fn list(_caller: Caller, api: web::Data<Api>) -> web::Json<WaitList> {
+pub(super) async fn list(caller: Caller, api: web::Data<Api>) -> web::Json<WaitList> {
     let runs = api.orchestrator.runs.open();
-    let mut waits: Vec<OpenWaitView> = runs.iter().flat_map(|run| open(run)).collect();
+    let mut waits: Vec<OpenWaitView> = runs.iter().filter(|run| caller.sees_run(run)).flat_map(|run| open(run)).collect();
     waits.sort_by(|one, other| (one.wait.since, &one.run, &one.stage.path).cmp(&(other.wait.since, &other.run, &other.stage.path)));
     let more = waits.len() > WAITS_MAX;
     waits.truncate(WAITS_MAX);
@@ -58,12 +56,12 @@ fn open(run: &Run) -> impl Iterator<Item = OpenWaitView> + '_ {
 )]
 #[post("/v1/runs/{run}/answer")]
 pub(super) async fn answer(
-    _caller: Caller,
+    caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
     body: web::Json<AnswerCreate>,
 ) -> Result<web::Json<RunView>, ApiError> {
-    let snapshot = find(&api, &run).await?;
+    let snapshot = find(&api, &caller, &run).await?;
     let AnswerCreate { stage, wait, answer: given } = body.into_inner();
     let (stage, wait) = pick(&snapshot.run, stage.as_deref(), wait.map(|name| name.0), &given)?;
     let said = match given {
@@ -72,7 +70,7 @@ pub(super) async fn answer(
         AnswerGiven::Text { text } => Answer::Text { text },
         AnswerGiven::Resume => Answer::Resumed,
     };
-    let after = api.orchestrator.answer(&snapshot.run.id, &stage, wait, said, Some(ANSWERED_BY)).await?;
+    let after = api.orchestrator.answer(&snapshot.run.id, &stage, wait, said, Some(caller.name().as_str())).await?;
     Ok(web::Json(view::run(&after.run, &api.orchestrator.runs)))
 }
 

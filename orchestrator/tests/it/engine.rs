@@ -66,7 +66,7 @@ async fn the_same_trigger_a_hundred_times_is_one_run() {
     let a = inbox.assignment(None).await;
     inbox.succeed(&a.lease).await;
     ended(&orchestrator, &trigger).await;
-    assert_eq!(orchestrator.runs.list(None, 10).len(), 1);
+    assert_eq!(orchestrator.runs.list(None, 10, |_| true).len(), 1);
     supervisor.shut_down().await;
 }
 

@@ -21,7 +21,7 @@ use orchestrator::{
     callbacks::CallbackKey,
     core::Run,
     engine::{self, EngineOptions},
-    http::{ApiToken, HttpOptions},
+    http::{ApiToken, HttpOptions, Tokens},
     runs::Snapshot,
 };
 use serde_json::Value as Json;
@@ -103,7 +103,13 @@ impl House {
 
     /// The API of an orchestrator, as a client sees it.
     pub(crate) fn serve(&self, orchestrator: &Orchestrator) -> Api {
-        let options = HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), hosts: vec![], origins: vec![] };
+        let options = HttpOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            token: ApiToken::new(TOKEN),
+            tokens: Tokens::default(),
+            hosts: vec![],
+            origins: vec![],
+        };
         let address = orchestrator::http::serve(options, orchestrator.clone(), &self.others).unwrap();
         Api { client: reqwest::Client::builder().timeout(DEADLINE).build().unwrap(), base: format!("http://{address}") }
     }

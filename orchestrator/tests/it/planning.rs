@@ -163,13 +163,13 @@ async fn a_rerun_that_fits_into_no_record_is_refused_and_begins_nothing() {
         inbox.report(&assignment.lease, report).await;
     }
     ended(&orchestrator, &trigger).await;
-    let again = orchestrator.rerun(&trigger.run(), RerunStages::Failed, "1").await.unwrap();
+    let again = orchestrator.rerun(&trigger.run(), RerunStages::Failed, "1", None).await.unwrap();
     let rerun = ended_run(&orchestrator, &again).await;
     let Planned::Refused { diagnostics } = &rerun.planned else { panic!("{:?}", rerun.planned) };
     assert_eq!(diagnostics[0].code, "E0906");
     assert!(diagnostics[0].message.contains("over the limit of 1047552"), "{}", diagnostics[0].message);
     // Without what the others have left, it can.
-    let whole = orchestrator.rerun(&trigger.run(), RerunStages::All, "2").await.unwrap();
+    let whole = orchestrator.rerun(&trigger.run(), RerunStages::All, "2", None).await.unwrap();
     assert_eq!(inbox.assignment(None).await.lease.attempt.run, whole);
 }
 

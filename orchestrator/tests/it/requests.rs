@@ -118,7 +118,7 @@ async fn what_no_run_can_be_made_of_is_refused_at_once_and_by_name() {
         let refused = inbox.request(&lease, number, &request).await.unwrap_err();
         assert!(refused.contains(why), "{number}: {refused}");
     }
-    assert_eq!(orchestrator.runs.list(None, 10).len(), 1, "none has begun");
+    assert_eq!(orchestrator.runs.list(None, 10, |_| true).len(), 1, "none has begun");
     supervisor.shut_down().await;
 }
 
@@ -142,7 +142,7 @@ async fn who_does_not_hold_the_attempt_starts_nothing_and_learns_nothing() {
     // What is heard behind them is answered.
     assert_eq!(inbox.request(&lease, 1, &asks(CHILD)).await.unwrap().run, started.run);
     assert!(theirs.try_next().is_none());
-    assert_eq!(orchestrator.runs.list(None, 10).len(), 2);
+    assert_eq!(orchestrator.runs.list(None, 10, |_| true).len(), 2);
     supervisor.shut_down().await;
 }
 

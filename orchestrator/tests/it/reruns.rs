@@ -119,8 +119,8 @@ async fn the_same_key_is_the_same_new_run() {
     let mut inbox = house.inbox().await;
     let (orchestrator, supervisor) = house.start().await;
     let old = failed(&orchestrator, &mut inbox, &trigger("1")).await;
-    let first = orchestrator.rerun(&old, RerunStages::All, "key").await.unwrap();
-    let second = orchestrator.rerun(&old, RerunStages::Failed, "key").await.unwrap();
+    let first = orchestrator.rerun(&old, RerunStages::All, "key", None).await.unwrap();
+    let second = orchestrator.rerun(&old, RerunStages::Failed, "key", None).await.unwrap();
     assert_eq!(first, second);
     assert_eq!(through(&orchestrator, &mut inbox, &first, 3).await, ids(&["a", "b", "c"]), "the first request counts");
     supervisor.shut_down().await;
