@@ -5,6 +5,9 @@
 //! description: What we sell.
 //! source:
 //!   url: /srv/git/shop.git           # a bare repository on this machine, or https://…, which is fetched
+//!   private_network: false           # whether https://… may be an address that is not of the public internet
+//!   fetch_mib: 4096                  # the most that one fetch may bring
+//!   credentials_file: /etc/otto/git/shop   # `user:password` or `user:token`, if the repository is not public
 //!   refs: { branches: ['**'] }       # what is delivered at all; without it, every branch and tag
 //! webhook:                           # see [`Webhook`]; without it, none is taken
 //!   forge: github                    # or gitlab, gitea, forgejo
@@ -46,6 +49,8 @@ pub struct Project {
     pub description: Option<String>,
     /// Where its commits come from.
     pub source: Source,
+    /// How it is fetched, if it lies elsewhere.
+    pub fetch: Fetch,
     /// What is delivered at all; without it, every branch and tag.
     pub refs: Option<Refs>,
     /// Which forge tells of it; without it, none is believed.
@@ -65,6 +70,17 @@ pub enum Source {
     Repository(PathBuf),
     /// An `https://` or `http://` address, without a user or a password in it, from which is fetched.
     Remote(String),
+}
+
+/// How a repository that lies elsewhere is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Whether it may have an address that is not of the public internet.
+    pub private_network: bool,
+    /// The most bytes of one fetch.
+    pub bytes_max: u64,
+    /// The absolute path of a file with `user:password`.
+    pub credentials_file: Option<PathBuf>,
 }
 
 /// A kind of forge: what its webhooks look like, and how they are signed.
@@ -170,6 +186,16 @@ struct LibrariesFile {
 struct SourceFile {
     url: String,
     refs: Option<Refs>,
+    #[serde(default)]
+    private_network: bool,
+    #[serde(default = "default_fetch_mib")]
+    fetch_mib: u32,
+    credentials_file: Option<PathBuf>,
+}
+
+/// Large enough for the history of the largest source tree that is run.
+fn default_fetch_mib() -> u32 {
+    4096
 }
 
 fn default_pipeline() -> String {
@@ -213,11 +239,16 @@ fn read(path: &Path) -> Result<Project, String> {
     if !is_plain_path(&file.pipeline) {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
-    let ProjectFile { title, description, source: SourceFile { url: _, refs }, webhook, pipeline, libraries, protection } = file;
+    let ProjectFile { title, description, source: from, webhook, pipeline, libraries, protection } = file;
+    let SourceFile { url: _, refs, private_network, fetch_mib, credentials_file } = from;
     if let Some(webhook) = webhook.as_ref().filter(|webhook| !webhook.secret_file.is_absolute()) {
         return Err(format!("webhook.secret_file: `{}` is no absolute path", webhook.secret_file.display()));
     }
-    Ok(Project { name, title, description, source, refs, webhook, pipeline, library_hosts: libraries.hosts, protection })
+    if let Some(path) = credentials_file.as_ref().filter(|path| !path.is_absolute()) {
+        return Err(format!("source.credentials_file: `{}` is no absolute path", path.display()));
+    }
+    let fetch = Fetch { private_network, bytes_max: u64::from(fetch_mib) * 1024 * 1024, credentials_file };
+    Ok(Project { name, title, description, source, fetch, refs, webhook, pipeline, library_hosts: libraries.hosts, protection })
 }
 
 fn source(url: &str) -> Result<Source, String> {

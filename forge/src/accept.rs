@@ -4,10 +4,11 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use blob::{BlobError, Blobs};
-use config::Project;
+use config::{Project, project::Source};
 use eventbus::{Bus, BusError};
 use model::{
     Digest, ProjectName, TriggerId,
@@ -17,12 +18,15 @@ use model::{
     trigger::Trigger,
 };
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tracing::info;
 
 use crate::{
     delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
-    git::{self, GitError, ObjectId, Wanted},
+    git::{
+        self, GitError, ObjectId, Wanted,
+        mirror::{Mirrors, Wish},
+    },
     happened::{BRANCHES, Happened, RefName, What},
     library,
     webhook::{Hook, Told},
@@ -30,6 +34,9 @@ use crate::{
 
 /// Trees that are packed at once. Each keeps one processor busy; more would only take turns.
 const PACKING_MAX: usize = 2;
+
+/// Triggers that are remembered so that telling them again costs nothing; some hundred bytes each.
+const RECENT_MAX: usize = 1000;
 
 /// Why a delivery is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +73,9 @@ pub(crate) struct Acceptor {
     bus: Bus,
     blobs: Blobs,
     folder: PathBuf,
+    mirrors: Mirrors,
+    /// What was started of late.
+    recent: Mutex<BTreeMap<TriggerId, Arc<OnceCell<StartedRun>>>>,
     packing: Semaphore,
 }
 
@@ -78,7 +88,8 @@ impl fmt::Debug for Acceptor {
 impl Acceptor {
     /// Accepts deliveries for these projects; large archives lie in `folder` until they are stored.
     pub(crate) fn new(projects: Vec<Project>, hooks: BTreeMap<ProjectName, Hook>, bus: Bus, blobs: Blobs, folder: PathBuf) -> Self {
-        Self { projects, hooks, bus, blobs, folder, packing: Semaphore::new(PACKING_MAX) }
+        let mirrors = Mirrors::new(folder.join("mirrors"));
+        Self { projects, hooks, bus, blobs, folder, mirrors, recent: Mutex::default(), packing: Semaphore::new(PACKING_MAX) }
     }
 
     /// The repositories of all projects, each once.
@@ -130,8 +141,11 @@ impl Acceptor {
 
     /// Stores the trigger of what a project's forge has told. When this returns it is on the bus; told again, by whomever and whenever, it is
     /// the same run.
-    pub(crate) async fn accept_told(&self, project: &Project, told: Told) -> Result<Answer, AcceptError> {
+    pub(crate) async fn accept_told(&self, project: &ProjectName, told: Told) -> Result<Answer, AcceptError> {
         let mut answer = Answer::default();
+        let Some(project) = self.projects.iter().find(|known| known.name == *project) else {
+            return Err(AcceptError::UnknownRepository(project.to_string()));
+        };
         match told {
             Told::Ignored(ignored) => answer.ignored.push(ignored),
             Told::Happened(happened) => self.take(project, &happened, happened.trigger(&project.name), &mut answer).await?,
@@ -146,7 +160,7 @@ impl Acceptor {
             ignore(reason);
             return Ok(());
         }
-        match self.start(project, happened, id).await {
+        match self.start_once(project, happened, id).await {
             Ok(run) => answer.runs.push(run),
             Err(AcceptError::Git(error)) if error.is_final() => ignore(&service::supervisor::chain(&error)),
             Err(error) => return Err(error),
@@ -154,8 +168,21 @@ impl Acceptor {
         Ok(())
     }
 
+    /// The same trigger, told many times at once, is made once.
+    async fn start_once(&self, project: &Project, happened: &Happened, id: TriggerId) -> Result<StartedRun, AcceptError> {
+        let started = {
+            let mut recent = self.recent.lock().expect("no holder of this lock panics");
+            // Those that are forgotten are made again, and stored once all the same.
+            if recent.len() >= RECENT_MAX {
+                recent.clear();
+            }
+            recent.entry(id.clone()).or_default().clone()
+        };
+        started.get_or_try_init(|| self.start(project, happened, id)).await.cloned()
+    }
+
     async fn start(&self, project: &Project, happened: &Happened, id: TriggerId) -> Result<StartedRun, AcceptError> {
-        let repository = project.source.repository().ok_or_else(|| AcceptError::Git(GitError::NoCommit(happened.commit.clone())))?;
+        let repository = &*self.repository_of(project, happened).await.map_err(AcceptError::Git)?;
         let packing = self.packing.acquire().await.expect("it is never closed");
         let wanted = wanted(project, happened, repository).await.map_err(AcceptError::Git)?;
         let checkout = git::read_commit(repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
@@ -216,6 +243,22 @@ async fn wanted(project: &Project, happened: &Happened, repository: &Path) -> Re
 }
 
 impl Acceptor {
+    /// The repository of a project on this machine, with what has happened in it.
+    async fn repository_of(&self, project: &Project, happened: &Happened) -> Result<PathBuf, GitError> {
+        let address = match &project.source {
+            Source::Repository(path) => return Ok(path.clone()),
+            Source::Remote(address) => address,
+        };
+        let target = match &happened.what {
+            What::PullRequest(pull_request) => RefName::branch(&pull_request.target),
+            What::Push { .. } | What::Tag { .. } | What::MergeQueue { .. } => None,
+        };
+        let refresh = target.is_some();
+        let names: Vec<RefName> = [happened.name.clone()].into_iter().chain(target).collect();
+        let (fetch, commit) = (&project.fetch, &happened.commit);
+        self.mirrors.fetch(&Wish { project: &project.name, address, fetch, names: &names, commit, refresh }).await
+    }
+
     /// Brings the step libraries of the lock file into the depot; those that cannot be are given back with the reason. What is wrong with
     /// the lock file itself is told by the parser.
     async fn libraries(&self, project: &Project, lock: Option<&[u8]>) -> Result<BTreeMap<String, String>, AcceptError> {

@@ -4,7 +4,7 @@
 //! ```text
 //! git push ─▶ post-receive ─▶ otto/pending/<id>.json ─▶ POST /v1/hooks/git ─▶ tree ─▶ depot
 //!                                       └── found again by the forge ──┘    └─▶ trigger ─▶ bus ─▶ 2xx
-//! webhook of a forge ─▶ POST /v1/hooks/projects/<project> ─▶ signature ────┘
+//! webhook of a forge ─▶ POST /v1/hooks/projects/<project> ─▶ signature ────┴─▶ mirror (if it lies elsewhere)
 //! ```
 //!
 //! **Invariant:** what is answered with 202 is on the bus; the same thing, told again, is the same runs; no step is run here, and of what is
@@ -61,7 +61,7 @@ pub struct ForgeOptions {
     pub listen: SocketAddr,
     /// The folder of the projects' files; see [`project`].
     pub projects: PathBuf,
-    /// The folder of large archives that are not stored yet, this forge's own; it is created if it is missing.
+    /// The folder of mirrors, and of large archives that are not stored yet, this forge's own; it is created if it is missing.
     pub data: PathBuf,
 }
 
@@ -133,7 +133,7 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let forge = web::Data::new(routes::Forge::new(acceptor.clone(), address));
+    let forge = web::Data::new(routes::Forge::new(acceptor.clone(), address, supervisor.clone()));
     let server = HttpServer::new(move || {
         App::new()
             .app_data(forge.clone())

@@ -161,7 +161,7 @@ impl Resolver for Checked {
 }
 
 /// Whether an address is of the public internet (IANA's registries of special-purpose addresses, RFC 6890).
-fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),

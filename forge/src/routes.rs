@@ -10,24 +10,32 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use model::Digest;
+use model::{Digest, ProjectName};
 use serde::{Deserialize, Serialize};
-use service::{host::is_own_host, supervisor::chain};
-use tokio::{sync::Semaphore, time::timeout};
+use service::{OnError, Supervisor, host::is_own_host, supervisor::chain};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 use tracing::{debug, warn};
 
 use crate::{
     HOOK_PATH, WEBHOOK_PATH,
     accept::{AcceptError, Acceptor},
-    delivery::{DELIVERY_BYTES_MAX, Delivery},
+    delivery::{Answer, DELIVERY_BYTES_MAX, Delivery},
     hook::HookConfig,
-    webhook::{Unsigned, WEBHOOK_BYTES_MAX, WebhookError},
+    webhook::{Told, Unsigned, WEBHOOK_BYTES_MAX, WebhookError},
 };
 
 /// Bodies of webhooks that are read at once: 160 MiB, whoever sends them.
 const BODIES_MAX: usize = 32;
 /// How long the body of a webhook may take to arrive. Forges themselves give up after 10 s.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Webhooks that are accepted at once, each a task.
+const ACCEPTING_MAX: usize = 256;
+/// How long a webhook waits for its answer: forges hang up after 10 s.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(8);
 
 /// What the handlers share.
 pub(crate) struct Forge {
@@ -36,11 +44,15 @@ pub(crate) struct Forge {
     pub(crate) address: SocketAddr,
     /// Held while a webhook's body is in memory.
     bodies: Semaphore,
+    /// Held while what it told is accepted.
+    accepting: Arc<Semaphore>,
+    supervisor: Supervisor,
 }
 
 impl Forge {
-    pub(crate) fn new(acceptor: Arc<Acceptor>, address: SocketAddr) -> Self {
-        Self { acceptor, address, bodies: Semaphore::new(BODIES_MAX) }
+    pub(crate) fn new(acceptor: Arc<Acceptor>, address: SocketAddr, supervisor: Supervisor) -> Self {
+        let accepting = Arc::new(Semaphore::new(ACCEPTING_MAX));
+        Self { acceptor, address, bodies: Semaphore::new(BODIES_MAX), accepting, supervisor }
     }
 }
 
@@ -82,6 +94,10 @@ pub(crate) enum ApiError {
     Slow,
     #[error("the body did not arrive: {0}")]
     Cut(String),
+    #[error("over {ACCEPTING_MAX} webhooks are being accepted: send it again")]
+    Busy,
+    #[error("the source is still being fetched: nothing is promised yet; send it again to be sure")]
+    Later,
     #[error("the signature is missing")]
     NoSignature,
     #[error(transparent)]
@@ -133,9 +149,32 @@ async fn take_webhook(
         hook.verify(request.headers(), &body)?;
         hook.read(request.headers(), &body)?
     };
-    let answer = forge.acceptor.accept_told(project, told).await?;
+    let answer = accept(&forge, project.name.clone(), told).await?;
     let status = if answer.runs.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(HttpResponse::build(status).json(answer))
+}
+
+/// Accepts what was told, and goes on with it if the forge that told has hung up: fetching may take longer than forges wait.
+async fn accept(forge: &Forge, project: ProjectName, told: Told) -> Result<Answer, ApiError> {
+    let permit = forge.accepting.clone().try_acquire_owned().map_err(|_| ApiError::Busy)?;
+    let (sender, answer) = oneshot::channel();
+    let (acceptor, token) = (forge.acceptor.clone(), forge.supervisor.token().clone());
+    forge.supervisor.spawn(format!("forge: webhook of {project}"), OnError::Log, async move {
+        let _permit = permit;
+        tokio::select! {
+            () = token.cancelled() => {}
+            accepted = acceptor.accept_told(&project, told) => {
+                if let Err(Err(error)) = sender.send(accepted) {
+                    warn!(%project, error = chain(&error), "what a webhook told is not accepted, and its forge has hung up");
+                }
+            }
+        }
+        Ok(())
+    });
+    match timeout(ANSWER_DEADLINE, answer).await {
+        Ok(Ok(accepted)) => Ok(accepted?),
+        Ok(Err(_)) | Err(_) => Err(ApiError::Later),
+    }
 }
 
 /// Compares the request's secret with that of the repository's hook.
@@ -184,7 +223,7 @@ impl ApiError {
             Self::Webhook(_) => (StatusCode::BAD_REQUEST, "no_webhook_body", "not a webhook of this forge"),
             Self::Accept(AcceptError::UnknownRepository(_)) => (StatusCode::NOT_FOUND, "unknown_repository", "no project's repository"),
             Self::Accept(error) if error.is_final() => (StatusCode::BAD_REQUEST, "no_delivery", "not a delivery"),
-            Self::Accept(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_now", "cannot be accepted now"),
+            Self::Busy | Self::Later | Self::Accept(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_now", "cannot be accepted now"),
         }
     }
 }

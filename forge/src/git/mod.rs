@@ -5,6 +5,7 @@
 //! object ids become arguments. The archive is made here and not by `git archive`, which
 //! leaves out what `.gitattributes` marks `export-ignore` (often the tests) and differs between versions of git.
 
+pub(crate) mod mirror;
 mod tree;
 
 use std::{
@@ -107,6 +108,28 @@ pub enum GitError {
         #[source]
         source: io::Error,
     },
+    /// The address of a repository elsewhere is not answered as it should be, or not asked.
+    #[error("cannot fetch from {address}: {why}")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The repository elsewhere does not have the ref (any more).
+    #[error("it is not there any more: {0}")]
+    NoRef(String),
+    /// A fetch is too large.
+    #[error("what is to be fetched from {address} has over {bytes_max} bytes: `fetch_mib` of the project's `source` says how many are")]
+    FetchTooLarge {
+        /// The address.
+        address: String,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// A fetch took too long.
+    #[error("the fetch from {0} took too long")]
+    FetchTimeout(String),
     /// Git took too long.
     #[error("git took over {} s in {repository}", GIT_TIMEOUT.as_secs())]
     Timeout {
@@ -119,12 +142,17 @@ impl GitError {
     /// Whether another try would end the same.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::NoCommit(_) | Self::NoPipeline(_) | Self::NoTarget(_) | Self::BadPipeline { .. } => true,
+            Self::NoCommit(_) | Self::NoRef(_) | Self::NoPipeline(_) | Self::NoTarget(_) | Self::BadPipeline { .. } => true,
             Self::Source(error) => match error {
                 SourceError::TooLarge { .. } | SourceError::TooManyFiles | SourceError::Path { .. } => true,
                 SourceError::Changed { .. } | SourceError::List(_) | SourceError::Pack { .. } => false,
             },
-            Self::Start(_) | Self::Failed { .. } | Self::Timeout { .. } => false,
+            Self::Start(_)
+            | Self::Failed { .. }
+            | Self::Timeout { .. }
+            | Self::Unreachable { .. }
+            | Self::FetchTooLarge { .. }
+            | Self::FetchTimeout(_) => false,
         }
     }
 }
@@ -186,6 +214,11 @@ pub(crate) async fn read_commit(repository: &Path, wanted: &Wanted, folder: &Pat
 
 /// The commit that a ref leads to, if there is one.
 pub(crate) async fn resolve(repository: &Path, name: &RefName) -> Result<Option<ObjectId>, GitError> {
+    commit_of(repository, name.as_str()).await
+}
+
+/// The commit of a ref or of an object id.
+async fn commit_of(repository: &Path, name: &str) -> Result<Option<ObjectId>, GitError> {
     let mut child = command(repository).args(["cat-file", "--batch-check"]).stderr(Stdio::piped()).spawn().map_err(GitError::Start)?;
     let failed = |source| GitError::Failed { repository: repository.to_owned(), stderr: String::new(), source };
     let mut stdin = child.stdin.take().expect("it is piped");

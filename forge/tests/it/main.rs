@@ -7,6 +7,10 @@ mod pushes;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod remotes;
+#[cfg(test)]
+mod served;
+#[cfg(test)]
 mod signed;
 #[cfg(test)]
 mod webhooks;
