@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::{
     Orchestrator,
     engine::{
-        LogError, PlanningError,
+        LogError, PlanningError, Protections,
         plans::Plans,
         recovery::{Damaged, LaterReason, Reading, Reloaded},
     },
@@ -49,6 +49,7 @@ impl Archive {
             runs: Runs::default(),
             logs: LogHub::default(),
             plans: Plans::new(bus.clone(), blobs.clone()),
+            protections: Protections::default(),
             blobs,
             bus,
             commands,

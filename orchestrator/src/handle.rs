@@ -24,7 +24,7 @@ use crate::{
         wait::{self, Unfit},
     },
     engine::{
-        Hint, Hints, PlanningError,
+        Hint, Hints, PlanningError, Protections,
         plans::Plans,
         recovery::{LaterReason, Reloaded, read},
     },
@@ -48,6 +48,8 @@ pub struct Orchestrator {
     pub blobs: Blobs,
     pub(crate) bus: Bus,
     pub(crate) plans: Plans,
+    /// What protects the projects.
+    pub(crate) protections: Protections,
     pub(crate) commands: mpsc::Sender<Command>,
     /// None where nobody is called back.
     pub(crate) callback_key: Option<CallbackKey>,

@@ -228,6 +228,7 @@ impl Provision {
             "orchestrator" => {
                 settings.insert(env::LISTEN, ports::listen(self.ports.api).to_string());
                 settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
+                settings.insert(env::PROJECTS, text(&self.projects()));
                 settings.insert(env::API_TOKENS, text(&self.tokens_file()));
                 settings.insert(env::DEPOT_SIGNING_SEED_FILE, text(&self.signing_seed_file()));
                 settings.insert(env::CALLBACK_KEY_FILE, text(&self.callback_key_file()));

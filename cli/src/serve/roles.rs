@@ -17,7 +17,7 @@ use eventbus::{
 };
 use model::AgentName;
 use orchestrator::{
-    engine::{self, EngineOptions, Reach},
+    engine::{self, EngineOptions, Protections, Reach},
     http::{self, ApiToken, HttpOptions, Tokens},
 };
 use parser_service::ParserOptions;
@@ -161,6 +161,10 @@ impl Serve for Orchestrator {
             None => Some(Tokens::default()),
             file => reader.required_with(env::API_TOKENS, file, |file| Tokens::open(file.into())),
         };
+        let protections = match reader.optional::<String>(env::PROJECTS) {
+            None => Some(Protections::default()),
+            folder => reader.required_with(env::PROJECTS, folder, |folder| config::load(folder.as_ref()).map(protections)),
+        };
         let key = reader.required_file(env::CALLBACK_KEY_FILE);
         let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
         let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
@@ -168,7 +172,8 @@ impl Serve for Orchestrator {
         let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
-        let engine = EngineOptions { signer: Some(signer?), callback_base, reach, ..EngineOptions::new(&name, callback_key?) };
+        let (signer, protections) = (Some(signer?), protections?);
+        let engine = EngineOptions { signer, callback_base, reach, protections, ..EngineOptions::new(&name, callback_key?) };
         let http = HttpOptions { listen, token: ApiToken::new(&api_token?), tokens: tokens?, hosts, origins: vec![] };
         Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }
@@ -178,6 +183,11 @@ impl Serve for Orchestrator {
         let orchestrator = engine::start(self.engine, bus, self.blobs, supervisor).await?;
         Ok(format!("API on http://{}", http::serve(self.http, orchestrator, supervisor)?))
     }
+}
+
+/// What protects each of the projects.
+fn protections(projects: Vec<config::Project>) -> Protections {
+    Protections::of(projects.into_iter().map(|project| (project.name, project.protection)))
 }
 
 /// Where the API is reached from outside. It answers under that name, too.

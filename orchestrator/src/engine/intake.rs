@@ -243,6 +243,10 @@ async fn prepare(trigger: Trigger, old: Option<Arc<Run>>, bus: &eventbus::Bus, p
         Some(old) if old.ended.is_none() => refused(format!("the run {of} has not ended")),
         Some(old) if !matches!(old.planned, Planned::Plan { .. }) => refused(format!("the run {of} has no plan")),
         Some(old) => {
+            let diagnostics = plans.refuses_rerun(&trigger, old.shape.plan());
+            if !diagnostics.is_empty() {
+                return Ok(Prepared { trigger, planned: Planned::Refused { diagnostics }, shape: empty_shape(), reused: BTreeMap::new() });
+            }
             let reused = rerun::reused(&old, &stages);
             Prepared { planned: old.planned.clone(), shape: old.shape.clone(), reused, trigger }
         }

@@ -24,6 +24,7 @@ mod others;
 mod outbox;
 pub(crate) mod plans;
 mod polls;
+mod protect;
 pub(crate) mod recovery;
 mod refusal;
 mod requests;
@@ -61,6 +62,7 @@ pub use self::log::LogError;
 pub use hints::Hint;
 pub use plans::PlanningError;
 pub use polls::{InvalidReach, Reach};
+pub use protect::Protections;
 pub use refusal::CODES;
 pub use supply::SupplyError;
 
@@ -111,6 +113,8 @@ pub struct EngineOptions {
     pub callback_base: Option<String>,
     /// Which addresses may be polled.
     pub reach: Reach,
+    /// What protects the projects.
+    pub protections: Protections,
     /// Caches of earlier runs that are in no log of the bus.
     pub hints: Vec<Hint>,
 }
@@ -118,7 +122,15 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// An engine whose runs call nobody, and that only this machine's addresses are polled of besides the public ones.
     pub fn new(name: &str, callback_key: CallbackKey) -> Self {
-        Self { name: name.to_owned(), signer: None, callback_key, callback_base: None, reach: Reach::Loopback, hints: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            signer: None,
+            callback_key,
+            callback_base: None,
+            reach: Reach::Loopback,
+            protections: Protections::default(),
+            hints: Vec::new(),
+        }
     }
 }
 
@@ -136,7 +148,8 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let handle = Orchestrator {
         runs: Runs::default(),
         logs: LogHub::default(),
-        plans: Plans::new(bus.clone(), blobs.clone()),
+        plans: Plans::new(bus.clone(), blobs.clone()).protected_by(options.protections.clone()),
+        protections: options.protections.clone(),
         blobs,
         bus: bus.clone(),
         commands,

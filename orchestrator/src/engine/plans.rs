@@ -21,6 +21,7 @@ use model::{
 use tracing::warn;
 
 use super::{
+    protect::Protections,
     refusal::{NO_SUPPLY, REQUEST_TOO_LARGE, diagnostic, refusals},
     supply::{Supply, SupplyError},
 };
@@ -78,12 +79,18 @@ impl PlanningError {
 pub(crate) struct Plans {
     bus: Bus,
     blobs: Blobs,
+    protections: Protections,
     shapes: Arc<Mutex<BTreeMap<Digest, Arc<Shape>>>>,
 }
 
 impl Plans {
     pub(crate) fn new(bus: Bus, blobs: Blobs) -> Self {
-        Self { bus, blobs, shapes: Arc::default() }
+        Self { bus, blobs, protections: Protections::default(), shapes: Arc::default() }
+    }
+
+    /// Plans of projects that are protected by this.
+    pub(crate) fn protected_by(self, protections: Protections) -> Self {
+        Self { protections, ..self }
     }
 
     /// Asks the parser, some times if it does not answer. A plan lies in the depot when this returns.
@@ -108,10 +115,20 @@ impl Plans {
         if document.digest() != digest {
             return Err(BlobError::Damaged { expected: digest, actual: document.digest() }.into());
         }
-        let refusals = refusals(path, document.plan());
+        let mut refusals = refusals(path, document.plan());
+        refusals.extend(self.protections.refusals(trigger, document.plan()));
         if !refusals.is_empty() {
             return Ok(refused(refusals));
         }
+        let document = match self.protections.guarded(&trigger.project, document.plan()) {
+            None => document,
+            Some(guarded) => {
+                let document = PlanDocument::new(guarded);
+                self.blobs.put(Bytes::copy_from_slice(document.bytes())).await?;
+                document
+            }
+        };
+        let digest = document.digest();
         let libraries = match supply.libraries(document.plan()).await {
             Ok(libraries) => libraries,
             Err(error) if error.is_final() => return Ok(refused(vec![not_supplied(path, &error)])),
@@ -119,6 +136,11 @@ impl Plans {
         };
         let (warnings, warnings_left_out) = kept(warnings);
         Ok((Planned::Plan { digest, libraries, warnings, warnings_left_out }, self.keep(digest, document.plan().clone())))
+    }
+
+    /// Why the plan of an earlier run is not run again for this trigger; empty if it is.
+    pub(super) fn refuses_rerun(&self, trigger: &Trigger, plan: &Plan) -> Vec<Diagnostic> {
+        self.protections.refuses_rerun(trigger, plan)
     }
 
     /// Why the parser could not plan: what it needs is not in the depot, or something else that it says.

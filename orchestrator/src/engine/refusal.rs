@@ -18,8 +18,10 @@ pub(super) const REQUEST_TOO_LARGE: &str = "E0902";
 pub(super) const NOT_RUN_YET: &str = "E0903";
 /// The run that is to be run again cannot be.
 pub(super) const NO_RERUN: &str = "E0906";
+/// A stage may not deliver where it wants to.
+pub(super) const NO_DELIVERY: &str = "E0907";
 /// Every code with which the orchestrator refuses a plan; each has a page in `docs/errors`.
-pub const CODES: &[&str] = &[NO_SUPPLY, STAGE_TOO_LARGE, REQUEST_TOO_LARGE, NOT_RUN_YET, NO_RERUN];
+pub const CODES: &[&str] = &[NO_SUPPLY, STAGE_TOO_LARGE, REQUEST_TOO_LARGE, NOT_RUN_YET, NO_RERUN, NO_DELIVERY];
 
 /// Diagnostics of one plan: who mends the first ones hears of the others.
 const REFUSALS_MAX: usize = 20;

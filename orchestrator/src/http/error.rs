@@ -48,6 +48,9 @@ pub enum ApiError {
     /// The token is for something else.
     #[error("{0}")]
     Forbidden(String),
+    /// The answer is asked of others.
+    #[error("{0}")]
+    NotAsked(String),
     /// The API is called under a name that is not its own.
     #[error("the header `Host` names `{0}`")]
     ForeignHost(String),
@@ -122,6 +125,7 @@ impl ApiError {
             Self::InvalidHeader { .. } => Code::InvalidHeader,
             Self::Unauthorized(_) => Code::Unauthorized,
             Self::Forbidden(_) => Code::Forbidden,
+            Self::NotAsked(_) => Code::NotAsked,
             Self::ForeignHost(_) => Code::ForeignHost,
             Self::Origin(_) => Code::OriginRefused,
             Self::UnknownRun(_) | Self::Command(CommandError::UnknownRun(_)) => Code::UnknownRun,

@@ -72,6 +72,7 @@ impl Served {
             runs: Runs::default(),
             logs: LogHub::default(),
             plans: Plans::new(bus.clone(), blobs.clone()),
+            protections: crate::engine::Protections::default(),
             blobs,
             bus,
             commands,

@@ -6,6 +6,7 @@ use actix_web::{HttpResponse, get, post, web};
 use apispec::{AnswerCreate, AnswerGiven, OpenWaitView, RunView, WaitList, WaitView};
 use model::{
     StageId,
+    access::Role,
     event::run::{Answer, Question, WaitKey},
 };
 
@@ -64,6 +65,7 @@ pub(super) async fn answer(
     let snapshot = find(&api, &caller, &run).await?;
     let AnswerCreate { stage, wait, answer: given } = body.into_inner();
     let (stage, wait) = pick(&snapshot.run, stage.as_deref(), wait.map(|name| name.0), &given)?;
+    check_asked(&api, &caller, &snapshot.run, (&stage, wait))?;
     let said = match given {
         AnswerGiven::Approve { delivery } => Answer::Approved { delivery },
         AnswerGiven::Refuse { reason } => Answer::Refused { reason },
@@ -72,6 +74,23 @@ pub(super) async fn answer(
     };
     let after = api.orchestrator.answer(&snapshot.run.id, &stage, wait, said, Some(caller.name().as_str())).await?;
     Ok(web::Json(view::run(&after.run, &api.orchestrator.runs)))
+}
+
+/// Refuses an answer of somebody who is not asked. Where the project's configuration names approvers, they alone count; of whom the file
+/// names, an administrator may take the place.
+fn check_asked(api: &Api, caller: &Caller, run: &Run, (stage, wait): (&StageId, WaitKey)) -> Result<(), ApiError> {
+    let Some((planned, stage)) = run.stage(stage) else { return Ok(()) };
+    let approvers = api.orchestrator.protections.approvers(&run.trigger.project, planned, wait);
+    let asked: &[String] = match stage.waits.get(&wait).and_then(|state| state.opened.as_ref()).map(|opened| &opened.question) {
+        _ if !approvers.is_empty() => approvers,
+        Some(Question::Confirm { by, .. } | Question::Prompt { by, .. }) if caller.token().role < Role::Admin => by,
+        Some(_) | None => &[],
+    };
+    let name = caller.name().as_str();
+    if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+        return Ok(());
+    }
+    Err(ApiError::NotAsked(format!("the stage `{}` asks {}, and not `{name}`", planned.path, asked.join(", "))))
 }
 
 /// The one wait that is meant.

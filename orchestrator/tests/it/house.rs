@@ -103,15 +103,19 @@ impl House {
 
     /// The API of an orchestrator, as a client sees it.
     pub(crate) fn serve(&self, orchestrator: &Orchestrator) -> Api {
-        let options = HttpOptions {
-            listen: ([127, 0, 0, 1], 0).into(),
-            token: ApiToken::new(TOKEN),
-            tokens: Tokens::default(),
-            hosts: vec![],
-            origins: vec![],
-        };
+        self.serve_for(orchestrator, Tokens::default())
+    }
+
+    /// The same, for others besides the owner.
+    pub(crate) fn serve_for(&self, orchestrator: &Orchestrator, tokens: Tokens) -> Api {
+        let options =
+            HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), tokens, hosts: vec![], origins: vec![] };
         let address = orchestrator::http::serve(options, orchestrator.clone(), &self.others).unwrap();
-        Api { client: reqwest::Client::builder().timeout(DEADLINE).build().unwrap(), base: format!("http://{address}") }
+        Api {
+            client: reqwest::Client::builder().timeout(DEADLINE).build().unwrap(),
+            base: format!("http://{address}"),
+            token: TOKEN.to_owned(),
+        }
     }
 
     /// The depot loses these bytes.
@@ -218,9 +222,15 @@ impl Inbox {
 pub(crate) struct Api {
     client: reqwest::Client,
     base: String,
+    token: String,
 }
 
 impl Api {
+    /// The same, asked with another token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { client: self.client.clone(), base: self.base.clone(), token: token.to_owned() }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (u16, Json) {
         self.answer(self.client.get(format!("{}{path}", self.base))).await
     }
@@ -230,7 +240,7 @@ impl Api {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> (u16, Json) {
-        let response = request.bearer_auth(TOKEN).send().await.unwrap();
+        let response = request.bearer_auth(&self.token).send().await.unwrap();
         let status = response.status().as_u16();
         let text = response.text().await.unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Json::String(text)))

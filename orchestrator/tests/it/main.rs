@@ -23,6 +23,8 @@ mod openapi;
 #[cfg(test)]
 mod planning;
 #[cfg(test)]
+mod protection;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod reruns;
