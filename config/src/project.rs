@@ -7,6 +7,7 @@
 //!   url: /srv/git/shop.git           # a bare repository on this machine, or https://…, which is fetched
 //!   private_network: false           # whether https://… may be an address that is not of the public internet
 //!   fetch_mib: 4096                  # the most that one fetch may bring
+//!   poll: 60s                        # how often is looked for pushes of which nobody tells; without it, never
 //!   credentials_file: /etc/otto/git/shop   # `user:password` or `user:token`, if the repository is not public
 //!   refs: { branches: ['**'] }       # what is delivered at all; without it, every branch and tag
 //! webhook:                           # see [`Webhook`]; without it, none is taken
@@ -26,6 +27,7 @@
 use std::{
     fmt, fs, io,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use model::{ProjectName, context::TriggerContext};
@@ -81,6 +83,8 @@ pub struct Fetch {
     pub bytes_max: u64,
     /// The absolute path of a file with `user:password`.
     pub credentials_file: Option<PathBuf>,
+    /// How long after one look for pushes the next one follows; without it, nobody looks.
+    pub poll: Option<Duration>,
 }
 
 /// A kind of forge: what its webhooks look like, and how they are signed.
@@ -191,6 +195,7 @@ struct SourceFile {
     #[serde(default = "default_fetch_mib")]
     fetch_mib: u32,
     credentials_file: Option<PathBuf>,
+    poll: Option<String>,
 }
 
 /// Large enough for the history of the largest source tree that is run.
@@ -240,15 +245,30 @@ fn read(path: &Path) -> Result<Project, String> {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
     let ProjectFile { title, description, source: from, webhook, pipeline, libraries, protection } = file;
-    let SourceFile { url: _, refs, private_network, fetch_mib, credentials_file } = from;
+    let SourceFile { url: _, refs, private_network, fetch_mib, credentials_file, poll } = from;
+    let poll = poll.map(|text| pause(&text).map_err(|what| format!("source.poll: `{text}` {what}"))).transpose()?;
+    if poll.is_some() && source.repository().is_some() {
+        return Err("source.poll: a repository on this machine tells of pushes itself: `otto hook install`".to_owned());
+    }
     if let Some(webhook) = webhook.as_ref().filter(|webhook| !webhook.secret_file.is_absolute()) {
         return Err(format!("webhook.secret_file: `{}` is no absolute path", webhook.secret_file.display()));
     }
     if let Some(path) = credentials_file.as_ref().filter(|path| !path.is_absolute()) {
         return Err(format!("source.credentials_file: `{}` is no absolute path", path.display()));
     }
-    let fetch = Fetch { private_network, bytes_max: u64::from(fetch_mib) * 1024 * 1024, credentials_file };
+    let fetch = Fetch { private_network, bytes_max: u64::from(fetch_mib) * 1024 * 1024, credentials_file, poll };
     Ok(Project { name, title, description, source, fetch, refs, webhook, pipeline, library_hosts: libraries.hosts, protection })
+}
+
+/// `90s`, `5m` or `1h`.
+fn pause(text: &str) -> Result<Duration, &'static str> {
+    let wrong = "is no time: write `60s`, `5m` or `1h`";
+    let (number, seconds) = [("s", 1), ("m", 60), ("h", 3600)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
+        .ok_or(wrong)?;
+    let number: u32 = number.parse().map_err(|_| wrong)?;
+    if number == 0 { Err("is too short: a second is the least") } else { Ok(Duration::from_secs(u64::from(number) * seconds)) }
 }
 
 fn source(url: &str) -> Result<Source, String> {
@@ -358,7 +378,7 @@ mod tests {
         assert_eq!((refused(&some, false, "main"), refused(&some, false, "old").is_some()), (None, true));
     }
 
-    fn wrong(url: &str) -> [(&'static str, String, &'static str); 9] {
+    fn wrong(url: &str) -> [(&'static str, String, &'static str); 11] {
         [
             ("Upper", format!("source: {{ url: {url} }}"), "no project name"),
             ("a-unknown", format!("tittle: x\nsource: {{ url: {url} }}"), "tittle"),
@@ -366,6 +386,8 @@ mod tests {
             ("c-relative", "source: { url: shop.git }".to_owned(), "no absolute path"),
             ("d-nowhere", "source: { url: /nonexistent/otto.git }".to_owned(), "No such file"),
             ("e-bare", "source: { url: /usr }".to_owned(), "no bare git repository"),
+            ("i-poll", "source: { url: 'https://git.test/x', poll: 60 }".to_owned(), "write `60s`"),
+            ("j-poll", format!("source: {{ url: {url}, poll: 60s }}"), "otto hook install"),
             ("g-forge", format!("source: {{ url: {url} }}\nwebhook: {{ forge: sourceforge, secret_file: /s }}"), "sourceforge"),
             ("h-secret", format!("source: {{ url: {url} }}\nwebhook: {{ forge: gitea, secret_file: s }}"), "no absolute path"),
             ("f-escape", format!("source: {{ url: {url} }}\npipeline: ../Ottofile"), "no path below"),

@@ -5,6 +5,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use blob::{BlobError, Blobs};
@@ -151,6 +152,20 @@ impl Acceptor {
             Told::Happened(happened) => self.take(project, &happened, happened.trigger(&project.name), &mut answer).await?,
         }
         Ok(answer)
+    }
+
+    /// The projects that are looked at for pushes, and how often.
+    pub(crate) fn polled(&self) -> Vec<(ProjectName, Duration)> {
+        self.projects.iter().filter_map(|project| Some((project.name.clone(), project.fetch.poll?))).collect()
+    }
+
+    /// The branches and tags of a project that lies elsewhere, and where it is written down which were seen.
+    pub(crate) async fn refs(&self, project: &ProjectName) -> Result<(BTreeMap<String, String>, PathBuf), AcceptError> {
+        let unknown = || AcceptError::UnknownRepository(project.to_string());
+        let project = self.projects.iter().find(|known| known.name == *project).ok_or_else(unknown)?;
+        let Source::Remote(address) = &project.source else { return Err(unknown()) };
+        let refs = self.mirrors.list(&project.name, address, &project.fetch).await.map_err(AcceptError::Git)?;
+        Ok((refs, self.mirrors.seen(&project.name)))
     }
 
     async fn take(&self, project: &Project, happened: &Happened, id: TriggerId, answer: &mut Answer) -> Result<(), AcceptError> {

@@ -16,6 +16,9 @@ pub(crate) const BRANCHES: &str = "refs/heads/";
 /// What the names of tags begin with.
 pub(crate) const TAGS: &str = "refs/tags/";
 
+/// What the branches of GitHub's merge queue begin with. What is pushed there is told as a merge group, too.
+pub(crate) const QUEUE: &str = "gh-readonly-queue/";
+
 /// The name of a ref as `git check-ref-format` lets pass, of a length that fits into the views of a run. It is no option, no revision
 /// expression and no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,6 @@
 //! The forge: everything that speaks to a forge. Hooks of git tell of pushes, and webhooks of GitHub, GitLab, Gitea and Forgejo of pushes,
-//! tags, pull requests and merge queues; the commit's tree goes to the depot, and a trigger onto the bus.
+//! tags, pull requests and merge queues; what nobody tells of is found by polling. The commit's tree goes to the depot, and a trigger onto
+//! the bus.
 //!
 //! ```text
 //! git push ─▶ post-receive ─▶ otto/pending/<id>.json ─▶ POST /v1/hooks/git ─▶ tree ─▶ depot
@@ -19,6 +20,7 @@ pub mod source;
 mod accept;
 mod happened;
 mod pending;
+mod poll;
 mod routes;
 mod webhook;
 
@@ -149,6 +151,10 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     .map_err(failed)?
     .run();
     supervisor.spawn("forge: http", OnError::Shutdown, async move { Ok(server.await?) });
+    for (project, pause) in acceptor.polled() {
+        let watch = poll::watch(acceptor.clone(), project.clone(), pause, supervisor.token().clone());
+        supervisor.spawn(format!("forge: polls {project}"), OnError::Log, watch);
+    }
     supervisor.spawn("forge: pending deliveries", OnError::Shutdown, pending::watch(acceptor, supervisor.token().clone()));
     info!(%address, projects = count, "forge listens");
     Ok(address)

@@ -18,7 +18,7 @@ use config::project::Fetch;
 use data_encoding::BASE64;
 use model::ProjectName;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tracing::{info, warn};
 use ureq::http::Uri;
 
@@ -33,6 +33,9 @@ const SLOW_SECONDS: u64 = 30;
 const SLOW_BYTES: u64 = 1000;
 /// A mirror that has grown beyond this many of the largest fetches is made anew: nothing else removes what branches have left.
 const GROWTH_MAX: u64 = 4;
+
+/// The most bytes of a list of branches and tags: over 100,000 of them.
+const LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The mirrors of all projects.
 #[derive(Debug)]
@@ -64,9 +67,7 @@ impl Mirrors {
 
     /// A bare repository that has what is wished, as far as it exists.
     pub(crate) async fn fetch(&self, wish: &Wish<'_>) -> Result<PathBuf, GitError> {
-        let lock = self.locks.lock().expect("no holder of this lock panics").entry(wish.project.clone()).or_default().clone();
-        let _alone = lock.lock().await;
-        let mirror = self.folder.join(format!("{}.git", wish.project));
+        let (_alone, mirror) = self.lock(wish.project).await;
         let failed = |source| GitError::Failed { repository: mirror.clone(), stderr: String::new(), source };
         prepare(&mirror, wish.fetch).await?;
         if !wish.refresh && has(&mirror, wish.commit).await? {
@@ -86,6 +87,40 @@ impl Mirrors {
             }
         }
         Ok(mirror)
+    }
+}
+
+impl Mirrors {
+    /// The branches and tags of the repository elsewhere, and their commits.
+    pub(crate) async fn list(&self, project: &ProjectName, address: &str, fetch: &Fetch) -> Result<BTreeMap<String, String>, GitError> {
+        let (_alone, mirror) = self.lock(project).await;
+        prepare(&mirror, fetch).await?;
+        let failed = |source| GitError::Failed { repository: mirror.clone(), stderr: String::new(), source };
+        let mut command = asking(&mirror, address, fetch).await?;
+        command.args(["ls-remote", "--heads", "--tags", "--", address]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(GitError::Start)?;
+        let listing = child.stdout.take().expect("it is piped").take(LIST_BYTES_MAX);
+        let reading = async {
+            let mut text = String::new();
+            BufReader::new(listing).read_to_string(&mut text).await?;
+            Ok::<_, io::Error>((text, child.wait_with_output().await?))
+        };
+        let read = tokio::time::timeout(FETCH_TIMEOUT, reading).await.map_err(|_| GitError::FetchTimeout(address.to_owned()))?;
+        let (text, output) = read.map_err(failed)?;
+        if output.status.success() {
+            return Ok(read_refs(&text));
+        }
+        Err(GitError::Unreachable { address: address.to_owned(), why: said_in(&output.stderr) })
+    }
+
+    /// Where it is written down which branches and tags were seen.
+    pub(crate) fn seen(&self, project: &ProjectName) -> PathBuf {
+        self.folder.join(format!("{project}.seen.json"))
+    }
+
+    async fn lock(&self, project: &ProjectName) -> (tokio::sync::OwnedMutexGuard<()>, PathBuf) {
+        let lock = self.locks.lock().expect("no holder of this lock panics").entry(project.clone()).or_default().clone();
+        (lock.lock_owned().await, self.folder.join(format!("{project}.git")))
     }
 }
 
@@ -112,54 +147,69 @@ async fn has(mirror: &Path, commit: &ObjectId) -> Result<bool, GitError> {
     super::commit_of(mirror, commit.as_str()).await.map(|found| found.is_some())
 }
 
-async fn run(mirror: &Path, wish: &Wish<'_>, refspecs: String) -> Result<(), GitError> {
-    let Fetch { private_network, bytes_max, credentials_file } = wish.fetch;
-    let unreachable = |why: String| GitError::Unreachable { address: wish.address.to_owned(), why };
-    let failed = |source| GitError::Failed { repository: mirror.to_owned(), stderr: String::new(), source };
-    let pinned = check(wish.address, *private_network).await.map_err(unreachable)?;
+/// Git, ready to ask the address and nothing else.
+async fn asking(mirror: &Path, address: &str, fetch: &Fetch) -> Result<tokio::process::Command, GitError> {
+    let unreachable = |why: String| GitError::Unreachable { address: address.to_owned(), why };
+    let pinned = check(address, fetch.private_network).await.map_err(unreachable)?;
     let mut command = command(mirror);
-    let scheme = if wish.address.starts_with("https:") { "https" } else { "http" };
-    for option in
-        [format!("protocol.{scheme}.allow=always"), format!("http.lowSpeedLimit={SLOW_BYTES}"), format!("http.lowSpeedTime={SLOW_SECONDS}")]
-    {
+    let scheme = if address.starts_with("https:") { "https" } else { "http" };
+    let slow = [format!("http.lowSpeedLimit={SLOW_BYTES}"), format!("http.lowSpeedTime={SLOW_SECONDS}")];
+    let pinned = pinned.map(|pinned| format!("http.curloptResolve={pinned}"));
+    for option in [format!("protocol.{scheme}.allow=always")].into_iter().chain(slow).chain(pinned) {
         command.arg("-c").arg(option);
-    }
-    if let Some(pinned) = pinned {
-        command.arg("-c").arg(format!("http.curloptResolve={pinned}"));
     }
     // An empty proxy is none; a redirect, or an alternate that the server names, could lead anywhere.
     command.args(["-c", "http.followRedirects=false", "-c", "http.proxy=", "-c", "credential.helper=", "-c", "core.askPass="]);
-    if let Some(path) = credentials_file {
+    if let Some(path) = &fetch.credentials_file {
         let credentials = fs::read_to_string(path).map_err(|error| unreachable(format!("cannot read {}: {error}", path.display())))?;
         let header = format!("Authorization: Basic {}", BASE64.encode(credentials.trim().as_bytes()));
         // Not as an argument, which every process of the machine can read.
         command.envs([("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "http.extraHeader"), ("GIT_CONFIG_VALUE_0", header.as_str())]);
     }
+    Ok(command)
+}
+
+async fn run(mirror: &Path, wish: &Wish<'_>, refspecs: String) -> Result<(), GitError> {
+    let (address, bytes_max) = (wish.address, wish.fetch.bytes_max);
+    let failed = |source| GitError::Failed { repository: mirror.to_owned(), stderr: String::new(), source };
+    let mut command = asking(mirror, address, wish.fetch).await?;
     command.args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules"]);
-    command.args(["--stdin", "--", wish.address]).stderr(Stdio::piped()).stdout(Stdio::null());
+    command.args(["--stdin", "--", address]).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().map_err(GitError::Start)?;
     // Git asks nobody before it has read its standard input to the end, so the limit is there in time, and its helpers inherit it.
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let most = getrlimit(Resource::Fsize).maximum.map_or(*bytes_max, |most| most.min(*bytes_max));
+    let most = getrlimit(Resource::Fsize).maximum.map_or(bytes_max, |most| most.min(bytes_max));
     let limit = Rlimit { current: Some(most), maximum: Some(most) };
     prlimit(pid, Resource::Fsize, limit).map_err(|error| failed(error.into()))?;
     let mut stdin = child.stdin.take().expect("it is piped");
     stdin.write_all(refspecs.as_bytes()).await.map_err(failed)?;
     drop(stdin);
     let ended = tokio::time::timeout(FETCH_TIMEOUT, child.wait_with_output()).await;
-    let output = ended.map_err(|_| GitError::FetchTimeout(wish.address.to_owned()))?.map_err(failed)?;
+    let output = ended.map_err(|_| GitError::FetchTimeout(address.to_owned()))?.map_err(failed)?;
     if output.status.success() {
         return Ok(());
     }
     let said = said_in(&output.stderr);
     warn!(project = %wish.project, said, "the fetch failed");
-    if size_of(&mirror.join("objects")).map_err(failed)? >= *bytes_max || said.contains("File too large") || said.contains("signal 25") {
-        return Err(GitError::FetchTooLarge { address: wish.address.to_owned(), bytes_max: *bytes_max });
+    if size_of(&mirror.join("objects")).map_err(failed)? >= bytes_max || said.contains("File too large") || said.contains("signal 25") {
+        return Err(GitError::FetchTooLarge { address: address.to_owned(), bytes_max });
     }
     if said.contains("couldn't find remote ref") {
         return Err(GitError::NoRef(said));
     }
-    Err(unreachable(said))
+    Err(GitError::Unreachable { address: address.to_owned(), why: said })
+}
+
+/// What the lines of `git ls-remote` say. A tag with a message leads to its commit, which stands under its name and `^{}`.
+fn read_refs(text: &str) -> BTreeMap<String, String> {
+    let mut refs = BTreeMap::new();
+    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+        let name = name.strip_suffix("^{}").unwrap_or(name);
+        if id.parse::<ObjectId>().is_ok() && RefName::new(name).is_some() {
+            refs.insert(name.to_owned(), id.to_owned());
+        }
+    }
+    refs
 }
 
 /// Looks the address's host up, and gives what git is to take for its addresses, so that it does not look up another one.

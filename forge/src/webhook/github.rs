@@ -6,11 +6,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{Told, WebhookError};
 use crate::{
     git::ObjectId,
-    happened::{BRANCHES, Happened, RefName, TAGS, What},
+    happened::{BRANCHES, Happened, QUEUE, RefName, TAGS, What},
 };
-
-/// What GitHub's merge queue names its branches after. What is pushed there is told as a merge group, too.
-const QUEUE: &str = "gh-readonly-queue/";
 
 #[derive(Debug, Deserialize)]
 struct Repository {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     served::Served,
     signed::{self, NULL, SECRET},
-    world::World,
+    world::{World, wait_for},
 };
 
 /// `eve:pw`, which the server wants to see.
@@ -160,5 +160,36 @@ async fn credentials_are_read_for_each_fetch_and_stand_nowhere_else() {
     assert_eq!(tell(&world, "push", &push).await.0, 202);
     let config = fs::read_to_string(world.path("data/mirrors/shop.git/config")).unwrap();
     assert!(!config.contains("ZXZlOnB3"), "{config}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_push_of_which_nobody_tells_is_found_and_is_one_run() {
+    let mut world = World::new();
+    let served = Served::start(world.path(""), None);
+    configure(&world, &served.url(), ", private_network: true, poll: 1s", "");
+    world.write("Ottofile", "");
+    let first = world.commit();
+    publish(&world, &["main"]);
+    world.start().await;
+    let seen = world.path("data/mirrors/shop.seen.json");
+    let is_seen = |commit: &str| fs::read_to_string(&seen).is_ok_and(|text| text.contains(commit));
+    wait_for("the first look", || is_seen(&first)).await;
+    assert!(world.triggers().await.is_empty(), "what was there before starts nothing");
+    let second = world.commit();
+    publish(&world, &["main"]);
+    wait_for("the push is found", || is_seen(&second)).await;
+    let triggers = world.triggers().await;
+    let [trigger] = triggers.as_slice() else { panic!("{triggers:?}") };
+    assert_eq!((&trigger.context.commit, &trigger.context.base), (&second, &first));
+    assert_eq!(tell(&world, "push", &signed::push("refs/heads/main", &first, &second)).await.0, 202);
+    assert!(world.triggers().await.is_empty(), "told as well, it is the same run");
+
+    world.git(&world.clone(), &["tag", "--annotate", "--message=one", "v1"]);
+    publish(&world, &["v1"]);
+    world.restart().await;
+    wait_for("the tag is found", || fs::read_to_string(&seen).unwrap().contains("refs/tags/v1")).await;
+    let tagged = world.triggers().await.remove(0);
+    assert_eq!((tagged.context.event, tagged.context.tag.as_str(), &tagged.context.commit), (EventKind::Tag, "v1", &second));
     world.end().await;
 }
