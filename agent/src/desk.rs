@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use eventbus::{Message, Subject, Subscription};
 use model::protocol::{
     agent::{AgentCommand, AgentReport, AgentStatus, Assignment, Lease, Report, ReportKind},
-    auction::{Announcement, Bid},
+    auction::{Announcement, Bid, Offer},
 };
 use service::{
     OnError, Supervisor,
@@ -77,6 +77,8 @@ struct Kept {
 pub(crate) struct Ears {
     pub(crate) inbox: Subscription,
     pub(crate) announcements: Subscription,
+    /// Announcements to this agent alone.
+    pub(crate) calls: Subscription,
     happened: mpsc::Receiver<Happened>,
 }
 
@@ -100,6 +102,7 @@ impl Ears {
             happened = self.happened.recv() => happened.map(Input::Happened),
             message = self.inbox.next() => message.map(Input::Command),
             message = self.announcements.next() => message.map(Input::Announcement),
+            message = self.calls.next() => message.map(Input::Announcement),
             () = sleep(pause) => Some(Input::Time),
         }
     }
@@ -111,7 +114,7 @@ impl Desk {
         shared: Arc<Shared>,
         slots: Slots,
         supervisor: Supervisor,
-        (inbox, announcements): (Subscription, Subscription),
+        (inbox, announcements, calls): (Subscription, Subscription, Subscription),
     ) -> (Self, Ears) {
         let (happened, ear) = mpsc::channel(HAPPENED_MAX);
         let desk = Self {
@@ -124,7 +127,7 @@ impl Desk {
             renewals: Renewals::default(),
             renew_at: 0,
         };
-        (desk, Ears { inbox, announcements, happened: ear })
+        (desk, Ears { inbox, announcements, calls, happened: ear })
     }
 
     /// Works until the supervisor ends it.
@@ -176,6 +179,7 @@ impl Desk {
             agent: terms.agent.clone(),
             slots: terms.slots,
             slots_free: self.slots.free(),
+            price_micros_per_s: terms.price_micros_per_s,
             facts: terms.facts.clone(),
             leases,
             number,
@@ -217,7 +221,10 @@ impl Desk {
         };
         let request = announcement.request;
         let bid = if self.keepers.len() < KEEPERS_MAX {
-            self.slots.offer(&request, now)
+            match self.slots.offer(&request, now) {
+                Bid::Offer(offer) => Bid::Offer(Offer { has: self.shared.tools.has(&request.wants), ..offer }),
+                declined @ Bid::Decline { .. } => declined,
+            }
         } else {
             Bid::Decline { reason: format!("{KEEPERS_MAX} attempts wait for their results to be heard") }
         };

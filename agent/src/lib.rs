@@ -121,7 +121,7 @@ pub enum Error {
 
 /// What a stage demands that a machine of these facts does not have, for people; `None` if it could run there.
 pub fn lacks(requires: &model::plan::Requirements, facts: &BTreeMap<String, Value>) -> Option<String> {
-    core::requirements::missing(requires, facts)
+    model::capability::missing(requires, facts)
 }
 
 /// `arch`, `os`, `cores`, and `memory` in bytes, of this machine. What it offers to isolate stages, an agent finds out by itself.
@@ -193,7 +193,8 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         container::remove_leftovers(runtime).await;
         facts.extend(runtime.facts());
     }
-    let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?);
+    let calls = bus.subscribe(Subject::call(&options.name)).await?;
+    let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?, calls);
     let tools = Tools {
         archives,
         sources,

@@ -5,14 +5,17 @@
 use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription};
 use model::{
     Timestamp,
-    protocol::auction::{AuctionRequest, Bid},
+    protocol::{
+        agent::AgentStatus,
+        auction::{Announcement, AuctionRequest, Bid, Experience},
+    },
 };
 use service::{OnError, Supervisor, clock, supervisor::chain};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use crate::core::{Book, Effect, Input, Now};
+use crate::core::{Book, Effect, Input, Now, roster::Audience};
 
 /// The class of agents that all agents are of, until there are others.
 pub(crate) const CLASS: &str = "default";
@@ -21,6 +24,8 @@ const GROUP: &str = "auctioneer";
 /// Messages of agents that are read before a request or a deadline that came at the same time: enough for a fleet's answers to some
 /// auctions, and few enough that no flood of them holds up the others.
 const VOICES_AT_ONCE: usize = 4_096;
+/// The longest status that is read, in bytes: facts of some hundred tools. Of an agent that says more, it is known that it is there.
+const STATUS_BYTES_MAX: usize = 16 * 1024;
 
 /// What an auctioneer is told at its start.
 #[derive(Debug, Clone)]
@@ -43,6 +48,7 @@ pub async fn run(options: AuctioneerOptions, bus: Bus, supervisor: &Supervisor) 
         // Whoever is there is heard before the first request is.
         statuses: bus.subscribe(Pattern::statuses()).await?,
         bids: bus.subscribe(Pattern::bids()).await?,
+        ran: bus.subscribe(Subject::ran()).await?,
         requests: bus.subscribe_group(Subject::for_auction(), GROUP).await?,
         bus,
         book: Book::default(),
@@ -59,6 +65,7 @@ struct Auctioneer {
     bus: Bus,
     statuses: Subscription,
     bids: Subscription,
+    ran: Subscription,
     requests: Subscription,
     book: Book,
     started: Instant,
@@ -72,6 +79,7 @@ enum Woken {
     Request(Message),
     Bid(Message),
     Status(Message),
+    Ran(Message),
     Deadline,
 }
 
@@ -85,6 +93,7 @@ impl Auctioneer {
                 message = self.requests.next() => message.map(Woken::Request),
                 message = self.bids.next() => message.map(Woken::Bid),
                 message = self.statuses.next() => message.map(Woken::Status),
+                message = self.ran.next() => message.map(Woken::Ran),
                 () = until(deadline) => Some(Woken::Deadline),
             };
             match woken {
@@ -97,6 +106,11 @@ impl Auctioneer {
                 }
                 Some(Woken::Bid(message)) => self.hear_bid(&message).await,
                 Some(Woken::Status(message)) => self.hear_status(&message).await,
+                Some(Woken::Ran(message)) => {
+                    for ran in read::<Experience>(&message).into_iter().flat_map(|experience| experience.ran) {
+                        self.take(Input::Ran(ran)).await;
+                    }
+                }
                 Some(Woken::Deadline) => {
                     // What is here came in time, though it was not looked at.
                     self.hear_all().await;
@@ -121,9 +135,13 @@ impl Auctioneer {
     }
 
     async fn hear_status(&mut self, message: &Message) {
-        if let Some(agent) = message.subject.agent() {
-            self.take(Input::Heard(agent)).await;
-        }
+        let Some(agent) = message.subject.agent() else { return };
+        let status = if message.payload.len() <= STATUS_BYTES_MAX { read::<AgentStatus>(message) } else { None };
+        let input = match status {
+            Some(status) => Input::Showed { agent, status: Box::new(status) },
+            None => Input::Heard(agent),
+        };
+        self.take(input).await;
     }
 
     async fn hear_bid(&mut self, message: &Message) {
@@ -156,9 +174,9 @@ impl Auctioneer {
     async fn perform(&self, effect: Effect) {
         let publish = async {
             match effect {
-                Effect::Announce(announcement) => {
-                    debug!(auction = %announcement.request.auction, attempt = %announcement.request.attempt, "announced");
-                    self.bus.publish(&Subject::auction(CLASS), &announcement).await
+                Effect::Announce { announcement, to } => {
+                    debug!(auction = %announcement.request.auction, attempt = %announcement.request.attempt, ?to, "announced");
+                    self.announce(&announcement, to).await
                 }
                 Effect::Propose(proposal) => {
                     let (offers, declined) = (proposal.offers.len(), proposal.declined.len());
@@ -174,6 +192,20 @@ impl Auctioneer {
             published = publish => if let Err(error) = published {
                 warn!(error = chain(&error), "a message was not sent: it will be asked for again");
             },
+        }
+    }
+}
+
+impl Auctioneer {
+    async fn announce(&self, announcement: &Announcement, to: Audience) -> Result<(), BusError> {
+        match to {
+            Audience::Class => self.bus.publish(&Subject::auction(CLASS), announcement).await,
+            Audience::Agents(agents) => {
+                for agent in agents {
+                    self.bus.publish(&Subject::call(&agent), announcement).await?;
+                }
+                Ok(())
+            }
         }
     }
 }

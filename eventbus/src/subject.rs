@@ -42,6 +42,16 @@ impl Subject {
         Self(format!("tasks.auction.{class}"))
     }
 
+    /// [`model::protocol::auction::Announcement`], auctioneer to one agent of a fleet that is too large to be asked as a whole.
+    pub fn call(agent: &AgentName) -> Self {
+        Self(format!("tasks.calls.{agent}"))
+    }
+
+    /// [`model::protocol::auction::Experience`], orchestrator to every auctioneer.
+    pub fn ran() -> Self {
+        Self("tasks.ran".to_owned())
+    }
+
     /// [`model::protocol::auction::Bid`], agent to auctioneer.
     pub fn bid(agent: &AgentName, auction: &AuctionId) -> Self {
         Self(format!("tasks.bids.{agent}.{auction}"))
@@ -196,6 +206,8 @@ mod tests {
             (Subject::plan(), "plan"),
             (Subject::for_auction(), "for_auction"),
             (Subject::auction("default"), "auction"),
+            (Subject::call(&agent), "call"),
+            (Subject::ran(), "ran"),
             (Subject::bid(&agent, &auction), "bid"),
             (Subject::proposed(), "proposed"),
             (Subject::inbox(&agent), "inbox"),

@@ -8,6 +8,7 @@ pub mod name;
 pub mod time;
 
 pub mod access;
+pub mod capability;
 pub mod context;
 pub mod diagnostic;
 pub mod glob;

@@ -5,5 +5,4 @@
 
 pub(crate) mod pulse;
 pub(crate) mod renewals;
-pub(crate) mod requirements;
 pub(crate) mod slots;

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
     AgentName, AttemptId, AuctionId,
+    capability::{Facts, missing},
     plan::Effect,
     protocol::{
         agent::Lease,
@@ -32,10 +33,7 @@ use model::{
     },
 };
 
-use super::{
-    pulse::Pulse,
-    requirements::{Facts, missing},
-};
+use super::pulse::Pulse;
 
 /// Offers that are remembered at once: far more than an agent wins, and about a megabyte. The oldest gives way; its award would be declined.
 const OFFERS_MAX: usize = 4096;
@@ -169,13 +167,25 @@ impl Slots {
         match self.reserve(request, now) {
             Ok(reservation) => {
                 let start_ms = u64::from(reservation == Reservation::Quote);
-                Bid::Offer(Offer { price_micros_per_s: self.terms.price_micros_per_s, start_ms, reservation })
+                let load_permille = self.load_permille(&reservation);
+                Bid::Offer(Offer { load_permille, ..Offer::new(self.terms.price_micros_per_s, start_ms, reservation) })
             }
             Err(reason) => {
                 self.withdraw(&request.attempt);
                 Bid::Decline { reason }
             }
         }
+    }
+
+    /// How much of the agent others have while an attempt with this reservation runs, in thousandths.
+    fn load_permille(&self, reservation: &Reservation) -> u64 {
+        let own = match reservation {
+            // Its own slot is among those that are taken, or that of the attempt before it is.
+            Reservation::Slot | Reservation::Handover => 1,
+            Reservation::Quote => 0,
+        };
+        let others = self.terms.slots.saturating_sub(self.free()).saturating_sub(own);
+        u64::from(others) * 1_000 / u64::from(self.terms.slots.max(1))
     }
 
     fn reserve(&mut self, request: &AuctionRequest, now: u64) -> Result<Reservation, String> {

@@ -108,6 +108,12 @@ impl Libraries {
         }
     }
 
+    /// Whether it is here, unpacked.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        let slots = self.slots.lock().expect("no holder of this lock panics");
+        slots.iter().any(|(known, slot)| known == digest && slot.try_lock().is_ok_and(|library| library.is_some()))
+    }
+
     fn slot(&self, digest: &Digest) -> Slot {
         let mut slots = self.slots.lock().expect("no holder of this lock panics");
         let known = slots.iter().position(|(known, _)| known == digest).and_then(|at| slots.remove(at));

@@ -36,6 +36,7 @@ use model::{
     event::run::Outputs,
     protocol::{
         agent::{Assignment, StartedRun},
+        auction::{WANTED_MAX, Wanted},
         step::RunRequest,
     },
 };
@@ -76,6 +77,14 @@ pub(crate) struct Tools {
     pub(crate) containers: Option<Arc<Runtime>>,
     /// Where stages' processes run.
     pub(crate) sandbox: Arc<Sandbox>,
+}
+
+impl Tools {
+    /// Which of these things this agent has already: the lowest bit stands for the first.
+    pub(crate) fn has(&self, wants: &[Wanted]) -> u64 {
+        let here = |wanted: &Wanted| self.archives.is_known(&wanted.digest) || self.libraries.has(&wanted.digest);
+        wants.iter().take(WANTED_MAX).enumerate().filter(|(_, wanted)| here(wanted)).fold(0, |has, (bit, _)| has | 1 << bit)
+    }
 }
 
 /// A step asks for a run, or how that run is.

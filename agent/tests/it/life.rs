@@ -29,14 +29,7 @@ pub(crate) fn killed(office: &Office, until: impl Future<Output = ()>) {
 
 /// Auction and assignment, on any runtime.
 pub(crate) async fn award_on(bus: &eventbus::Bus, assignment: &Assignment) {
-    let request = AuctionRequest {
-        auction: AuctionId::of(&assignment.lease.attempt, 0),
-        attempt: assignment.lease.attempt.clone(),
-        requires: std::collections::BTreeMap::new(),
-        source: None,
-        after: vec![],
-        except: vec![],
-    };
+    let request = AuctionRequest::new(AuctionId::of(&assignment.lease.attempt, 0), assignment.lease.attempt.clone());
     let mut bids = bus.subscribe(eventbus::Pattern::bids()).await.unwrap();
     bus.publish(&eventbus::Subject::auction("any"), &Announcement { request }).await.unwrap();
     bids.next().await.unwrap();

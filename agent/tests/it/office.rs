@@ -210,12 +210,9 @@ impl Office {
     pub(crate) async fn ask(&mut self, stage: &Stage, round: u32, after: &[&Stage]) -> Bid {
         let attempt = lease(stage, 0).attempt;
         let request = AuctionRequest {
-            auction: AuctionId::of(&attempt, round),
-            attempt,
             requires: stage.requires.clone(),
-            source: None,
             after: after.iter().map(|stage| lease(stage, 0).attempt).collect(),
-            except: vec![],
+            ..AuctionRequest::new(AuctionId::of(&attempt, round), attempt)
         };
         self.auctioneer.publish(&Subject::auction("any"), &Announcement { request }).await.unwrap();
         soon("a bid", self.bids.next()).await.unwrap().read().unwrap()

@@ -7,13 +7,11 @@ use model::{
     protocol::auction::{AuctionRequest, Bid, Declined, Offer, Proposal, RankedOffer, Reservation},
 };
 
-use super::{
-    rank::rank,
-    roster::{ASKED_MAX, Asked},
-};
+use super::{rank::rank, roster::Asked, times::Times};
 
-/// Bids that one auction takes; with so many it closes.
-pub(super) const BIDS_MAX: usize = ASKED_MAX;
+/// Bids that one auction takes; with so many it closes. More than [`SAMPLE_MAX`](super::roster::SAMPLE_MAX) come only where an auctioneer
+/// does not know its fleet yet, and calls the whole class.
+pub(super) const BIDS_MAX: usize = 1_024;
 /// Offers in a proposal. They are kept with the award, in a record that may hold some dozens of awards and has less than 1 MiB.
 pub(super) const OFFERS_MAX: usize = 64;
 /// Agents in a proposal that could not, and why: more than a person reads.
@@ -101,8 +99,8 @@ impl Auction {
         (all_expected && (offered || all_known)) || self.bids.len() >= BIDS_MAX
     }
 
-    /// What the orchestrator is told.
-    pub(super) fn close(&self, closed_at: Timestamp) -> Proposal {
+    /// What the orchestrator is told, but for what no agent has.
+    pub(super) fn close(&self, times: &Times, closed_at: Timestamp) -> Proposal {
         let mut offers = Vec::new();
         let mut declined = Vec::new();
         for (agent, bid) in &self.bids {
@@ -117,9 +115,9 @@ impl Auction {
         because(&mut self.missing.expected.union(&self.missing.silent), NO_ANSWER);
         because(&mut self.request.except.iter(), NOT_ASKED);
         declined.truncate(DECLINED_MAX);
-        let mut offers = rank(offers);
+        let mut offers = rank(offers, &self.request, times);
         offers.truncate(OFFERS_MAX);
         let AuctionRequest { auction, attempt, .. } = self.request.clone();
-        Proposal { auction, attempt, offers, declined, closed_at }
+        Proposal { auction, attempt, offers, declined, unmet: Vec::new(), closed_at }
     }
 }

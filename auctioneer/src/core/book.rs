@@ -3,7 +3,8 @@
 //! An auction closes
 //! - when all agents that are expected have answered, and somebody offers (or nobody known is left who could);
 //! - else a short while after the first offer that reserves something: about as long as this fleet's answers take;
-//! - else after [`LONGEST_WAIT`].
+//! - else after [`LONGEST_WAIT`];
+//! - and at once, where no agent that is known could run the attempt, and the fleet is too large to be called as a whole.
 //!
 //! Auctions for attempts that cannot start yet close by the same rule: a stage may be over before a slower rule had its answer.
 
@@ -14,12 +15,16 @@ use std::{
 
 use model::{
     AgentName, AuctionId, Timestamp,
-    protocol::auction::{Announcement, AuctionRequest, Bid, OFFER_VALID_MS, Proposal},
+    protocol::{
+        agent::AgentStatus,
+        auction::{Announcement, AuctionRequest, Bid, OFFER_VALID_MS, Offer, Proposal, Ran, Reservation},
+    },
 };
 
 use super::{
     auction::{Auction, Standing},
-    roster::Roster,
+    roster::{Audience, Roster},
+    times::Times,
 };
 
 /// How long an auction without an offer that reserves something stays open. A stage that nobody can run now loses nothing by it, and an
@@ -29,6 +34,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_millis(250);
 pub const OPEN_MAX: usize = 1_024;
 /// Closed auctions that are remembered, for requests that come twice and bids that come late.
 pub const CLOSED_MAX: usize = 1_024;
+/// Agents that an auction names which it did not ask, as they lack something, where nobody answered.
+const LACKING_MAX: usize = 16;
 /// A request that comes again has the same proposal for this long. Afterwards the offers would be over before the award arrives.
 pub const FRESH: Duration = Duration::from_millis(OFFER_VALID_MS / 2);
 
@@ -55,8 +62,17 @@ pub enum Input {
         /// What.
         bid: Bid,
     },
+    /// An agent said what it is and has.
+    Showed {
+        /// Who: taken from the subject, never from the message.
+        agent: AgentName,
+        /// What.
+        status: Box<AgentStatus>,
+    },
     /// An agent said something else.
     Heard(AgentName),
+    /// An attempt has ended.
+    Ran(Ran),
     /// [`Book::deadline`] has come.
     TimePassed,
 }
@@ -65,7 +81,12 @@ pub enum Input {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// To the agents.
-    Announce(Announcement),
+    Announce {
+        /// What.
+        announcement: Announcement,
+        /// To which of them.
+        to: Audience,
+    },
     /// To the orchestrator.
     Propose(Proposal),
     /// To nobody: [`OPEN_MAX`] auctions are open, and this one is not held.
@@ -76,6 +97,7 @@ pub enum Effect {
 #[derive(Debug, Default)]
 pub struct Book {
     roster: Roster,
+    times: Times,
     open: BTreeMap<AuctionId, Auction>,
     /// When each open auction closes at the latest.
     deadlines: BTreeSet<(Duration, AuctionId)>,
@@ -100,6 +122,15 @@ impl Book {
             Input::Bid { agent, auction, bid } => self.bid(&agent, &auction, bid, now),
             Input::Heard(agent) => {
                 self.roster.heard(&agent, now.elapsed);
+                vec![]
+            }
+            Input::Showed { agent, status } => {
+                self.roster.showed(&status, &agent, now.elapsed);
+                vec![]
+            }
+            Input::Ran(ran) => {
+                self.roster.is_full(&ran.agent, false);
+                self.times.learn(&ran);
                 vec![]
             }
             Input::TimePassed => self.time_passed(now),
@@ -131,11 +162,15 @@ impl Book {
         }
         // What it was answered before is over: the one who asks has seen it.
         self.closed.remove(&request.auction);
-        let asked = self.roster.ask(&request.except, now.elapsed);
+        let asked = self.roster.ask(&request, &self.times, now.elapsed);
+        let to = asked.audience.clone();
         let auction = Auction::new(request.clone(), asked, now.elapsed, self.roster.turn(), LONGEST_WAIT);
         self.deadlines.insert((auction.closes_at, request.auction.clone()));
         self.open.insert(request.auction.clone(), auction);
-        vec![Effect::Announce(Announcement { request })]
+        if matches!(&to, Audience::Agents(agents) if agents.is_empty()) {
+            return self.close(&request.auction, now).into_iter().collect();
+        }
+        vec![Effect::Announce { announcement: Announcement { request }, to }]
     }
 
     fn bid(&mut self, agent: &AgentName, id: &AuctionId, bid: Bid, now: Now) -> Vec<Effect> {
@@ -144,9 +179,17 @@ impl Book {
             self.late(id, now);
             return vec![];
         };
+        let full = match &bid {
+            Bid::Offer(Offer { reservation: Reservation::Slot | Reservation::Quote, .. }) => Some(false),
+            Bid::Offer(Offer { reservation: Reservation::Handover, .. }) => None,
+            Bid::Decline { .. } => Some(true),
+        };
         let standing = auction.bid(agent, bid);
         if standing == Standing::Ignored {
             return vec![];
+        }
+        if let Some(full) = full {
+            self.roster.is_full(agent, full);
         }
         self.roster.answered(now.elapsed.saturating_sub(auction.opened_at));
         if auction.is_complete() {
@@ -184,7 +227,14 @@ impl Book {
         for agent in &auction.missing.expected {
             self.roster.missed(agent, auction.opened_turn);
         }
-        let proposal = auction.close(now.at);
+        let mut proposal = auction.close(&self.times, now.at);
+        if proposal.offers.is_empty() {
+            let requires = &auction.request.requires;
+            proposal.unmet = self.roster.unmet(requires);
+            if proposal.declined.is_empty() {
+                proposal.declined = self.roster.lacking(requires).take(LACKING_MAX).collect();
+            }
+        }
         let opened_at = auction.opened_at;
         let closed = Closed { request: auction.request, proposal: proposal.clone(), opened_at, ended_at: now.elapsed };
         if self.closed.insert(id.clone(), closed).is_none() {

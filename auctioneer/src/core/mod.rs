@@ -7,6 +7,7 @@ mod auction;
 pub mod book;
 pub mod rank;
 pub mod roster;
+pub mod times;
 
 pub use book::{Book, Effect, Input, Now};
 pub use rank::rank;

@@ -1,18 +1,46 @@
-//! Who is there, who answers, and how fast.
+//! Who is there, who answers, how fast, and whom an auction asks.
+//!
+//! A small fleet is asked as a whole. Of a large one, [`SAMPLE_MAX`] are asked that can run the attempt by what they say of themselves: those
+//! that the stage ran on for the least money before, those that are the cheapest and have a slot free, and some in turn, so that what was
+//! said long ago does not hide anybody for ever.
+//!
+//! **Cost**, with `n` agents and `d` demands that are remembered: an auction costs `SAMPLE_MAX × log n`, whatever `n` is, and `n` once for
+//! a demand that is new; what an agent says of itself costs `log n`, and `d × log n` where it is not what it said before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    sync::Arc,
     time::Duration,
 };
 
-use model::{AgentName, protocol::agent::RENEW_MS};
+use model::{
+    AgentName,
+    capability::{Facts, has_all, missing, missing_everywhere},
+    plan::Requirements,
+    protocol::{
+        agent::{AgentStatus, RENEW_MS},
+        auction::{AuctionRequest, Declined},
+    },
+};
+
+use super::{rank::cost, times::Times};
 
 /// An agent that was not heard of for this long is not there: it says what it is every [`RENEW_MS`], and two of those may be lost.
 pub const FORGET_AFTER: Duration = Duration::from_millis(3 * RENEW_MS);
 /// Agents that are known at once. One more is not waited for, but its offers count.
 pub const AGENTS_MAX: usize = 16 * 1024;
-/// Agents that one auction waits for. All hear of it; with the answers of so many there is nothing to wait for.
-pub const ASKED_MAX: usize = 1_024;
+/// Agents that one auction asks. With ten agents, all are asked; with ten thousand, an auction costs at most a fifth more than with ten.
+pub const SAMPLE_MAX: usize = 12;
+/// Of those, the ones with which the stage was the cheapest before; and the ones that are the cheapest by what they say. The rest is asked
+/// in turn.
+pub const PROVEN_MAX: usize = 4;
+const CHEAPEST_MAX: usize = 4;
+/// Demands that are remembered with the agents that meet them: those of the stages of a busy installation. The one that was asked for the
+/// longest ago is forgotten.
+pub const DEMANDS_MAX: usize = 32;
+/// Silent agents that an auction asks or names, where nobody else could run the attempt.
+const SILENT_MAX: usize = SAMPLE_MAX;
 /// The least that an auction waits for better offers after its first: below it, a timer is not exact.
 pub const WAIT_MIN: Duration = Duration::from_millis(2);
 /// The most that an auction waits for better offers after its first: a stage's start must not suffer from a slow agent.
@@ -26,18 +54,45 @@ const SMOOTHING: u32 = 8;
 #[derive(Debug, Default)]
 pub struct Roster {
     agents: BTreeMap<AgentName, Presence>,
+    /// The keys of `agents`, the one that was silent the longest first.
+    by_age: BTreeSet<(Duration, AgentName)>,
+    /// Those of `agents` that left an auction unanswered, and said nothing since.
+    silent: BTreeSet<AgentName>,
+    /// The one that was asked for the longest ago first.
+    demands: VecDeque<Demand>,
     /// How long agents take to answer; `None` until one did.
     answer_time: Option<Duration>,
     /// Counts up with each voice: what came after what, however coarse the clock.
     turn: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Presence {
     heard_at: Duration,
     heard_turn: u64,
     /// It left an auction unanswered, and said nothing since.
     silent: bool,
+    /// All its slots were busy when it last spoke of them.
+    full: bool,
+    /// As it said itself.
+    price_micros_per_s: u64,
+    /// What it is and has; `None` until it said so: it may be anything.
+    facts: Option<Arc<Facts>>,
+}
+
+/// Agents in the order in which they are asked.
+type Candidate = (bool, u64, AgentName);
+
+/// What some stage asks of an agent, and who meets that.
+#[derive(Debug)]
+struct Demand {
+    requires: Requirements,
+    /// Those that are not silent.
+    candidates: BTreeSet<Candidate>,
+    /// The last one that was asked in turn.
+    last: Option<Candidate>,
+    /// What nobody has; `None` until it is asked for.
+    unmet: Option<Vec<String>>,
 }
 
 /// Whom an auction asks.
@@ -47,30 +102,207 @@ pub struct Asked {
     pub expected: BTreeSet<AgentName>,
     /// They are there, but did not answer the last time.
     pub silent: BTreeSet<AgentName>,
+    /// Who is spoken to.
+    pub audience: Audience,
+}
+
+/// Who is spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// All agents of the class, known or not.
+    #[default]
+    Class,
+    /// These alone; nobody, where no agent that is known could.
+    Agents(BTreeSet<AgentName>),
+}
+
+impl Presence {
+    fn candidate(&self, agent: &AgentName) -> Candidate {
+        (self.full, self.price_micros_per_s, agent.clone())
+    }
+
+    fn meets(&self, requires: &Requirements) -> bool {
+        self.facts.as_ref().is_none_or(|facts| has_all(requires, facts))
+    }
 }
 
 impl Roster {
     /// An agent said something, whatever it was.
     pub fn heard(&mut self, agent: &AgentName, now: Duration) {
-        self.turn += 1;
-        let presence = Presence { heard_at: now, heard_turn: self.turn, silent: false };
-        if let Some(known) = self.agents.get_mut(agent) {
-            *known = presence;
-        } else if self.agents.len() < AGENTS_MAX {
-            self.agents.insert(agent.clone(), presence);
+        self.change(agent, Some(now), |_| {});
+    }
+
+    /// An agent said what it is and has.
+    pub fn showed(&mut self, status: &AgentStatus, agent: &AgentName, now: Duration) {
+        let known = self.agents.get(agent).and_then(|presence| presence.facts.clone());
+        let facts = known.filter(|known| **known == status.facts).unwrap_or_else(|| Arc::new(status.facts.clone()));
+        self.change(agent, Some(now), |presence| {
+            presence.full = status.slots_free == 0;
+            presence.price_micros_per_s = status.price_micros_per_s;
+            presence.facts = Some(facts);
+        });
+    }
+
+    /// An agent that was asked has a slot free, or not.
+    pub fn is_full(&mut self, agent: &AgentName, full: bool) {
+        self.change(agent, None, |presence| presence.full = full);
+    }
+
+    /// Alters what is known of an agent, and where it stands among the candidates. One that is not known and did not speak stays so.
+    fn change(&mut self, agent: &AgentName, heard_at: Option<Duration>, alter: impl FnOnce(&mut Presence)) {
+        let before = self.agents.get(agent).cloned();
+        let mut after = match (&before, heard_at) {
+            (Some(known), _) => known.clone(),
+            (None, Some(heard_at)) if self.agents.len() < AGENTS_MAX => {
+                Presence { heard_at, heard_turn: 0, silent: false, full: false, price_micros_per_s: u64::MAX, facts: None }
+            }
+            (None, _) => return,
+        };
+        if let Some(heard_at) = heard_at {
+            self.turn += 1;
+            self.by_age.remove(&(after.heard_at, agent.clone()));
+            self.by_age.insert((heard_at, agent.clone()));
+            (after.heard_at, after.heard_turn, after.silent) = (heard_at, self.turn, false);
+            self.silent.remove(agent);
+        }
+        alter(&mut after);
+        self.replace(agent, before.as_ref(), Some(&after));
+        self.agents.insert(agent.clone(), after);
+    }
+
+    fn replace(&mut self, agent: &AgentName, before: Option<&Presence>, after: Option<&Presence>) {
+        let place = |presence: &Presence| (presence.silent, presence.full, presence.price_micros_per_s);
+        let same_facts = match (before, after) {
+            (Some(before), Some(after)) => match (&before.facts, &after.facts) {
+                (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+                (before, after) => before.is_none() && after.is_none(),
+            },
+            (Some(_), None) | (None, _) => false,
+        };
+        if same_facts && before.map(place) == after.map(place) {
+            return;
+        }
+        for demand in &mut self.demands {
+            if let Some(before) = before {
+                demand.candidates.remove(&before.candidate(agent));
+            }
+            if let Some(after) = after.filter(|after| !after.silent && after.meets(&demand.requires)) {
+                demand.candidates.insert(after.candidate(agent));
+            }
+            if !same_facts {
+                demand.unmet = None;
+            }
         }
     }
 
-    /// Whom an auction asks that begins now, [`ASKED_MAX`] of them. Costs one step for each agent, as the auction itself does: each
-    /// answers it.
-    pub fn ask(&mut self, except: &[AgentName], now: Duration) -> Asked {
-        self.agents.retain(|_, presence| now.saturating_sub(presence.heard_at) < FORGET_AFTER);
+    fn forget(&mut self, now: Duration) {
+        while let Some((heard_at, agent)) = self.by_age.first().cloned()
+            && now.saturating_sub(heard_at) >= FORGET_AFTER
+        {
+            self.by_age.pop_first();
+            self.silent.remove(&agent);
+            let gone = self.agents.remove(&agent);
+            self.replace(&agent, gone.as_ref(), None);
+        }
+    }
+
+    /// Whom an auction asks that begins now.
+    pub fn ask(&mut self, request: &AuctionRequest, times: &Times, now: Duration) -> Asked {
+        self.forget(now);
+        if self.agents.len() > SAMPLE_MAX {
+            return self.sample(request, times);
+        }
         let mut asked = Asked::default();
-        for (agent, presence) in self.agents.iter().filter(|(agent, _)| !except.contains(agent)).take(ASKED_MAX) {
-            let set = if presence.silent { &mut asked.silent } else { &mut asked.expected };
+        for agent in self.agents.keys().filter(|agent| !request.except.contains(agent)) {
+            let set = if self.silent.contains(agent) { &mut asked.silent } else { &mut asked.expected };
             set.insert(agent.clone());
         }
+        if !asked.silent.is_empty() && !asked.expected.is_empty() {
+            asked.audience = Audience::Agents(asked.expected.clone());
+        }
         asked
+    }
+
+    fn sample(&mut self, request: &AuctionRequest, times: &Times) -> Asked {
+        let excepted = |agent: &AgentName| request.except.contains(agent);
+        let mut expected = BTreeSet::new();
+        let mut proven: Vec<(bool, u128, &AgentName)> = times
+            .of(request.routine.as_ref())
+            .filter_map(|(agent, took)| {
+                let presence = self.agents.get(agent).filter(|presence| !presence.silent && presence.meets(&request.requires))?;
+                Some((presence.full, cost(presence.price_micros_per_s, took), agent))
+            })
+            .filter(|(_, _, agent)| !excepted(agent))
+            .collect();
+        proven.sort_unstable();
+        expected.extend(proven.into_iter().take(PROVEN_MAX).map(|(_, _, agent)| agent.clone()));
+        let demand = self.demand(&request.requires);
+        let (proven, mut last) = (expected.len(), demand.last.take());
+        for (_, _, agent) in demand.candidates.iter().filter(|(_, _, agent)| !excepted(agent)) {
+            if expected.len() >= proven + CHEAPEST_MAX {
+                break;
+            }
+            expected.insert(agent.clone());
+        }
+        let after = last.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let in_turn = demand.candidates.range((after, Bound::Unbounded)).chain(&demand.candidates).take(demand.candidates.len());
+        for candidate in in_turn.filter(|(_, _, agent)| !excepted(agent)) {
+            if expected.len() >= SAMPLE_MAX {
+                break;
+            }
+            if expected.insert(candidate.2.clone()) {
+                last = Some(candidate.clone());
+            }
+        }
+        demand.last = last;
+        if !expected.is_empty() {
+            return Asked { audience: Audience::Agents(expected.clone()), expected, silent: BTreeSet::new() };
+        }
+        // Nobody else could: who did not answer the last time may again.
+        let able = |agent: &&AgentName| self.agents.get(*agent).is_some_and(|presence| presence.meets(&request.requires));
+        let silent: BTreeSet<AgentName> =
+            self.silent.iter().filter(|agent| !excepted(agent)).filter(able).take(SILENT_MAX).cloned().collect();
+        Asked { audience: Audience::Agents(silent.clone()), expected, silent }
+    }
+
+    /// The demand, behind the others.
+    fn demand(&mut self, requires: &Requirements) -> &mut Demand {
+        let known = self.demands.iter().position(|demand| demand.requires == *requires).and_then(|at| self.demands.remove(at));
+        let demand = known.unwrap_or_else(|| {
+            let able = self.agents.iter().filter(|(_, presence)| !presence.silent && presence.meets(requires));
+            let candidates = able.map(|(agent, presence)| presence.candidate(agent)).collect();
+            Demand { requires: requires.clone(), candidates, last: None, unmet: None }
+        });
+        if self.demands.len() >= DEMANDS_MAX {
+            self.demands.pop_front();
+        }
+        self.demands.push_back(demand);
+        self.demands.back_mut().expect("it was just put there")
+    }
+
+    /// What no agent has of what is demanded, for people; nothing where one may have all.
+    pub fn unmet(&mut self, requires: &Requirements) -> Vec<String> {
+        if requires.is_empty() {
+            return Vec::new();
+        }
+        if let Some(unmet) = &self.demand(requires).unmet {
+            return unmet.clone();
+        }
+        let unmet = if self.agents.values().all(|presence| presence.facts.is_some()) {
+            missing_everywhere(requires, &self.agents.values().filter_map(|presence| presence.facts.as_deref()))
+        } else {
+            Vec::new()
+        };
+        self.demand(requires).unmet = Some(unmet.clone());
+        unmet
+    }
+
+    /// What some agents that were not asked lack, as they would have said it.
+    pub fn lacking(&self, requires: &Requirements) -> impl Iterator<Item = Declined> {
+        self.agents.iter().filter_map(|(agent, presence)| {
+            let reason = missing(requires, presence.facts.as_deref()?)?;
+            Some(Declined { agent: agent.clone(), reason })
+        })
     }
 
     /// Where the sequence of voices stands.
@@ -78,13 +310,12 @@ impl Roster {
         self.turn
     }
 
-    /// An agent left an auction that began at `turn` unanswered. It is not expected again until it speaks; where it spoke since the
-    /// auction began, of something else, it is there.
+    /// An agent left an auction that began at `turn` unanswered. It is not asked again until it speaks; where it spoke since the auction
+    /// began, of something else, it is there.
     pub fn missed(&mut self, agent: &AgentName, turn: u64) {
-        if let Some(presence) = self.agents.get_mut(agent)
-            && presence.heard_turn <= turn
-        {
-            presence.silent = true;
+        if self.agents.get(agent).is_some_and(|presence| presence.heard_turn <= turn) {
+            self.silent.insert(agent.clone());
+            self.change(agent, None, |presence| presence.silent = true);
         }
     }
 
@@ -101,63 +332,4 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn agent(name: &str) -> AgentName {
-        name.parse().unwrap()
-    }
-
-    fn asked(expected: &[&str], silent: &[&str]) -> Asked {
-        let names = |names: &[&str]| names.iter().map(|name| agent(name)).collect();
-        Asked { expected: names(expected), silent: names(silent) }
-    }
-
-    #[test]
-    fn who_was_not_heard_of_leaves() {
-        let mut roster = Roster::default();
-        roster.heard(&agent("a"), Duration::ZERO);
-        roster.heard(&agent("b"), Duration::from_secs(1));
-        assert_eq!(roster.ask(&[], Duration::from_secs(2)), asked(&["a", "b"], &[]));
-        assert_eq!(roster.ask(&[agent("b")], Duration::from_secs(2)), asked(&["a"], &[]));
-        assert_eq!(roster.ask(&[], FORGET_AFTER), asked(&["b"], &[]));
-        assert_eq!(roster.ask(&[], FORGET_AFTER * 2), asked(&[], &[]));
-    }
-
-    #[test]
-    fn who_missed_an_auction_is_not_expected_until_it_speaks() {
-        let mut roster = Roster::default();
-        roster.heard(&agent("a"), Duration::ZERO);
-        roster.heard(&agent("b"), Duration::ZERO);
-        let turn = roster.turn();
-        roster.heard(&agent("b"), Duration::ZERO);
-        roster.missed(&agent("a"), turn);
-        roster.missed(&agent("b"), turn);
-        assert_eq!(roster.ask(&[], Duration::ZERO), asked(&["b"], &["a"]));
-        roster.heard(&agent("a"), Duration::ZERO);
-        assert_eq!(roster.ask(&[], Duration::ZERO), asked(&["a", "b"], &[]));
-    }
-
-    #[test]
-    fn the_wait_follows_the_answer_times_within_its_bounds() {
-        let mut roster = Roster::default();
-        roster.answered(Duration::from_micros(100));
-        assert_eq!(roster.wait(), WAIT_MIN);
-        for _ in 0..100 {
-            roster.answered(Duration::from_millis(4));
-        }
-        assert!((Duration::from_millis(11)..=Duration::from_millis(12)).contains(&roster.wait()), "{:?}", roster.wait());
-        roster.answered(Duration::from_secs(61));
-        assert_eq!(roster.wait(), WAIT_MAX);
-    }
-
-    #[test]
-    fn the_roster_is_bounded() {
-        let mut roster = Roster::default();
-        for number in 0..AGENTS_MAX + 10 {
-            roster.heard(&agent(&format!("a{number}")), Duration::ZERO);
-        }
-        assert_eq!(roster.agents.len(), AGENTS_MAX);
-        assert_eq!(roster.ask(&[], Duration::ZERO).expected.len(), ASKED_MAX);
-    }
-}
+mod tests;

@@ -28,11 +28,11 @@ fn request(round: u32, except: &[&str]) -> AuctionRequest {
     let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("build"), attempt: 1 };
     let auction = AuctionId::of(&attempt, round);
     let except = except.iter().map(|name| agent(name)).collect();
-    AuctionRequest { auction, attempt, requires: BTreeMap::new(), source: None, after: vec![], except }
+    AuctionRequest { except, ..AuctionRequest::new(auction, attempt) }
 }
 
 fn offer(price_micros_per_s: u64) -> Bid {
-    Bid::Offer(Offer { price_micros_per_s, start_ms: 0, reservation: Reservation::Slot })
+    Bid::Offer(Offer::new(price_micros_per_s, 0, Reservation::Slot))
 }
 
 /// A bus with an auctioneer, and the orchestrator's end of it.
@@ -52,17 +52,19 @@ impl House {
 
     /// An agent is there, but only says so.
     async fn show(&self, name: &str) {
-        let status = AgentStatus { agent: agent(name), slots: 1, slots_free: 1, facts: BTreeMap::new(), leases: vec![], number: 0 };
+        let (slots, slots_free, price_micros_per_s, facts) = (1, 1, 0, BTreeMap::new());
+        let status = AgentStatus { agent: agent(name), slots, slots_free, price_micros_per_s, facts, leases: vec![], number: 0 };
         self.bus.publish(&Subject::status(&agent(name)), &status).await.unwrap();
     }
 
     /// An agent that answers every announcement with the same bid.
     async fn agent(&self, name: &str, bid: Bid) {
         let mut announcements = self.bus.subscribe(Subject::auction("default")).await.unwrap();
+        let mut calls = self.bus.subscribe(Subject::call(&agent(name))).await.unwrap();
         self.show(name).await;
         let (bus, token, name) = (self.bus.clone(), self.supervisor.token().clone(), agent(name));
         self.supervisor.spawn(format!("agent {name}"), OnError::Shutdown, async move {
-            while let Some(message) = tokio::select! { message = announcements.next() => message, () = token.cancelled() => None } {
+            while let Some(message) = tokio::select! { message = announcements.next() => message, message = calls.next() => message, () = token.cancelled() => None } {
                 let announcement: Announcement = message.read()?;
                 bus.publish(&Subject::bid(&name, &announcement.request.auction), &bid).await?;
             }

@@ -128,7 +128,7 @@ mod tests {
                 "_INBOX_agent_a1.>"
             ]
         );
-        assert_eq!(permissions.subscribe, ["tasks.auction.*", "inbox.a1", "_INBOX_agent_a1.>"]);
+        assert_eq!(permissions.subscribe, ["tasks.auction.*", "tasks.calls.a1", "inbox.a1", "_INBOX_agent_a1.>"]);
     }
 
     #[test]

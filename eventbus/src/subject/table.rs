@@ -113,7 +113,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 15] = [
+pub const CHANNELS: [Channel; 17] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.*",
@@ -156,6 +156,22 @@ pub const CHANNELS: [Channel; 15] = [
         payload: "protocol::auction::Announcement",
         publishers: &[AUCTIONEER],
         subscribers: &[AGENTS],
+        ..SOFT
+    },
+    Channel {
+        kind: "call",
+        pattern: "tasks.calls.{agent}",
+        payload: "protocol::auction::Announcement",
+        publishers: &[AUCTIONEER],
+        subscribers: &[AGENTS],
+        ..SOFT
+    },
+    Channel {
+        kind: "ran",
+        pattern: "tasks.ran",
+        payload: "protocol::auction::Experience",
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[AUCTIONEER],
         ..SOFT
     },
     Channel {

@@ -38,6 +38,9 @@ pub struct AgentStatus {
     pub slots: u32,
     /// How many of them are free.
     pub slots_free: u32,
+    /// The price of a second, in millionths of the installation's currency unit.
+    #[serde(default)]
+    pub price_micros_per_s: u64,
     /// What it is and has: `arch`, `os`, `cores`, …
     pub facts: BTreeMap<String, Value>,
     /// The leases that it holds: it renews them by saying so.

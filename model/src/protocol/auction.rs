@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, AttemptId, AuctionId, Digest, Timestamp, plan::Requirements};
+use crate::{AgentName, AttemptId, AuctionId, Digest, ProjectName, Timestamp, plan::Requirements};
 
 /// Asks the auctioneer who should run an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +21,66 @@ pub struct AuctionRequest {
     pub attempt: AttemptId,
     /// What an agent must be able to do.
     pub requires: Requirements,
-    /// The source tree, for agents that have it already.
-    pub source: Option<Digest>,
+    /// The stage as it comes back from run to run; `None` where nothing is to be learned of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routine: Option<Routine>,
+    /// What the attempt is given, for agents that have it already: its source, caches and libraries; at most [`WANTED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wants: Vec<Wanted>,
     /// The running attempts after which this one can start; empty if it can start now.
     pub after: Vec<AttemptId>,
     /// Agents that are not asked, because they declined or lost this attempt.
     pub except: Vec<AgentName>,
+}
+
+impl AuctionRequest {
+    /// Of an attempt that can start now, demands nothing and is given nothing.
+    pub fn new(auction: AuctionId, attempt: AttemptId) -> Self {
+        let (requires, routine) = (Requirements::new(), None);
+        Self { auction, attempt, requires, routine, wants: Vec::new(), after: Vec::new(), except: Vec::new() }
+    }
+}
+
+/// A stage as it comes back from run to run: what was learned of one run is taken to hold for the next.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Routine {
+    /// The project.
+    pub project: ProjectName,
+    /// The path of its pipeline.
+    pub pipeline: String,
+    /// The stage's path.
+    pub stage: String,
+}
+
+/// What is learned from the attempts that ended together, orchestrator to auctioneers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Experience {
+    /// Each of them.
+    pub ran: Vec<Ran>,
+}
+
+/// How long an attempt took on its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// What was run.
+    pub routine: Routine,
+    /// Where.
+    pub agent: AgentName,
+    /// From its award to its end, in milliseconds, by the orchestrator's clock: what an agent says of itself has no part in it. `None` where
+    /// the attempt did not succeed: that teaches nothing but that the agent has a slot again.
+    pub took_ms: Option<u64>,
+}
+
+/// How many things an attempt is said to be given, at most: one bit of [`Offer::has`] for each.
+pub const WANTED_MAX: usize = 64;
+
+/// Bytes that an attempt is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Which.
+    pub digest: Digest,
+    /// How many; `None` where the orchestrator does not know.
+    pub bytes: Option<u64>,
 }
 
 /// Asks agents for offers.
@@ -58,6 +112,24 @@ pub struct Offer {
     pub start_ms: u64,
     /// What is kept for the winner.
     pub reservation: Reservation,
+    /// Of [`AuctionRequest::wants`], which it has already: the lowest bit stands for the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub has: u64,
+    /// How much of the agent others have, in thousandths of its slots.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub load_permille: u64,
+}
+
+impl Offer {
+    /// Of an agent that has nothing and is idle.
+    pub fn new(price_micros_per_s: u64, start_ms: u64, reservation: Reservation) -> Self {
+        Self { price_micros_per_s, start_ms, reservation, has: 0, load_permille: 0 }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What an offer keeps free.
@@ -96,6 +168,9 @@ pub struct Proposal {
     pub offers: Vec<RankedOffer>,
     /// Agents that could not, and why: the answer to "why is this still waiting?".
     pub declined: Vec<Declined>,
+    /// What no agent has, for people, where there is no offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
     /// When the auction closed.
     pub closed_at: Timestamp,
 }

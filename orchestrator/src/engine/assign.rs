@@ -11,7 +11,10 @@ use model::{
     context::CacheScope,
     event::run::WaitKey,
     plan::{NeedReason, Stage, StageKind, Step, Value, Wait},
-    protocol::agent::{Assignment, CacheRestore, Callback, Lease},
+    protocol::{
+        agent::{Assignment, CacheRestore, Callback, Lease},
+        auction::{WANTED_MAX, Wanted},
+    },
     trigger::Trigger,
 };
 use service::clock;
@@ -61,6 +64,15 @@ impl Engine {
         let readable = readable(&mut assignment);
         assignment.depot_token = self.depot_token(&assignment, readable);
         Ok(assignment)
+    }
+
+    /// What the stage is given that an agent may have already. Artifacts are made in the run, so that only who made one has it.
+    pub(super) fn wants(&self, run: &Run, stage: &Stage, found: &Found) -> Vec<Wanted> {
+        let source = run.trigger.source.map(|digest| Wanted { digest, bytes: None });
+        let caches = self.restored(run, stage, found).into_values();
+        let caches = caches.map(|cache| Wanted { digest: cache.tree.archive, bytes: Some(cache.tree.bytes) });
+        let libraries = run.planned.libraries_of(stage).into_values().map(|digest| Wanted { digest, bytes: None });
+        source.into_iter().chain(caches).chain(libraries).take(WANTED_MAX).collect()
     }
 
     fn depot_token(&self, assignment: &Assignment, readable: BTreeSet<Digest>) -> String {

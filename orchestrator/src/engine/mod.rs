@@ -361,13 +361,16 @@ impl Engine {
         let stage = proposal.attempt.stage.clone();
         let Some(at) = open.run.shape.find(&stage) else { return };
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
+        let project = open.run.trigger.project.clone();
         let starves = open.propose(at, proposal, Instant::now());
         // Of a stage that has an agent, or of a run that has ended, a late word says nothing.
         if starves || unplaced.is_none() {
             self.runs.set_unplaced(&run, &stage, unplaced);
         }
         if starves {
-            self.starving.push(run.clone(), at);
+            self.starving.push(&project, run.clone(), at, Instant::now());
+        } else {
+            self.starving.remove(&project, &run, at);
         }
         self.stirred.insert(run);
     }
@@ -445,6 +448,7 @@ impl Engine {
         self.awake.insert(run.clone());
         self.schedule(run);
         self.took(&state, &appended);
+        self.teach(&state, &appended);
         self.advance(run);
         self.settle_others();
     }

@@ -32,7 +32,7 @@ pub(crate) const APPEND_PAUSE: Duration = Duration::from_millis(500);
 /// How long an ended run waits in memory for the outputs of its stages.
 const LINGER: Duration = Duration::from_mins(1);
 /// Before an auction that found nobody is held again, if no slot became free in the meantime.
-const AUCTION_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const AUCTION_PAUSE: Duration = Duration::from_secs(1);
 /// Before offers for a stage that cannot start yet are asked for again.
 const AHEAD_PAUSE: Duration = Duration::from_secs(5);
 /// Before who turned an attempt down is asked again. It doubles with each time: an agent that was slow once, or whose slot had just gone,

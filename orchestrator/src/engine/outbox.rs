@@ -2,7 +2,10 @@
 //! whatever caused it stands and says it again.
 
 use eventbus::{Bus, Subject};
-use model::protocol::{agent::AgentCommand, auction::AuctionRequest};
+use model::protocol::{
+    agent::AgentCommand,
+    auction::{AuctionRequest, Experience},
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
@@ -17,6 +20,8 @@ pub(crate) enum Letter {
     Command(Subject, AgentCommand),
     /// To the auctioneer.
     Auction(AuctionRequest),
+    /// To every auctioneer.
+    Ran(Experience),
 }
 
 /// Takes letters without waiting.
@@ -55,6 +60,7 @@ pub(crate) async fn post(bus: Bus, mut letters: Letters, token: CancellationToke
                 bus.publish(&subject, &command).await
             }
             Letter::Auction(request) => bus.publish(&Subject::for_auction(), &request).await,
+            Letter::Ran(experience) => bus.publish(&Subject::ran(), &experience).await,
         };
         if let Err(error) = sent {
             debug!(%error, "a soft message was not sent");

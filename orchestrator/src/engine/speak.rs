@@ -2,17 +2,21 @@
 
 use eventbus::Subject;
 use model::{
-    AgentName, RunId,
+    AgentName, RunId, StageOutcome,
+    event::run::RunEvent,
     protocol::{
         agent::{AgentCommand, AgentStatus, Lease},
-        auction::AuctionRequest,
+        auction::{AuctionRequest, Experience, Ran, Routine},
     },
 };
 use tokio::time::Instant;
 use tracing::{debug, error};
 
-use super::{Engine, WOKEN_MAX, outbox::Letter};
-use crate::core::{Answer, AttemptEnd, Effect, resolve};
+use super::{Engine, WOKEN_MAX, open::AUCTION_PAUSE, outbox::Letter, starving::Starving};
+use crate::{
+    core::{Answer, AttemptEnd, Effect, Run, resolve, shape::Index},
+    runs::Appended,
+};
 
 impl Engine {
     /// Says what the state of the run demands and was not said lately.
@@ -31,7 +35,11 @@ impl Engine {
 
     pub(super) fn say_all(&mut self, run: &RunId, unsaid: Vec<(Effect, u32)>) {
         for (effect, round) in unsaid {
-            self.say(run, effect, round);
+            // A stage that waits for its turn does not ask out of it.
+            let waits = matches!(&effect, Effect::Auction { at, .. } if !effect.is_ahead() && self.starving.has(run, *at));
+            if !waits {
+                self.say(run, effect, round);
+            }
         }
     }
 
@@ -40,10 +48,12 @@ impl Engine {
         match effect {
             Effect::Auction { at, attempt, after, except } => {
                 let auction = model::AuctionId::of(&attempt, round);
-                match resolve::stage(run, at) {
+                let found = run.found(at);
+                match resolve::stage_with(run, at, &found) {
                     Ok(stage) => {
-                        let requires = stage.demands();
-                        let request = AuctionRequest { auction, attempt, requires, source: run.trigger.source, after, except };
+                        let (requires, wants) = (stage.demands(), self.wants(run, &stage, &found));
+                        let routine = Some(routine(run, at));
+                        let request = AuctionRequest { auction, attempt, requires, routine, wants, after, except };
                         self.outbox.send(Letter::Auction(request));
                     }
                     // It ends as soon as it is ready.
@@ -56,6 +66,28 @@ impl Engine {
             },
             Effect::Cancel { agent, lease, force, .. } => self.command(&agent, AgentCommand::Cancel { lease, force }),
             Effect::Poll { at, wait, .. } => self.poll((id.clone(), at, wait)),
+        }
+    }
+
+    /// Tells the auctioneers what was learned of the attempts that have ended.
+    pub(super) fn teach(&self, run: &Run, appended: &Appended) {
+        let mut ran = Vec::new();
+        for event in &appended.record.events {
+            let (id, number, succeeded) = if let RunEvent::StageFinished { stage, attempt, outcome, .. } = event {
+                (stage, *attempt, matches!(outcome, StageOutcome::Success | StageOutcome::Unstable))
+            } else if let RunEvent::StageLost { stage, attempt, .. } = event {
+                (stage, *attempt, false)
+            } else {
+                continue;
+            };
+            let Some(at) = run.shape.find(id) else { continue };
+            let Some(attempt) = run.stages[at].attempts.iter().rev().find(|known| known.number == number) else { continue };
+            let took = appended.record.at.since(attempt.awarded_at);
+            let took_ms = succeeded.then(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            ran.push(Ran { routine: routine(run, at), agent: attempt.agent.clone(), took_ms });
+        }
+        if !ran.is_empty() {
+            self.outbox.send(Letter::Ran(Experience { ran }));
         }
     }
 
@@ -109,18 +141,34 @@ impl Engine {
         stage.is_some_and(|(_, stage)| stage.lock.is_some())
     }
 
-    /// Holds the auctions of the longest waiting stages again, as `freed` slots may be free now.
+    /// Holds the auctions of waiting stages again, as `freed` slots may be free now.
     pub(super) fn wake(&mut self, freed: usize) {
+        self.hold_again(freed.min(WOKEN_MAX), Starving::pop);
+    }
+
+    /// Holds the auctions of stages again that have waited for a while: a slot may be free without a word of its agent.
+    pub(super) fn wake_waited(&mut self) {
         let now = Instant::now();
-        let mut woken = 0;
-        while woken < freed.min(WOKEN_MAX)
-            && let Some((run, at)) = self.starving.pop()
+        self.hold_again(WOKEN_MAX, |starving| starving.pop_waited(AUCTION_PAUSE, now));
+    }
+
+    fn hold_again(&mut self, count: usize, mut next: impl FnMut(&mut Starving) -> Option<(RunId, Index)>) {
+        let now = Instant::now();
+        let mut held = 0;
+        while held < count
+            && let Some((run, at)) = next(&mut self.starving)
         {
             let again = self.open.get_mut(&run).and_then(|open| open.auction_again(at, now));
             if let Some((effect, round)) = again {
                 self.say(&run, effect, round);
-                woken += 1;
+                held += 1;
             }
         }
     }
+}
+
+/// The stage as it comes back from run to run.
+pub(super) fn routine(run: &Run, at: Index) -> Routine {
+    let trigger = &run.trigger;
+    Routine { project: trigger.project.clone(), pipeline: trigger.pipeline_path.clone(), stage: run.shape.stage(at).path.clone() }
 }

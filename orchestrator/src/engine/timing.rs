@@ -70,6 +70,7 @@ impl Engine {
             debug!(attempt = %lease.attempt, "the lease lapsed");
             self.input(&run, Input::LeaseLapsed(lease));
         }
+        self.wake_waited();
         let runs: Vec<RunId> = self.awake.iter().cloned().collect();
         for run in runs {
             let Some(open) = self.open.get_mut(&run) else {

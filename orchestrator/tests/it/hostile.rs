@@ -101,13 +101,28 @@ async fn odd_bids(house: &House, lease: &Lease) {
     let odd = |stage: &str, number: u32, count: usize| {
         let attempt = model::AttemptId { run: lease.attempt.run.clone(), stage: StageId::of(stage), attempt: number };
         let declined = (0..count).map(|_| Declined { agent: agent(), reason: "x".to_owned() }).collect();
-        Proposal { auction: AuctionId::of(&attempt, number), attempt, offers: vec![], declined, closed_at: Timestamp(u64::MAX) }
+        Proposal {
+            auction: AuctionId::of(&attempt, number),
+            attempt,
+            offers: vec![],
+            declined,
+            unmet: vec![],
+            closed_at: Timestamp(u64::MAX),
+        }
     };
     for (stage, number, count) in [("nothing", 1, 0), ("a", 0, 1), ("a", u32::MAX, 1), ("b", 1, 5_000), ("b", 7, 0)] {
         house.bus.publish(&Subject::proposed(), &odd(stage, number, count)).await.unwrap();
     }
     for leases in [vec![lease.clone(); 2_000], vec![Lease { fence: u64::MAX, ..lease.clone() }]] {
-        let status = AgentStatus { agent: agent(), slots: 0, slots_free: u32::MAX, facts: [].into(), leases, number: u64::MAX };
+        let status = AgentStatus {
+            agent: agent(),
+            slots: 0,
+            slots_free: u32::MAX,
+            price_micros_per_s: 0,
+            facts: [].into(),
+            leases,
+            number: u64::MAX,
+        };
         house.bus.publish(&Subject::status(&agent()), &status).await.unwrap();
     }
 }

@@ -160,11 +160,11 @@ impl House {
             while let Some(message) = asked.next().await {
                 let request: AuctionRequest = message.read()?;
                 let reservation = if request.after.is_empty() { Reservation::Slot } else { Reservation::Handover };
-                let offer = Offer { price_micros_per_s: 0, start_ms: 0, reservation };
+                let offer = Offer::new(0, 0, reservation);
                 let nobody = request.except.contains(&agent()) || request.requires.contains_key(NOBODY);
                 let offers = if nobody { vec![] } else { vec![RankedOffer { agent: agent(), offer }] };
                 let AuctionRequest { auction, attempt, .. } = request;
-                let proposal = Proposal { auction, attempt, offers, declined: vec![], closed_at: Timestamp(0) };
+                let proposal = Proposal { auction, attempt, offers, declined: vec![], unmet: vec![], closed_at: Timestamp(0) };
                 bus.publish(&Subject::proposed(), &proposal).await?;
             }
             Ok(())

@@ -191,7 +191,7 @@ async fn cost_of(plan: Plan) -> (usize, usize) {
 async fn two_thousand_parallel_stages_cost_what_each_costs_and_share_their_records() {
     const STAGES: usize = 2_000;
     let (appends, published) = cost_of(fan(STAGES)).await;
-    // The question, the proposal, the assignment, the report, the acknowledgement.
+    // The question, the proposal, the assignment, the report, the acknowledgement; and for each record what is learned of it.
     assert!(published <= 5 * STAGES + STAGES / 10, "{published} messages");
     assert!(appends <= STAGES / 8, "{appends} records");
 }

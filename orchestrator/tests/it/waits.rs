@@ -205,7 +205,8 @@ async fn a_holder_of_a_lock_is_told_which_status_renewed_it() {
     let lease = inbox.assignment(None).await.lease;
     inbox.report(&lease, Report::Started { at: Timestamp(1) }).await;
     let leases = vec![lease.clone()];
-    let status = AgentStatus { agent: agent(), slots: 1, slots_free: 0, facts: [].into(), leases: leases.clone(), number: 7 };
+    let status =
+        AgentStatus { agent: agent(), slots: 1, slots_free: 0, price_micros_per_s: 0, facts: [].into(), leases: leases.clone(), number: 7 };
     house.bus.publish(&eventbus::Subject::status(&agent()), &status).await.unwrap();
     loop {
         if let AgentCommand::Renewed { status, leases: renewed } = inbox.next().await {

@@ -23,12 +23,8 @@ fn lease(stage: &str, fence: u64) -> Lease {
 
 fn request(stage: &str, after: &[&str], round: u32) -> AuctionRequest {
     AuctionRequest {
-        auction: AuctionId::of(&attempt(stage), round),
-        attempt: attempt(stage),
-        requires: BTreeMap::new(),
-        source: None,
         after: after.iter().map(|stage| attempt(stage)).collect(),
-        except: vec![],
+        ..AuctionRequest::new(AuctionId::of(&attempt(stage), round), attempt(stage))
     }
 }
 
@@ -64,6 +60,39 @@ fn an_offer_reserves_a_slot_for_its_time() {
     assert_eq!(reservation(&slots.offer(&request("b", &[], 0), VALID)), Some(&Reservation::Slot));
     assert!(!started(&mut slots, "a", 1, VALID), "its time is over");
     assert!(started(&mut slots, "b", 2, 2 * VALID - 1));
+}
+
+#[test]
+fn one_slot_that_two_auctioneers_auction_at_once_is_sold_once() {
+    for first in ["a", "b"] {
+        let (mut slots, second) = (slots(1), if first == "a" { "b" } else { "a" });
+        assert_eq!(reservation(&slots.offer(&request(first, &[], 0), 0)), Some(&Reservation::Slot));
+        assert_eq!(reason(slots.offer(&request(second, &[], 0), 0)), "all 1 slots are busy");
+        // Both are awarded: the other auctioneer had an older offer, or none.
+        assert!(!started(&mut slots, second, 1, 1));
+        assert!(started(&mut slots, first, 2, 1));
+        assert_eq!(slots.running.len(), 1);
+    }
+    // The same attempt, auctioned twice: the award that was made last has it.
+    let mut slots = slots(1);
+    assert_eq!(reservation(&slots.offer(&request("a", &[], 0), 0)), Some(&Reservation::Slot));
+    assert_eq!(reservation(&slots.offer(&request("a", &[], 1), 0)), Some(&Reservation::Slot));
+    assert!(started(&mut slots, "a", 1, 1));
+    assert!(!started(&mut slots, "a", 2, 1), "its offer was taken");
+    assert_eq!(slots.running.len(), 1);
+}
+
+#[test]
+fn what_others_have_of_an_agent_is_its_load() {
+    let mut slots = slots(4);
+    let load = |bid: Bid| match bid {
+        Bid::Offer(offer) => offer.load_permille,
+        Bid::Decline { reason } => panic!("{reason}"),
+    };
+    assert_eq!(load(slots.offer(&request("a", &[], 0), 0)), 0);
+    assert!(started(&mut slots, "a", 1, 0));
+    assert_eq!(load(slots.offer(&request("b", &[], 0), 0)), 250);
+    assert_eq!(load(slots.offer(&request("c", &["a"], 0), 0)), 250, "it takes the slot of `a` over, and `b` has another");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use model::{
     AttemptId, RunId, StageId, TriggerId,
+    plan::Value,
     protocol::auction::{Offer, Reservation},
 };
 use proptest::prelude::*;
@@ -24,11 +25,11 @@ fn request(round: u32, except: &[&str]) -> AuctionRequest {
     let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("build"), attempt: 1 };
     let except = except.iter().map(|name| agent(name)).collect();
     let auction = AuctionId::of(&attempt, round);
-    AuctionRequest { auction, attempt, requires: BTreeMap::new(), source: None, after: vec![], except }
+    AuctionRequest { except, ..AuctionRequest::new(auction, attempt) }
 }
 
 fn offer(price_micros_per_s: u64, reservation: Reservation) -> Bid {
-    Bid::Offer(Offer { price_micros_per_s, start_ms: 0, reservation })
+    Bid::Offer(Offer::new(price_micros_per_s, 0, reservation))
 }
 
 fn decline(reason: &str) -> Bid {
@@ -40,6 +41,8 @@ fn decline(reason: &str) -> Bid {
 struct Bench {
     book: Book,
     elapsed: Duration,
+    /// Whom the last auction asked; `None` is all.
+    asked: Option<BTreeSet<AgentName>>,
 }
 
 impl Bench {
@@ -57,7 +60,12 @@ impl Bench {
 
     fn request(&mut self, request: &AuctionRequest) {
         let effects = self.book.take(Input::Requested(request.clone()), now(self.elapsed));
-        assert_eq!(effects, vec![Effect::Announce(Announcement { request: request.clone() })]);
+        let [Effect::Announce { announcement, to }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(announcement.request, *request);
+        self.asked = match to {
+            Audience::Class => None,
+            Audience::Agents(agents) => Some(agents.clone()),
+        };
     }
 
     fn bid(&mut self, name: &str, request: &AuctionRequest, bid: Bid) -> Option<Proposal> {
@@ -143,6 +151,29 @@ fn a_silent_agent_delays_one_auction_and_no_second() {
     bench.request(&third);
     assert_eq!(bench.bid("b", &third, decline("busy")), None);
     assert_eq!(bench.bid("a", &third, offer(1, Reservation::Slot)), None, "who speaks is expected again");
+}
+
+#[test]
+fn one_of_ten_that_is_silent_is_not_asked_again_until_it_speaks() {
+    let names: Vec<String> = (0..10).map(|number| format!("a{number}")).collect();
+    let mut bench = Bench::with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut calls_of_the_silent = 0;
+    for round in 0..100 {
+        let request = request(round, &[]);
+        bench.request(&request);
+        let asks = |name: &str, bench: &Bench| bench.asked.as_ref().is_none_or(|asked| asked.contains(&agent(name)));
+        calls_of_the_silent += u32::from(asks("a0", &bench));
+        let closed = names.iter().skip(1).filter_map(|name| bench.bid(name, &request, offer(1, Reservation::Slot))).count();
+        if round == 0 {
+            assert_eq!((closed, bench.wait().1.len()), (0, 1), "the first auction waits for it");
+        } else {
+            assert_eq!(closed, 1, "no other auction does");
+        }
+    }
+    assert_eq!(calls_of_the_silent, 1);
+    bench.heard("a0");
+    bench.request(&request(100, &[]));
+    assert_eq!(bench.asked, None, "all are asked again");
 }
 
 #[test]
@@ -314,6 +345,52 @@ fn everything_is_bounded() {
     assert_eq!(bench.book.open.len(), 0);
 }
 
+#[test]
+fn where_no_agent_of_a_large_fleet_can_that_is_said_at_once_with_what_is_missing() {
+    let mut bench = Bench::default();
+    for number in 0..1_000 {
+        let name = agent(&format!("a{number}"));
+        let status = AgentStatus {
+            agent: name.clone(),
+            slots: 1,
+            slots_free: 1,
+            price_micros_per_s: 0,
+            facts: BTreeMap::from([("cores".to_owned(), Value::Integer(4))]),
+            leases: vec![],
+            number: 1,
+        };
+        assert_eq!(bench.book.take(Input::Showed { agent: name, status: Box::new(status) }, now(bench.elapsed)), vec![]);
+    }
+    let wants = BTreeMap::from([("docker_run".to_owned(), Value::Boolean(true))]);
+    let request = AuctionRequest { requires: wants, ..request(1, &[]) };
+    let proposal = proposal(bench.book.take(Input::Requested(request), now(bench.elapsed))).expect("nobody is asked");
+    assert_eq!(proposal.unmet, ["no agent has docker_run"]);
+    assert_eq!(proposal.declined.len(), LACKING_MAX);
+    assert_eq!(reasons(&proposal)[0], ("a0", "wants docker_run, this agent has none"));
+}
+
+#[test]
+fn a_large_fleet_costs_no_more_calls_and_bids_than_a_small_one() {
+    for count in [10, 100, 10_000] {
+        let mut bench = Bench::default();
+        let names: Vec<AgentName> = (0..count).map(|number| agent(&format!("a{number}"))).collect();
+        for name in &names {
+            bench.heard(name.as_str());
+        }
+        let (mut said, auctions) = (0, 50);
+        for round in 0..auctions {
+            let request = request(round, &[]);
+            bench.request(&request);
+            let asked: Vec<AgentName> = bench.asked.clone().map_or(names.clone(), |asked| asked.into_iter().collect());
+            said += 2 * asked.len();
+            let closed = asked.iter().filter_map(|name| bench.bid(name.as_str(), &request, offer(1, Reservation::Slot))).count();
+            assert_eq!(closed, 1);
+        }
+        // Messages that are delivered: with ten agents, ten announcements and ten bids an auction.
+        assert!(said * 10 <= 12 * 20 * auctions as usize, "{said} messages in {auctions} auctions of {count} agents");
+    }
+}
+
 /// What may happen to a book, in small numbers so that things meet.
 #[derive(Debug, Clone)]
 enum Step {
@@ -375,7 +452,7 @@ proptest! {
             };
             for effect in book.take(input, now(elapsed)) {
                 match effect {
-                    Effect::Announce(Announcement { request }) => {
+                    Effect::Announce { announcement: Announcement { request }, .. } => {
                         spoke.retain(|(auction, _)| *auction != request.auction);
                         announced.insert(request.auction.clone(), (elapsed, request));
                     }

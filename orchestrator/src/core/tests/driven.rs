@@ -157,10 +157,10 @@ impl Driven {
     pub(super) fn propose(&mut self, path: &str, attempt: u32, agents: &[&str], reservation: &Reservation) -> Decision {
         let at = self.at(path);
         let attempt = self.attempt(path, attempt);
-        let offer = Offer { price_micros_per_s: 0, start_ms: 0, reservation: reservation.clone() };
+        let offer = Offer::new(0, 0, reservation.clone());
         let offers = agents.iter().map(|name| RankedOffer { agent: agent(name), offer: offer.clone() }).collect();
         let auction = AuctionId::of(&attempt, 1);
-        self.proposals.insert(at, Proposal { auction, attempt, offers, declined: Vec::new(), closed_at: Timestamp(0) });
+        self.proposals.insert(at, Proposal { auction, attempt, offers, declined: Vec::new(), unmet: Vec::new(), closed_at: Timestamp(0) });
         self.input(Input::Proposed(at))
     }
 

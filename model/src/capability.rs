@@ -1,14 +1,34 @@
-//! Whether an agent has what a stage demands.
+//! Whether an agent has what a stage demands: its agent says so of itself, and the auctioneer asks only those that may say yes.
 
 use std::collections::BTreeMap;
 
-use model::plan::{Requirements, Value};
+use crate::plan::{Requirements, Value};
 
 /// What an agent is and has.
-pub(crate) type Facts = BTreeMap<String, Value>;
+pub type Facts = BTreeMap<String, Value>;
+
+/// Whether nothing is missing.
+pub fn has_all(requires: &Requirements, facts: &Facts) -> bool {
+    requires.iter().all(|(name, wanted)| meets(wanted, facts.get(name)))
+}
+
+/// What none of these agents has, for people; empty if one of them has all.
+pub fn missing_everywhere<'a>(requires: &Requirements, agents: &(impl Iterator<Item = &'a Facts> + Clone)) -> Vec<String> {
+    if agents.clone().any(|facts| has_all(requires, facts)) {
+        return Vec::new();
+    }
+    let nobody = |(name, wanted): &(&String, &Value)| !agents.clone().any(|facts| meets(wanted, facts.get(*name)));
+    let lacks: Vec<String> =
+        requires.iter().filter(nobody).map(|(name, wanted)| format!("no agent has {}", demand(name, wanted))).collect();
+    if !lacks.is_empty() || requires.is_empty() {
+        return lacks;
+    }
+    let all: Vec<String> = requires.iter().map(|(name, wanted)| demand(name, wanted)).collect();
+    vec![format!("no one agent has all of {}", all.join(", "))]
+}
 
 /// What is missing, for people; `None` if nothing is.
-pub(crate) fn missing(requires: &Requirements, facts: &Facts) -> Option<String> {
+pub fn missing(requires: &Requirements, facts: &Facts) -> Option<String> {
     let lacks: Vec<String> = requires
         .iter()
         .filter(|(name, wanted)| !meets(wanted, facts.get(*name)))
@@ -44,15 +64,19 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 fn lack(name: &str, wanted: &Value, fact: Option<&Value>) -> String {
-    let wanted = match wanted {
-        Value::Boolean(true) => format!("wants {name}"),
-        Value::Integer(_) | Value::Decimal { .. } => format!("wants {name} of at least {}", show(wanted)),
-        Value::Boolean(false) | Value::Text(_) | Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => {
-            format!("wants {name} = {}", show(wanted))
-        }
-    };
     let has = fact.map_or("this agent has none".to_owned(), |fact| format!("this agent has {}", show(fact)));
-    format!("{wanted}, {has}")
+    format!("wants {}, {has}", demand(name, wanted))
+}
+
+/// A demand, for people.
+fn demand(name: &str, wanted: &Value) -> String {
+    match wanted {
+        Value::Boolean(true) => name.to_owned(),
+        Value::Integer(_) | Value::Decimal { .. } => format!("{name} of at least {}", show(wanted)),
+        Value::Boolean(false) | Value::Text(_) | Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => {
+            format!("{name} = {}", show(wanted))
+        }
+    }
 }
 
 fn show(value: &Value) -> String {
@@ -114,5 +138,24 @@ mod tests {
         let requires = Requirements::from([("arch".to_owned(), text("arm64")), ("cores".to_owned(), Value::Integer(8))]);
         let said = missing(&requires, &facts).unwrap();
         assert_eq!(said, "wants arch = 'arm64', this agent has none; wants cores of at least 8, this agent has 4");
+    }
+
+    #[test]
+    fn what_nobody_has_is_said_of_the_whole_fleet() {
+        let fleet = [
+            Facts::from([("cores".to_owned(), Value::Integer(4)), ("arch".to_owned(), text("amd64"))]),
+            Facts::from([("cores".to_owned(), Value::Integer(64)), ("arch".to_owned(), text("arm64"))]),
+        ];
+        let check = |requires: &[(&str, Value)], expect: &[&str]| {
+            let requires = requires.iter().map(|(name, wanted)| ((*name).to_owned(), wanted.clone())).collect();
+            assert_eq!(missing_everywhere(&requires, &fleet.iter()), expect);
+        };
+        check(&[("cores", Value::Integer(64))], &[]);
+        check(
+            &[("docker_run", Value::Boolean(true)), ("cores", Value::Integer(65))],
+            &["no agent has cores of at least 65", "no agent has docker_run"],
+        );
+        check(&[("arch", text("amd64")), ("cores", Value::Integer(64))], &["no one agent has all of arch = 'amd64', cores of at least 64"]);
+        assert_eq!(missing_everywhere(&Requirements::new(), &[].iter()), [""; 0]);
     }
 }
