@@ -6,12 +6,15 @@
 //!      └─▶ client `run SERVICE` for each service, in the same network
 //! ```
 //!
+//! The services of steps without an image have a network of their own, which this machine reaches ([`Neighbours`]).
+//!
 //! **Invariants:** nothing is started by a shell of this machine, and no text of a pipeline becomes an option of the client; when
 //! [`Place::end`] returns, every container of the attempt is gone; what a killed agent leaves ends with its standard input, or is removed by
 //! the next agent, which knows it by its labels.
 
 mod image;
 mod leftovers;
+mod neighbours;
 mod place;
 mod probe;
 mod services;
@@ -23,6 +26,7 @@ use tokio::{process::Command, time::timeout};
 pub use self::probe::{ContainerOptions, Unusable, probe};
 pub(crate) use self::{
     leftovers::remove as remove_leftovers,
+    neighbours::Neighbours,
     place::{Place, PlaceError, Running, Wanted, give_up},
 };
 

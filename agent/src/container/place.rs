@@ -87,6 +87,11 @@ pub(crate) enum PlaceError {
     Client(#[from] ClientError),
     #[error("cannot prepare the folders of the container")]
     Disk(#[source] io::Error),
+    #[error(
+        "the network of the services is not reached from this machine: let podman run as root, or use docker, or give the steps an image \
+         (`runtime {{ docker {{ image = … }} }}`)"
+    )]
+    Unreachable,
     #[error("the service `{name}` {what}")]
     Service {
         name: String,
@@ -122,7 +127,7 @@ impl Shell {
 }
 
 /// The names of an attempt's containers: that of the steps, then those of its services.
-fn names(mark: &str, services: usize) -> Vec<String> {
+pub(super) fn names(mark: &str, services: usize) -> Vec<String> {
     let of_services = (1..=services).map(|number| format!("otto-{mark}-{number}"));
     [format!("otto-{mark}")].into_iter().chain(of_services).collect()
 }
@@ -172,7 +177,7 @@ impl Place {
             processes: AtomicU32::new(0),
         };
         for (service, name) in wanted.services.iter().zip(&place.names[1..]) {
-            if let Err(error) = services::start(runtime, service, name, &place.names[0], wanted.mark).await {
+            if let Err(error) = services::start(runtime, service, name, services::Network::Of(&place.names[0]), wanted.mark).await {
                 place.end().await;
                 return Err(error);
             }
@@ -216,7 +221,7 @@ impl Place {
 }
 
 /// Pulls an image that is not there.
-async fn fetch(runtime: &Runtime, image: &str) -> Result<(), PlaceError> {
+pub(super) async fn fetch(runtime: &Runtime, image: &str) -> Result<(), PlaceError> {
     // It would be an option of the client.
     if image.is_empty() || image.starts_with('-') || image.contains(char::is_whitespace) {
         return Err(PlaceError::Image(image.to_owned()));

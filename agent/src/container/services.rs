@@ -1,4 +1,4 @@
-//! A service: started in the network of the steps' container, and ready by its command, or by its open port.
+//! A service: started in the network of the steps' container or of its first neighbour, and ready by its command, or by its open port.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -20,14 +20,27 @@ const READY_ANSWER: Duration = Duration::from_secs(10);
 /// A socket that listens, in the kernel's table (`man 5 proc_pid_net`).
 const LISTENS: &str = "0A";
 
-/// Starts a service beside the container `main`, and waits until it is ready.
-pub(super) async fn start(runtime: &Runtime, service: &Service, name: &str, main: &str, mark: &str) -> Result<(), PlaceError> {
-    // The network is that of the steps; what else an operator says of networks is said for theirs.
-    let mut arguments: Vec<String> = common(runtime, name, mark)
-        .into_iter()
-        .filter(|argument| !argument.starts_with("--network") && !argument.starts_with("--add-host"))
-        .collect();
-    arguments.extend(["--detach".to_owned(), format!("--network=container:{main}")]);
+/// Where a service runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Network<'a> {
+    /// In that of this container.
+    Of(&'a str),
+    /// In one of its own, in which these will be as well.
+    Own(&'a [Service]),
+}
+
+/// Starts a service, and waits until it is ready.
+pub(super) async fn start(runtime: &Runtime, service: &Service, name: &str, network: Network<'_>, mark: &str) -> Result<(), PlaceError> {
+    let mut arguments = common(runtime, name, mark);
+    arguments.push("--detach".to_owned());
+    match network {
+        Network::Of(container) => {
+            // What an operator says of networks is said for the first one.
+            arguments.retain(|argument| !argument.starts_with("--network") && !argument.starts_with("--add-host"));
+            arguments.push(format!("--network=container:{container}"));
+        }
+        Network::Own(services) => arguments.extend(services.iter().map(|service| format!("--add-host={}:127.0.0.1", service.name))),
+    }
     for (key, value) in &service.environment {
         arguments.extend(value.as_text().map(|text| format!("--env={key}={text}")));
     }

@@ -14,7 +14,7 @@ use super::{
     protocol::cache_folder,
 };
 use crate::{
-    container::{Place, PlaceError, Wanted, give_up},
+    container::{Neighbours, Place, PlaceError, Wanted, give_up},
     sandbox::{Confined, Places},
     spool::Entry,
 };
@@ -30,11 +30,18 @@ pub(super) async fn confine(
 ) -> Result<Confined, End> {
     let stage = &assignment.stage;
     let Some(container) = &stage.container else {
-        if !stage.services.is_empty() {
-            return Err(failed("its services need an image for its steps: `runtime { docker { image = … } }`"));
-        }
+        let neighbours = neighbours(assignment, tools, entry, output, halt).await?;
+        let hosts = neighbours.as_ref().map(|_| hosts(entry));
         let kept = kept(assignment, tools).await;
-        return held(assignment, tools, entry, (floor, kept)).await;
+        return match held(assignment, tools, entry, floor, (kept, hosts)).await {
+            Ok(confined) => Ok(confined.beside(neighbours)),
+            Err(end) => {
+                if let Some(neighbours) = neighbours {
+                    neighbours.end().await;
+                }
+                Err(end)
+            }
+        };
     };
     let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
     let image = container.image.as_text().unwrap_or_default();
@@ -63,7 +70,7 @@ pub(super) async fn confine(
     };
     match started {
         Ok(place) => {
-            let beside = match held(assignment, tools, entry, (floor, Vec::new())).await {
+            let beside = match held(assignment, tools, entry, floor, (Vec::new(), None)).await {
                 Ok(Confined::Held(held)) => Some(held),
                 Ok(Confined::Direct | Confined::Container { .. }) => None,
                 Err(end) => {
@@ -83,10 +90,53 @@ pub(super) async fn confine(
     }
 }
 
+/// Where the table of names lies that its steps see.
+fn hosts(entry: &Entry) -> PathBuf {
+    entry.workspace().root().join("hosts")
+}
+
+/// The services of steps that run on this machine.
+async fn neighbours(
+    assignment: &Assignment,
+    tools: &Tools,
+    entry: &Entry,
+    output: &mut Output,
+    halt: &mut Halt,
+) -> Result<Option<Neighbours>, End> {
+    let services = &assignment.stage.services;
+    if services.is_empty() {
+        return Ok(None);
+    }
+    let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
+    let (mark, hosts) = (entry.mark(&assignment.lease), hosts(entry));
+    let started = tokio::select! {
+        started = Neighbours::start(runtime, services, &mark, &hosts) => started,
+        stop = halt.stopped() => {
+            give_up(runtime, &mark, services.len()).await;
+            return Err(end_of(stop));
+        }
+    };
+    match started {
+        Ok(neighbours) => Ok(Some(neighbours)),
+        Err(error) => {
+            if let PlaceError::Service { name, log, .. } = &error {
+                show(name, log, output).await;
+            }
+            Err(failed(&chain(&error)))
+        }
+    }
+}
+
 /// What holds processes that run on this machine.
-async fn held(assignment: &Assignment, tools: &Tools, entry: &Entry, (floor, kept): (&Floor, Vec<PathBuf>)) -> Result<Confined, End> {
+async fn held(
+    assignment: &Assignment,
+    tools: &Tools,
+    entry: &Entry,
+    floor: &Floor,
+    (kept, hosts): (Vec<PathBuf>, Option<PathBuf>),
+) -> Result<Confined, End> {
     let overlay = floor.overlay(entry.workspace()).map_err(|error| failed(&format!("cannot prepare the work directory: {error}")))?;
-    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, Places { overlay, kept }).await;
+    let confined = tools.sandbox.confine(entry.workspace(), &assignment.stage.requires, Places { overlay, kept, hosts }).await;
     confined.map_err(|error| failed(&format!("the stage cannot be isolated: {error}")))
 }
 

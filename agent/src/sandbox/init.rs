@@ -131,10 +131,13 @@ fn prepare(birth: &Birth) -> io::Result<Ready> {
 /// What can only be done once it is known, and after which nothing can be changed. Gives the work directory, where it was mounted.
 fn begin(ready: io::Result<Ready>, beginning: &Beginning, birth: &Birth) -> io::Result<Option<OwnedFd>> {
     let (level, ready) = (birth.level, ready?);
+    if beginning.hosts.is_some() && ready.view.is_none() {
+        return Err(io::Error::other("names of its own need namespaces"));
+    }
     let mounted = match (ready.view, &beginning.overlay) {
         (Some(made), overlay) => {
             let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
-            let mounted = made.finish(overlay.as_ref(), ready.users.as_ref(), &beginning.kept);
+            let mounted = made.finish(overlay.as_ref(), ready.users.as_ref(), beginning);
             umask(before);
             mounted?
         }

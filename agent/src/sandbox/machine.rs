@@ -102,6 +102,8 @@ pub(crate) struct Places {
     pub(crate) overlay: Option<Overlay>,
     /// Folders that its steps keep between their calls, to be written. They are there.
     pub(crate) kept: Vec<PathBuf>,
+    /// The table of names that its processes see as the machine's.
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 /// An init that does not know its attempt yet.
@@ -211,7 +213,7 @@ impl Sandbox {
         if let Some(beginning) = beginning {
             link.send(&Order::Begin(Box::new(beginning)), &[]).await?;
         }
-        Ok(Confined::Held(Held { link: Arc::new(link), init, start_ticks, group, limits, mounted, user }))
+        Ok(Confined::Held(Held { link: Arc::new(link), init, start_ticks, group, limits, mounted, user, neighbours: None }))
     }
 
     /// Whether a work directory can be mounted; the error says why it cannot. It is tried once, which takes some milliseconds.
@@ -329,7 +331,7 @@ impl Holder {
     }
 
     pub(super) fn beginning(&self, workspace: &Workspace, limits: &Limits, places: Places) -> Beginning {
-        let Places { overlay, kept } = places;
+        let Places { overlay, kept, hosts } = places;
         let writable = || [workspace.root()].into_iter().chain(self.view.writable.iter().chain(&kept).map(PathBuf::as_path));
         let unlimited = |controller| self.base.limits(controller).is_none();
         Beginning {
@@ -341,6 +343,7 @@ impl Holder {
                 .filter(|_| (self.level == Level::Namespaces || self.users.is_some()) && unlimited(Controller::Pids)),
             rules: (self.level == Level::Landlock).then(|| Rules { writable: writable().map(Path::to_owned).collect() }),
             kept,
+            hosts,
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) use self::{
     users::{User, Users, of_process},
 };
 use crate::{
-    container::{self, Place},
+    container::{self, Neighbours, Place},
     executor::environment::Variables,
     spool::leftovers,
 };
@@ -134,9 +134,19 @@ pub(crate) struct Held {
     mounted: Option<Arc<OwnedFd>>,
     /// Whose the processes are, if not the agent's own user's.
     user: Option<Arc<User>>,
+    /// What runs beside them, and ends after them.
+    neighbours: Option<Neighbours>,
 }
 
 impl Confined {
+    /// Lets containers end with the attempt.
+    pub(crate) fn beside(self, neighbours: Option<Neighbours>) -> Self {
+        match self {
+            Self::Held(held) => Self::Held(Held { neighbours, ..held }),
+            Self::Direct | Self::Container { .. } => self,
+        }
+    }
+
     /// The work directory, where only the attempt's processes see it at its path.
     pub(crate) fn mounted(&self) -> Option<Arc<OwnedFd>> {
         match self {
@@ -229,6 +239,9 @@ impl Held {
         } else {
             // Only the init is left in it. Nobody waits for its end.
             drop(spawn_blocking(move || group.end()));
+        }
+        if let Some(neighbours) = self.neighbours {
+            neighbours.end().await;
         }
     }
 }

@@ -89,7 +89,7 @@ fn within(data: &Path, users: Option<&Users>, tried: impl FnOnce(&Workspace) -> 
 /// Has an init run a script in the work directory.
 fn work(holder: &Holder, workspace: &Workspace, overlay: Option<Overlay>, script: &str, arguments: &[String]) -> io::Result<()> {
     let Prepared { socket, group, .. } = holder.prepare(workspace)?;
-    let result = begin(&socket, holder.beginning(workspace, &holder.limits, Places { overlay, kept: Vec::new() })).and_then(|mounted| {
+    let result = begin(&socket, holder.beginning(workspace, &holder.limits, Places { overlay, ..Places::default() })).and_then(|mounted| {
         run(&socket, script, arguments, &workspace.source())?;
         let Some(mounted) = mounted else { return Ok(()) };
         // So the agent reaches what only the stage sees.

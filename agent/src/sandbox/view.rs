@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     overlay::Overlay,
     sys::{Reach, set_read_only},
+    wire::Beginning,
 };
 
 /// Folders of everybody, which are each attempt's own.
@@ -162,8 +163,13 @@ impl Held {
 
 impl Made {
     /// Shows the folders that the stage's steps keep, mounts the work directory, if it is a snapshot, and closes what was hidden for good.
-    pub(super) fn finish(self, overlay: Option<&Overlay>, users: Option<&OwnedFd>, kept: &[PathBuf]) -> io::Result<Option<OwnedFd>> {
-        for folder in kept {
+    pub(super) fn finish(self, overlay: Option<&Overlay>, users: Option<&OwnedFd>, beginning: &Beginning) -> io::Result<Option<OwnedFd>> {
+        if let Some(hosts) = &beginning.hosts {
+            let table = Path::new("/etc/hosts");
+            bind(&self.reach(hosts), table)?;
+            set_read_only(table, Reach::One, true)?;
+        }
+        for folder in &beginning.kept {
             let from = self.reach(folder);
             make_place_in(&self.0.covers, folder, true)?;
             bind(&from, folder)?;

@@ -66,6 +66,8 @@ pub(super) struct Beginning {
     pub(super) overlay: Option<Overlay>,
     /// Folders that its steps keep, which are hidden where a stage has files of its own.
     pub(super) kept: Vec<PathBuf>,
+    /// The table of names that is seen as `/etc/hosts`; needs namespaces.
+    pub(super) hosts: Option<PathBuf>,
     /// Bytes of data that one process may have, where no control group limits all of them.
     pub(super) data_bytes_max: Option<u64>,
     /// Processes that the user may have, where no control group limits them.

@@ -19,10 +19,13 @@ const IMAGE: &str = "localhost/otto-test-busybox:1";
 const ANSWERING: &str = "localhost/otto-test-answering:1";
 /// The same, with a command that fails.
 const FAILING: &str = "localhost/otto-test-failing:1";
+/// The same, with a command that does nothing for longer than a test.
+const WAITING: &str = "localhost/otto-test-waiting:1";
 /// The commands of the images.
-const IMAGES: [(&str, &str); 3] = [
+const IMAGES: [(&str, &str); 4] = [
     (IMAGE, "CMD [\"/bin/true\"]"),
     (ANSWERING, "CMD [\"/bin/nc\", \"-ll\", \"-p\", \"5432\", \"-e\", \"/bin/cat\", \"/etc/image\"]"),
+    (WAITING, "CMD [\"/bin/sleep\", \"600\"]"),
     (FAILING, "CMD [\"/bin/sh\", \"-c\", \"echo the disk is full >&2; exit 4\"]"),
 ];
 /// The packages that CI installs.
@@ -172,6 +175,29 @@ async fn a_service_is_ready_before_the_first_step_and_reached_by_its_name() {
         let ran = office.run_assignment(&assignment(stage, 1)).await;
         assert_eq!((ran.end(), ran.out.as_str()), ((StageOutcome::Success, None), "busybox\n"), "{}", ran.otto);
     }
+    office.stop_agent().await;
+}
+
+#[tokio::test]
+async fn services_of_steps_without_an_image_are_reached_by_their_names_and_end_with_the_stage() {
+    let Some(runtime) = runtime().await else { return };
+    let mut office = Office::without_agent().await;
+    (office.containers, office.sandbox) = (Some(runtime.clone()), crate::office::isolated(agent::Level::Namespaces));
+    office.start_agent().await;
+    let answering = |name: &str, port| Service { image: Value::from(ANSWERING), ..service(name, port, None) };
+    let second = Service { ready: Some("nc db 5432 < /dev/null".to_owned()), ..service("second", None, None) };
+    let second = Service { image: Value::from(WAITING), ..second };
+    let script = "set +x; python3 -c 'import socket; print(socket.create_connection((\"db\", 5432), 9).recv(99).decode(), end=\"\")'; \
+                  echo $OTTO_LEASE; ! echo mine >> /etc/hosts";
+    let stage = Stage { services: vec![answering("db", Some(5432)), second], ..stage("Beside", vec![sh(script)]) };
+    let assignment = assignment(stage, 1);
+    let ran = office.run_assignment(&assignment).await;
+    assert_eq!(ran.end(), (StageOutcome::Success, None), "{} {}", ran.out, ran.otto);
+    assert!(ran.out.starts_with("busybox\n"), "{}", ran.out);
+    assert!(!std::fs::read_to_string("/etc/hosts").unwrap().contains("mine"));
+    let lease = ran.out.lines().nth(1).unwrap_or_default();
+    assert_eq!(containers(&runtime, &format!("otto.lease={lease}")), "", "{lease}");
+    assert_ne!(lease, "");
     office.stop_agent().await;
 }
 

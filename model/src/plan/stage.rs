@@ -14,6 +14,10 @@ pub const ATTEMPTS_DEFAULT: u32 = 3;
 
 /// The fact of agents that run containers, and the capability that asks for one.
 pub const CONTAINERS: &str = "docker_run";
+/// The fact of agents that says how far they keep stages apart, a list of all that they can, and the capability that asks for one.
+pub const ISOLATION: &str = "isolation";
+/// A stage has files, processes and names of its own; one of [`ISOLATION`].
+pub const NAMESPACES: &str = "namespaces";
 
 /// One unit of a run: steps that are placed on one agent, or something that is waited for without an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +114,10 @@ impl Stage {
         let mut demands = self.requires.clone();
         if self.container.is_some() || !self.services.is_empty() {
             demands.insert(CONTAINERS.to_owned(), Value::Boolean(true));
+        }
+        if self.container.is_none() && !self.services.is_empty() {
+            // Only there has a stage names of its own.
+            demands.insert(ISOLATION.to_owned(), Value::Text(NAMESPACES.to_owned()));
         }
         demands
     }

@@ -75,8 +75,8 @@ fn of_stage(stage: &Stage) -> Option<String> {
         enter: _,
         exit: _,
         requires: _,
-        container,
-        services,
+        container: _,
+        services: _,
         environment: _,
         deployment: _,
         credentials,
@@ -90,11 +90,7 @@ fn of_stage(stage: &Stage) -> Option<String> {
         allow_failure: _,
         fanouts: _,
     } = stage;
-    let simple = [
-        (container.is_none() && !services.is_empty(), "services, and no image for its steps (`runtime { docker { image = … } }`)"),
-        (!credentials.is_empty(), "credentials"),
-    ];
-    let simple = simple.into_iter().find_map(|(there, what)| there.then(|| what.to_owned()));
+    let simple = (!credentials.is_empty()).then(|| "credentials".to_owned());
     let Notify { success, failure, complete } = notify;
     simple.or_else(|| of_steps([steps, success, failure, complete].into_iter().flatten()))
 }
@@ -127,7 +123,7 @@ fn of_steps<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use model::plan::{Service, StageKind, Wait};
+    use model::plan::{StageKind, Wait};
 
     use super::*;
 
@@ -161,14 +157,8 @@ mod tests {
     fn what_is_not_done_yet_is_refused_by_its_name_and_its_stage() {
         let secret = || Step { credentials: vec!["deploy-key".to_owned()], ..sh() };
         let within = Step::new("stdlib", "dir", BTreeMap::from([("steps".to_owned(), Value::Steps { steps: vec![secret()] })]));
-        let database =
-            Service { name: "db".to_owned(), image: Value::from("postgres:16"), environment: BTreeMap::new(), port: None, ready: None };
         let complete = Notify { complete: vec![secret()], ..Notify::default() };
         let cases = [
-            (
-                Stage { services: vec![database], ..stage(sh()) },
-                "services, and no image for its steps (`runtime { docker { image = … } }`)",
-            ),
             (Stage { credentials: vec!["deploy-key".to_owned()], ..stage(sh()) }, "credentials"),
             (stage(within), "a step `sh` with credentials"),
             (Stage { notify: complete, ..stage(sh()) }, "a step `sh` with credentials"),
