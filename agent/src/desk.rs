@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use eventbus::{Message, Subject, Subscription};
+use eventbus::{Message, Subject, Subscription, signed};
 use model::protocol::{
     agent::{AgentCommand, AgentReport, AgentStatus, Assignment, Lease, Report, ReportKind},
     auction::{Announcement, Bid, Offer},
@@ -233,7 +233,7 @@ impl Desk {
     }
 
     async fn command(&mut self, message: &Message, now: u64) {
-        match message.read() {
+        match signed::open(&self.shared.agent, &message.payload, self.shared.commands.as_ref()) {
             Ok(AgentCommand::Assign(assignment)) => {
                 trace!(target: crate::WATERFALL, point = "assignment heard", lease = ?assignment.lease);
                 self.assign(assignment, now).await;
@@ -255,7 +255,7 @@ impl Desk {
             }
             Ok(AgentCommand::RunAnswer { lease, number, answer }) => self.tell(&lease, Told::Answered { number, answer }),
             Ok(AgentCommand::Acknowledge { lease, report }) => self.tell(&lease, Told::Acknowledged(report)),
-            Err(error) => warn!(error = chain(&error), "a command was not understood"),
+            Err(error) => warn!(error = chain(&error), "a command is not obeyed"),
         }
     }
 

@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use eventbus::signed::CommandVerifier;
 use eventbus::{Bus, Subject};
 use model::{
     AgentName, Timestamp,
@@ -44,6 +45,8 @@ const ASKS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) agent: AgentName,
+    /// Knows which commands are the orchestrator's, where others may write to the inbox.
+    pub(crate) commands: Option<CommandVerifier>,
     pub(crate) bus: Bus,
     pub(crate) spool: Spool,
     pub(crate) tools: Tools,

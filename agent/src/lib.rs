@@ -26,7 +26,7 @@ mod storing;
 use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc, thread::available_parallelism};
 
 use blob::Blobs;
-use eventbus::{Bus, BusError, Subject};
+use eventbus::{Bus, BusError, Subject, signed::CommandVerifier};
 use model::{AgentName, plan::Value};
 use service::{OnError, Supervisor};
 use tokio::task::spawn_blocking;
@@ -75,6 +75,8 @@ pub struct AgentOptions {
     pub data: PathBuf,
     /// The price of a second, in millionths of the installation's currency unit.
     pub price_micros_per_s: u64,
+    /// Whose commands it obeys: the orchestrator's key, learned at the enrolment; none where they are in one process.
+    pub commands: Option<CommandVerifier>,
     /// The class whose auctions it hears.
     pub class: String,
     /// What it is and has, for stages' requirements; see [`machine_facts`].
@@ -208,7 +210,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         sandbox: Arc::new(sandbox),
     };
     let disk = disk::DiskWatch::new(options.data.clone(), options.disk_reserve_bytes);
-    let shared = Arc::new(Shared { agent: options.name.clone(), bus, spool, tools, disk });
+    let shared = Arc::new(Shared { agent: options.name.clone(), commands: options.commands, bus, spool, tools, disk });
     let now = clock::now_ms();
     // Two stages in one directory would not know whose files they find.
     let slots = if in_place.is_some() { 1 } else { options.slots };

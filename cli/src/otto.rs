@@ -145,7 +145,7 @@ impl Command {
             Self::Token(args) => token::run(args),
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),
-            Self::Agent(args) => agents::run(&args).await,
+            Self::Agent(args) => agents::run(args).await,
             Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
             Self::PlanWorker { .. } | Self::StepExec { .. } => unreachable!("it is done before the runtime starts"),

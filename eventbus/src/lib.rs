@@ -9,6 +9,7 @@ pub mod bus;
 pub mod memory;
 pub mod nats;
 pub mod role;
+pub mod signed;
 pub mod subject;
 
 pub use bus::{AppendError, Bus, BusError, Message, StoredRecord, Subscription, TriggerDelivery, Triggers};

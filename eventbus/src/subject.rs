@@ -6,7 +6,7 @@ use std::fmt;
 
 use model::{AgentName, AuctionId, RunId, StageId, TriggerId, protocol::agent::ReportKind};
 
-pub use self::table::{AGENT, CHANNELS, Channel, Party, Role, Stream};
+pub use self::table::{AGENT, CHANNELS, CLASS, Channel, Party, Role, Stream};
 
 /// A concrete subject, made only by the functions of this module.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,7 +117,7 @@ impl Subject {
 
     /// What the table says of this subject.
     pub fn channel(&self) -> Option<&'static Channel> {
-        CHANNELS.iter().find(|channel| Pattern(channel.pattern_for("*")).matches(self))
+        CHANNELS.iter().find(|channel| Pattern(channel.pattern_of_all()).matches(self))
     }
 
     /// A subject that came from the bus.
@@ -226,7 +226,7 @@ mod tests {
         let subjects = every_subject();
         assert_eq!(subjects.len(), CHANNELS.len());
         for (subject, kind) in subjects {
-            let fitting: Vec<_> = CHANNELS.iter().filter(|channel| Pattern(channel.pattern_for("*")).matches(&subject)).collect();
+            let fitting: Vec<_> = CHANNELS.iter().filter(|channel| Pattern(channel.pattern_of_all()).matches(&subject)).collect();
             assert_eq!(fitting.iter().map(|channel| channel.kind).collect::<Vec<_>>(), [kind], "{subject}");
             assert_eq!(subject.channel().map(|channel| channel.kind), Some(kind));
         }
@@ -236,7 +236,7 @@ mod tests {
     fn every_pattern_that_is_listened_to_stands_in_the_table() {
         let patterns = [Pattern::triggers(), Pattern::bids(), Pattern::statuses(), Pattern::logs()].into_iter().chain(Pattern::reports());
         for pattern in patterns {
-            assert!(CHANNELS.iter().any(|channel| channel.pattern_for("*") == pattern.as_str()), "{pattern}");
+            assert!(CHANNELS.iter().any(|channel| channel.pattern_of_all() == pattern.as_str()), "{pattern}");
         }
     }
 

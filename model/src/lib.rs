@@ -24,6 +24,6 @@ pub mod protocol;
 
 pub use digest::Digest;
 pub use id::{AttemptId, AuctionId, RunId, StageId, TriggerId};
-pub use name::{AgentName, ProjectName, TokenName};
+pub use name::{AgentClass, AgentName, ProjectName, TokenName};
 pub use outcome::{RunOutcome, StageOutcome};
 pub use time::Timestamp;

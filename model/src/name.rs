@@ -81,6 +81,18 @@ name!(
     AgentName,
     "agent"
 );
+name!(
+    /// A class of agents: a stage is offered to the agents of one class.
+    AgentClass,
+    "class"
+);
+
+impl Default for AgentClass {
+    /// The class of every agent of which nothing else is said.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
 
 #[cfg(test)]
 mod tests {

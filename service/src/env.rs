@@ -9,8 +9,10 @@ pub const LOG_FORMAT: &str = "OTTO_LOG_FORMAT";
 
 /// The addresses of nats-server, separated by commas, such as `nats://127.0.0.1:4222`.
 pub const BUS_URLS: &str = "OTTO_BUS_URLS";
-/// The file that holds the seed of the process's nkey.
-pub const BUS_SEED_FILE: &str = "OTTO_BUS_SEED_FILE";
+/// The file of the process's credentials for the bus: a JWT, and the seed of the nkey of which it speaks.
+pub const BUS_CREDENTIALS_FILE: &str = "OTTO_BUS_CREDENTIALS_FILE";
+/// The folder of what the eventbus role needs to enrol agents.
+pub const BUS_ENROLMENT: &str = "OTTO_BUS_ENROLMENT";
 /// Where the depot is reached, such as `http://127.0.0.1:7481`.
 pub const DEPOT_URL: &str = "OTTO_DEPOT_URL";
 /// The address on which a role listens for HTTP, such as `127.0.0.1:7480`.
@@ -41,6 +43,12 @@ pub const POLL_REACH: &str = "OTTO_POLL_REACH";
 pub const PROJECTS: &str = "OTTO_PROJECTS";
 /// The agent's name.
 pub const AGENT_NAME: &str = "OTTO_AGENT_NAME";
+/// The file that holds the seed with which the orchestrator signs commands to agents.
+pub const COMMANDS_SEED_FILE: &str = "OTTO_COMMANDS_SEED_FILE";
+/// The file that holds the public key of the commands that an agent obeys.
+pub const COMMANDS_KEY_FILE: &str = "OTTO_COMMANDS_KEY_FILE";
+/// The agent's class: that of its enrolment, as the bus lets it hear no other's calls. Default: `default`.
+pub const AGENT_CLASS: &str = "OTTO_AGENT_CLASS";
 /// How many stages the agent runs at once.
 pub const AGENT_SLOTS: &str = "OTTO_AGENT_SLOTS";
 /// What a second on the agent costs, in millionths of the installation's currency unit. Default: 0.

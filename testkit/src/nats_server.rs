@@ -5,19 +5,23 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use eventbus::{
     Bus,
     nats::{
-        Identity, Keys, NatsOptions, connect,
+        Account, Accounts, Enrolment, Identity, Keys, NatsOptions, connect,
+        jwt::{self, Statement},
         server::{self, ServerConfig},
         setup::Setup,
     },
     subject::Role,
 };
-use model::AgentName;
+use model::{AgentClass, AgentName, trigger::Trust};
+use nkeys::KeyPair;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::wait_for;
@@ -60,9 +64,9 @@ impl NatsServer {
     pub async fn start_bare(change: impl Fn(String) -> String) -> Self {
         let program = server::find_or_install(&otto_home(), &|_line| {}).await.expect("nats-server is there or can be installed");
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let mut keys = Keys::open(&folder.path().join("keys")).expect("keys can be made");
+        let keys = Keys::open(&folder.path().join("keys")).expect("keys can be made");
         for agent in ["a1", "a2", "a3"] {
-            keys.enrol(&agent.parse().expect("the name is one")).expect("a key can be made");
+            keys.enrol(&agent.parse().expect("the name is one"), &AgentClass::default(), Trust::Trusted).expect("a key can be made");
         }
         let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut server = Self { program, folder, listen: unset, monitor: unset, keys, process: None };
@@ -97,7 +101,33 @@ impl NatsServer {
 
     /// The eventbus role's own hands.
     pub async fn setup(&self) -> Setup {
-        Setup::connect(&self.options(Identity::Service(Role::Eventbus)), self.monitor).await.expect("the server is there")
+        let options = self.options(Identity::Service(Role::Eventbus));
+        Setup::connect(&options, self.monitor, Arc::new(self.enrolment())).await.expect("the server is there")
+    }
+
+    /// The part of its keys that the eventbus role has.
+    pub fn enrolment(&self) -> Enrolment {
+        Enrolment::open(&self.keys_folder().join("enrolment")).expect("it was made with the keys")
+    }
+
+    /// The administrator's part of its keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Tells the server what the operator says of the agents' account now.
+    pub async fn push_agents(&self) {
+        let accounts = Accounts::connect(&[self.url()], Arc::new(self.enrolment())).await.expect("the server is there");
+        accounts.push(Account::Agents).await.expect("the server takes it");
+    }
+
+    /// Credentials of somebody who may do everything in the services' account: what all guards together keep agents from.
+    pub fn unguarded(&self) -> String {
+        let seed = fs::read_to_string(self.keys_folder().join("accounts/CORE.seed")).expect("the seed is there");
+        let (account, user) = (KeyPair::from_seed(&seed).expect("it is a seed"), KeyPair::new_user());
+        let nats = json!({ "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
+        let jwt = Statement::new("user", &user.public_key(), "unguarded", nats).sign(&account, 1).expect("a seed can sign");
+        jwt::credentials(&jwt, &user.seed().expect("it was just made"))
     }
 
     /// A service's connection.
@@ -112,12 +142,13 @@ impl NatsServer {
 
     /// How `identity` connects.
     pub fn options(&self, identity: Identity) -> NatsOptions {
-        let seed_file = match &identity {
-            Identity::Service(role) => self.keys.service_seed_file(*role),
-            Identity::Agent(agent) => self.keys.agent_seed_file(agent),
+        let file = match &identity {
+            Identity::Service(role) => self.keys.service_credentials_file(*role),
+            Identity::Agent(agent) => self.keys.agent_credentials_file(agent),
+            Identity::System => self.keys.enrolment().system_credentials_file(),
         };
-        let seed = fs::read_to_string(seed_file).expect("the seed is there");
-        NatsOptions { urls: vec![self.url()], seed, identity }
+        let credentials = fs::read_to_string(file).expect("the credentials are there");
+        NatsOptions { urls: vec![self.url()], credentials, identity }
     }
 
     /// Where clients connect.
@@ -130,7 +161,7 @@ impl NatsServer {
         self.monitor
     }
 
-    /// The folder of its keys: seeds in `ROLE.seed` and `agents/NAME.seed`.
+    /// The folder of its keys: credentials in `ROLE.creds` and `agents/NAME.creds`.
     pub fn keys_folder(&self) -> PathBuf {
         self.folder.path().join("keys")
     }

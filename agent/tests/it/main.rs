@@ -14,6 +14,7 @@ mod output;
 mod promises;
 mod protocol;
 
+mod signed;
 mod snapshots;
 mod stages;
 mod steps;

@@ -9,7 +9,7 @@ use std::{
 use agent::{AgentOptions, Isolation, Level, SandboxError, SandboxOptions, Variables, tool_homes};
 use blob::{Blobs, DiskStore, Durability};
 use bytes::{Bytes, BytesMut};
-use eventbus::{Bus, Pattern, Subject, Subscription};
+use eventbus::{Bus, Pattern, Subject, Subscription, signed::CommandVerifier};
 use model::{
     AgentName, AttemptId, AuctionId, Digest, RunId, StageOutcome, TriggerId,
     event::run::Outputs,
@@ -27,6 +27,8 @@ use testkit::TEST_DEADLINE;
 use tokio::time::timeout;
 
 pub(crate) struct Office {
+    /// Whose commands the agent obeys.
+    pub(crate) commands: Option<CommandVerifier>,
     /// The orchestrator's.
     pub(crate) bus: Bus,
     auctioneer: Bus,
@@ -151,6 +153,7 @@ impl Office {
             blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
             supervisor: Supervisor::new(),
             containers: None,
+            commands: None,
             disk_reserve_bytes: 0,
             patience: TEST_DEADLINE,
             reports,
@@ -176,6 +179,7 @@ impl Office {
             slots: 2,
             data: self.path("agent"),
             price_micros_per_s: 0,
+            commands: self.commands.clone(),
             class: "any".to_owned(),
             facts: agent::machine_facts(),
             passthrough: self.passthrough.clone(),

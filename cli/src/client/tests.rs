@@ -56,6 +56,7 @@ impl House {
             slots: 2,
             data: self.folder.path().join("agent"),
             price_micros_per_s: 0,
+            commands: None,
             class: "default".to_owned(),
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),

@@ -1,14 +1,27 @@
-//! `otto agent doctor`: what this machine offers to isolate and limit stages, and to run those that have an image.
+//! `otto agent`: what this machine offers to stages, and on the administrator's side, who may be an agent.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use agent::{Finding, container::probe};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use eventbus::nats::{Account, Accounts, Enrolment, Keys, enrolment::Record};
+use model::{AgentName, trigger::Trust};
 
 use super::Terminal;
-use crate::machine::{container_options, findings, of_containers};
+use crate::{
+    home,
+    machine::{container_options, findings, of_containers},
+    provision,
+};
 
-/// Look at this machine as an agent does
+/// Look at this machine as an agent does, and say who may be an agent
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     #[command(subcommand)]
@@ -23,16 +36,95 @@ enum AgentCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Cut an agent off at once, and take its right to use the bus away
+    Revoke {
+        /// Its name
+        name: AgentName,
+        #[command(flatten)]
+        folder: Folder,
+    },
+    /// List who may be an agent
+    List {
+        /// Print the records as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        folder: Folder,
+    },
 }
 
-/// Tries everything and prints it.
-pub async fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
-    let AgentCommand::Doctor { json } = args.command;
-    let mut findings = findings()?;
-    findings.push(of_containers(&probe(&container_options()).await));
-    let text = if json { serde_json::to_string_pretty(&findings)? + "\n" } else { table(&findings) };
+/// Where the administrator's keys lie.
+#[derive(Debug, Args)]
+struct Folder {
+    /// The folder of `otto up` [default: `up` in Otto's home]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Folder {
+    fn path(self) -> anyhow::Result<PathBuf> {
+        self.data.map_or_else(home::up_folder, Ok)
+    }
+}
+
+/// Does it and prints what is to be known.
+pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    let text = match args.command {
+        AgentCommand::Doctor { json } => {
+            let mut findings = findings()?;
+            findings.push(of_containers(&probe(&container_options()).await));
+            if json { serde_json::to_string_pretty(&findings)? + "\n" } else { table(&findings) }
+        }
+        AgentCommand::Revoke { name, folder } => revoke(&name, &folder.path()?).await?,
+        AgentCommand::List { json, folder } => {
+            let records = keys(&folder.path()?)?.enrolment().records()?;
+            if json { serde_json::to_string_pretty(&records)? + "\n" } else { list(&records) }
+        }
+    };
     Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn keys(data: &Path) -> anyhow::Result<Keys> {
+    let folder = provision::bus_keys(data);
+    anyhow::ensure!(
+        folder.join("operator.seed").exists(),
+        "{} holds no keys of a bus: run `otto up` there first, or name its folder with --data",
+        data.display()
+    );
+    Ok(Keys::open(&folder)?)
+}
+
+/// First on disk, for whenever the server starts; then to the server that runs.
+async fn revoke(name: &AgentName, data: &Path) -> anyhow::Result<String> {
+    let keys = keys(data)?;
+    keys.revoke(name)?;
+    let config = provision::nats_config(data);
+    let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+    provision::write_secret(&config, &keys.refresh(&text).with_context(|| format!("{} is not what `otto up` wrote", config.display()))?)?;
+    let enrolment = Arc::new(Enrolment::open(&provision::bus_keys(data).join("enrolment"))?);
+    let told = async {
+        let accounts = Accounts::connect(&[provision::bus_url(data)?], enrolment).await?;
+        anyhow::Ok(accounts.push(Account::Agents).await?)
+    };
+    Ok(match told.await {
+        Ok(()) => format!("Agent {name} is cut off. What it ran goes to other agents when its leases are over.\n"),
+        Err(error) => format!("Agent {name} is revoked. No bus runs here now ({error:#}); it is refused from the next start on.\n"),
+    })
+}
+
+fn list(records: &[Record]) -> String {
+    let width = records.iter().map(|record| record.agent.as_str().len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for Record { agent, class, trust, standing, .. } in records {
+        let trust = match trust {
+            Trust::Trusted => "trusted",
+            Trust::Untrusted => "untrusted",
+        };
+        // A string takes everything.
+        let _taken = writeln!(text, "{:width$}  {trust:9}  class {class}  {standing}", agent.as_str());
+    }
+    text
 }
 
 fn table(findings: &[Finding]) -> String {
@@ -47,4 +139,31 @@ fn table(findings: &[Finding]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use model::AgentClass;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_revoked_agent_is_listed_as_such_and_stands_in_the_configuration_of_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let name: AgentName = "agent-1".parse().unwrap();
+        assert!(revoke(&name, data).await.unwrap_err().to_string().contains("otto up"));
+        let keys = Keys::open(&provision::bus_keys(data)).unwrap();
+        keys.enrol(&name, &AgentClass::default(), Trust::Trusted).unwrap();
+        fs::create_dir(data.join("nats")).unwrap();
+        let before = r#"{ "operator": "x", "resolver_preload": {} }"#;
+        fs::write(provision::nats_config(data), before).unwrap();
+        assert_eq!(list(&keys.enrolment().records().unwrap()), "agent-1  trusted    class default  enrolled\n");
+        let told = revoke(&name, data).await.unwrap();
+        assert!(told.contains("from the next start on"), "{told}");
+        assert_eq!(list(&keys.enrolment().records().unwrap()), "agent-1  trusted    class default  revoked\n");
+        let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(provision::nats_config(data)).unwrap()).unwrap();
+        assert_eq!(config["resolver_preload"][keys.public(Account::Agents)], keys.account_jwts()[&keys.public(Account::Agents)]);
+        assert_eq!(config["operator"], "x");
+    }
 }

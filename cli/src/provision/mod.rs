@@ -22,6 +22,7 @@ mod ports;
 
 use std::{
     collections::BTreeMap,
+    fs,
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -29,13 +30,15 @@ use std::{
 use anyhow::Context as _;
 use blob::token::{Claims, Read, Signer};
 use eventbus::{
-    nats::{KeyError, Keys, server::ServerConfig},
+    nats::{Account, KeyError, Keys, server::ServerConfig},
+    signed::{CommandSigner, InvalidKey},
     subject::Role as BusRole,
 };
-use model::{AgentName, Timestamp};
+use model::{AgentClass, AgentName, Timestamp, trigger::Trust};
 use orchestrator::engine::Reach;
 use service::env;
 
+pub(crate) use self::files::write_secret;
 pub use self::{
     client_env::ClientEnv,
     ports::{PortChoice, Ports},
@@ -113,6 +116,14 @@ pub enum ProvisionError {
         /// What is wrong with it.
         source: blob::token::KeyError,
     },
+    /// The key of commands.
+    #[error("{} holds no key that signs commands: move it away, and a new one is made", .path.display())]
+    Commands {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: InvalidKey,
+    },
     /// No randomness for a token.
     #[error("the system gives no random bytes: {0}")]
     Randomness(getrandom::Error),
@@ -129,6 +140,22 @@ pub fn forge_url(data: &Path) -> anyhow::Result<String> {
     Ok(ports::url(ports.forge))
 }
 
+/// Where the bus's keys lie in the folder of an `otto up`.
+pub fn bus_keys(data: &Path) -> PathBuf {
+    data.join("keys/bus")
+}
+
+/// Where the bus of the `otto up` of this folder is reached.
+pub fn bus_url(data: &Path) -> anyhow::Result<String> {
+    let ports = ports::read(data).with_context(|| format!("there was no `otto up` on {} yet", data.display()))?;
+    Ok(format!("nats://{}", ports::listen(ports.nats)))
+}
+
+/// Where the bus's configuration lies in the folder of an `otto up`.
+pub fn nats_config(data: &Path) -> PathBuf {
+    data.join("nats/nats.conf")
+}
+
 impl Provision {
     /// Takes the folder for this process, and makes what is missing in it.
     pub async fn open(options: Options) -> Result<Self, ProvisionError> {
@@ -143,14 +170,15 @@ impl Provision {
             files::create_private_folder(&data.join(folder))?;
         }
         let ports = ports::choose(&data, ports).await?;
-        let mut keys = Keys::open(&data.join("keys/bus"))?;
+        let keys = Keys::open(&bus_keys(&data))?;
         for number in 1..=agents.get() {
-            keys.enrol(&agent_name(number))?;
+            keys.enrol(&agent_name(number), &AgentClass::default(), Trust::Trusted)?;
             files::create_private_folder(&data.join("agents").join(agent_name(number).as_str()))?;
         }
         let provision = Self { data, nats_server, ports, keys, _lock: lock };
         provision.write_nats_config()?;
         provision.write_depot_keys()?;
+        provision.write_command_keys()?;
         files::read_or_create_secret(&provision.api_token_file(), random_token)?;
         files::read_or_create_secret(&provision.callback_key_file(), random_token)?;
         ClientEnv { api_url: provision.api_url(), api_token_file: provision.api_token_file() }.write(&provision.data)?;
@@ -203,7 +231,7 @@ impl Provision {
         let mut settings = BTreeMap::new();
         if let Some(role) = BusRole::ALL.into_iter().find(|role| role.name() == name) {
             settings.insert(env::BUS_URLS, self.bus_url());
-            settings.insert(env::BUS_SEED_FILE, text(&self.keys.service_seed_file(role)));
+            settings.insert(env::BUS_CREDENTIALS_FILE, text(&self.keys.service_credentials_file(role)));
         }
         if matches!(name, "parser" | "orchestrator" | "forge") {
             settings.insert(env::DEPOT_URL, ports::url(self.ports.depot));
@@ -219,6 +247,7 @@ impl Provision {
                 settings.insert(env::NATS_MONITOR, ports::listen(self.ports.monitor).to_string());
             }
             "eventbus" => {
+                settings.insert(env::BUS_ENROLMENT, path("keys/bus/enrolment"));
                 settings.insert(env::NATS_MONITOR, ports::listen(self.ports.monitor).to_string());
             }
             "depot" => {
@@ -231,6 +260,7 @@ impl Provision {
                 settings.insert(env::PROJECTS, text(&self.projects()));
                 settings.insert(env::API_TOKENS, text(&self.tokens_file()));
                 settings.insert(env::DEPOT_SIGNING_SEED_FILE, text(&self.signing_seed_file()));
+                settings.insert(env::COMMANDS_SEED_FILE, text(&self.commands_seed_file()));
                 settings.insert(env::CALLBACK_KEY_FILE, text(&self.callback_key_file()));
                 settings.insert(env::PUBLIC_URL, self.api_url());
                 settings.insert(env::POLL_REACH, Reach::Loopback.to_string());
@@ -243,7 +273,7 @@ impl Provision {
                 settings.insert(env::PROJECTS, text(&self.projects()));
             }
             _ => {
-                if let Some(agent) = name.parse().ok().filter(|agent| self.keys.agents().contains_key(agent)) {
+                if let Some(agent) = name.parse().ok().filter(|agent| self.keys.agent_credentials_file(agent).exists()) {
                     self.agent_environment(&agent, &mut settings);
                 }
             }
@@ -253,9 +283,10 @@ impl Provision {
 
     fn agent_environment(&self, agent: &AgentName, settings: &mut BTreeMap<&'static str, String>) {
         settings.insert(env::BUS_URLS, self.bus_url());
-        settings.insert(env::BUS_SEED_FILE, text(&self.keys.agent_seed_file(agent)));
+        settings.insert(env::BUS_CREDENTIALS_FILE, text(&self.keys.agent_credentials_file(agent)));
         settings.insert(env::DEPOT_URL, ports::url(self.ports.depot));
         settings.insert(env::DATA, text(&self.data.join("agents").join(agent.as_str())));
+        settings.insert(env::COMMANDS_KEY_FILE, text(&self.commands_key_file()));
         settings.insert(env::AGENT_NAME, agent.to_string());
     }
 
@@ -264,7 +295,7 @@ impl Provision {
     }
 
     fn nats_config(&self) -> PathBuf {
-        self.data.join("nats/nats.conf")
+        nats_config(&self.data)
     }
 
     fn signing_seed_file(&self) -> PathBuf {
@@ -273,6 +304,14 @@ impl Provision {
 
     fn callback_key_file(&self) -> PathBuf {
         self.data.join("keys/callback.key")
+    }
+
+    fn commands_seed_file(&self) -> PathBuf {
+        self.data.join("keys/commands.seed")
+    }
+
+    fn commands_key_file(&self) -> PathBuf {
+        self.data.join("keys/commands.key")
     }
 
     fn verifying_key_file(&self) -> PathBuf {
@@ -285,9 +324,17 @@ impl Provision {
 
     fn write_nats_config(&self) -> Result<(), FileError> {
         let store = self.data.join("nats/jetstream");
+        adopt_streams(&store, &self.keys.public(Account::Core))?;
         let (listen, monitor) = (ports::listen(self.ports.nats), ports::listen(self.ports.monitor));
         let config = ServerConfig { listen, monitor, store: &store, keys: &self.keys };
         files::write_secret(&self.nats_config(), &config.text())
+    }
+
+    fn write_command_keys(&self) -> Result<(), ProvisionError> {
+        let path = self.commands_seed_file();
+        let seed = files::read_or_create_secret(&path, || Ok::<_, FileError>(CommandSigner::generate().seed_text()))?;
+        let signer: CommandSigner = seed.parse().map_err(|source| ProvisionError::Commands { path, source })?;
+        Ok(files::write_secret(&self.commands_key_file(), &signer.verifier().to_string())?)
     }
 
     fn write_depot_keys(&self) -> Result<(), ProvisionError> {
@@ -305,6 +352,15 @@ impl Provision {
     }
 }
 
+/// nats-server keeps an account's streams under its name. Until accounts had keys, that of the services was `CORE`.
+fn adopt_streams(store: &Path, core: &str) -> Result<(), FileError> {
+    let (before, now) = (store.join("jetstream/CORE"), store.join("jetstream").join(core));
+    if !before.exists() || now.exists() {
+        return Ok(());
+    }
+    fs::rename(&before, &now).map_err(|source| FileError::new("move the streams of", &before, source))
+}
+
 /// A path of the folder, which is UTF-8.
 fn text(path: &Path) -> String {
     path.to_str().expect("the folder's path was checked, and what is put behind it is ASCII").to_owned()
@@ -318,7 +374,7 @@ fn random_token() -> Result<String, ProvisionError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -353,9 +409,22 @@ mod tests {
         let second = open(&data, 2).await.unwrap();
         assert_eq!(second.ports(), ports);
         let mut after = secrets(&data.join("keys"));
-        assert!(after.remove(&second.keys.agent_seed_file(&agent_name(2))).is_some(), "the new agent has a key");
+        assert!(after.remove(&second.keys.agent_credentials_file(&agent_name(2))).is_some(), "the new agent has a key");
+        assert!(after.remove(&data.join("keys/bus/enrolment/agents/agent-2.json")).is_some(), "and a record");
         assert_eq!(after, before);
         assert!(before.len() >= 9, "five services, an agent, the depot, the API and its callbacks: {:?}", before.keys());
+    }
+
+    #[tokio::test]
+    async fn the_streams_of_a_folder_from_before_accounts_had_keys_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("nats/jetstream/jetstream");
+        fs::create_dir_all(store.join("CORE/streams/RUNS")).unwrap();
+        for _ in 0..2 {
+            let provision = open(folder.path(), 1).await.unwrap();
+            assert!(store.join(provision.keys.public(Account::Core)).join("streams/RUNS").exists());
+            assert!(!store.join("CORE").exists());
+        }
     }
 
     #[tokio::test]
@@ -390,12 +459,16 @@ mod tests {
         }
         let agent = provision.environment("agent-1");
         assert_eq!(agent[env::AGENT_NAME], "agent-1");
-        assert!(!agent.contains_key(env::DEPOT_SIGNING_SEED_FILE) && !agent.contains_key(env::API_TOKEN_FILE));
+        assert!(
+            !agent.contains_key(env::DEPOT_SIGNING_SEED_FILE)
+                && !agent.contains_key(env::COMMANDS_SEED_FILE)
+                && !agent.contains_key(env::API_TOKEN_FILE)
+        );
         assert!(!provision.environment("depot").contains_key(env::DEPOT_SIGNING_SEED_FILE));
         assert!(provision.environment("agent-2").is_empty());
-        let mut seeds: Vec<String> =
-            ["forge", "parser", "agent-1"].map(|name| provision.environment(name)[env::BUS_SEED_FILE].clone()).into();
-        seeds.dedup();
-        assert_eq!(seeds.len(), 3);
+        let mut credentials: Vec<String> =
+            ["forge", "parser", "agent-1"].map(|name| provision.environment(name)[env::BUS_CREDENTIALS_FILE].clone()).into();
+        credentials.dedup();
+        assert_eq!(credentials.len(), 3);
     }
 }

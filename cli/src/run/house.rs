@@ -144,6 +144,7 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         slots: means.slots.get(),
         data,
         price_micros_per_s: 0,
+        commands: None,
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),

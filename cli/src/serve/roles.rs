@@ -11,11 +11,11 @@ use anyhow::Context as _;
 use blob::{Blobs, DepotClient, token};
 use eventbus::{
     Bus,
-    nats::{self, Identity, NatsOptions},
+    nats::{self, Enrolment, Identity, NatsOptions},
     role::EventbusOptions,
     subject::Role as BusRole,
 };
-use model::AgentName;
+use model::{AgentClass, AgentName};
 use orchestrator::{
     engine::{self, EngineOptions, Protections, Reach},
     http::{self, ApiToken, HttpOptions, Tokens},
@@ -27,8 +27,6 @@ use tracing::info;
 use super::reader::Reader;
 use crate::otto::PLAN_WORKER;
 
-/// The class of all agents, until there are others.
-const AGENT_CLASS: &str = "default";
 /// Slots of an agent on a machine that does not tell its cores.
 const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
 
@@ -43,18 +41,18 @@ pub(super) trait Serve: Sized {
 /// How a role reaches the bus.
 struct BusSettings {
     urls: Vec<String>,
-    seed: String,
+    credentials: String,
 }
 
 impl BusSettings {
     fn read(reader: &mut Reader) -> Option<Self> {
-        let (urls, seed) = (reader.required::<String>(env::BUS_URLS), reader.required_file(env::BUS_SEED_FILE));
+        let (urls, credentials) = (reader.required::<String>(env::BUS_URLS), reader.required_file(env::BUS_CREDENTIALS_FILE));
         let urls = urls?.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
-        Some(Self { urls, seed: seed? })
+        Some(Self { urls, credentials: credentials? })
     }
 
     fn options(self, identity: Identity) -> NatsOptions {
-        NatsOptions { urls: self.urls, seed: self.seed, identity }
+        NatsOptions { urls: self.urls, credentials: self.credentials, identity }
     }
 
     async fn connect(self, identity: Identity) -> anyhow::Result<Bus> {
@@ -73,16 +71,20 @@ fn read_depot(reader: &mut Reader) -> Option<Blobs> {
 pub(super) struct Eventbus {
     bus: BusSettings,
     monitor: SocketAddr,
+    enrolment: Enrolment,
 }
 
 impl Serve for Eventbus {
     fn read(reader: &mut Reader) -> Option<Self> {
         let (bus, monitor) = (BusSettings::read(reader), reader.required(env::NATS_MONITOR));
-        Some(Self { bus: bus?, monitor: monitor? })
+        let folder = reader.required::<String>(env::BUS_ENROLMENT);
+        let enrolment = reader.required_with(env::BUS_ENROLMENT, folder, |folder| Enrolment::open(folder.as_ref()));
+        Some(Self { bus: bus?, monitor: monitor?, enrolment: enrolment? })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
-        let options = EventbusOptions { nats: self.bus.options(Identity::Service(BusRole::Eventbus)), monitor: self.monitor };
+        let nats = self.bus.options(Identity::Service(BusRole::Eventbus));
+        let options = EventbusOptions { nats, monitor: self.monitor, enrolment: self.enrolment };
         eventbus::role::run(options, supervisor).await?;
         Ok("eventbus".to_owned())
     }
@@ -156,6 +158,8 @@ impl Serve for Orchestrator {
         let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
         let seed = reader.required_file(env::DEPOT_SIGNING_SEED_FILE);
         let signer = reader.required_with(env::DEPOT_SIGNING_SEED_FILE, seed, str::parse);
+        let seed = reader.required_file(env::COMMANDS_SEED_FILE);
+        let commands = reader.required_with(env::COMMANDS_SEED_FILE, seed, str::parse);
         let (listen, api_token) = (reader.required::<SocketAddr>(env::LISTEN), reader.required_file(env::API_TOKEN_FILE));
         let tokens = match reader.optional::<String>(env::API_TOKENS) {
             None => Some(Tokens::default()),
@@ -172,8 +176,8 @@ impl Serve for Orchestrator {
         let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
-        let (signer, protections) = (Some(signer?), protections?);
-        let engine = EngineOptions { signer, callback_base, reach, protections, ..EngineOptions::new(&name, callback_key?) };
+        let (signer, commands, protections) = (Some(signer?), Some(commands?), protections?);
+        let engine = EngineOptions { signer, commands, callback_base, reach, protections, ..EngineOptions::new(&name, callback_key?) };
         let http = HttpOptions { listen, token: ApiToken::new(&api_token?), tokens: tokens?, hosts, origins: vec![] };
         Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }
@@ -245,6 +249,9 @@ impl Serve for Agent {
         let (name, data) = (reader.required::<AgentName>(env::AGENT_NAME), reader.required::<PathBuf>(env::DATA));
         let cores = available_parallelism().ok().and_then(|cores| NonZeroU32::try_from(cores).ok());
         let slots = reader.or(env::AGENT_SLOTS, cores.unwrap_or(SLOTS_UNKNOWN));
+        let key = reader.required_file(env::COMMANDS_KEY_FILE);
+        let commands = reader.required_with(env::COMMANDS_KEY_FILE, key, str::parse);
+        let class = reader.or(env::AGENT_CLASS, AgentClass::default());
         let price_micros_per_s = reader.or(env::AGENT_PRICE, 0);
         let environment: Variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
@@ -252,13 +259,14 @@ impl Serve for Agent {
         let otto = std::env::current_exe().ok();
         let mut sandbox = otto.map_or_else(SandboxOptions::none, |otto| SandboxOptions::of(isolation, otto, &environment));
         sandbox.users = reader.or(env::AGENT_USERS, StageUsers::Auto);
-        sandbox.hidden.extend(environment.get(env::BUS_SEED_FILE).map(PathBuf::from));
+        sandbox.hidden.extend(environment.get(env::BUS_CREDENTIALS_FILE).map(PathBuf::from));
         let options = AgentOptions {
             name: name?,
             slots: slots.get(),
             data: data?,
             price_micros_per_s,
-            class: AGENT_CLASS.to_owned(),
+            commands: Some(commands?),
+            class: class.to_string(),
             facts: machine_facts(),
             passthrough: tool_homes(&environment),
             containers: None,

@@ -1,6 +1,6 @@
 //! The connection to nats-server: it comes back by itself, and while it is away nothing waits for it longer than it said it would.
 
-use std::{error::Error, fmt, future::Future, time::Duration};
+use std::{error::Error, fmt, future::Future, io, time::Duration};
 
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event,
@@ -44,6 +44,8 @@ pub enum Identity {
     Service(Role),
     /// An agent.
     Agent(AgentName),
+    /// Who changes accounts while the server runs.
+    System,
 }
 
 impl Identity {
@@ -52,6 +54,7 @@ impl Identity {
         match self {
             Self::Service(role) => format!("_INBOX_{role}"),
             Self::Agent(agent) => format!("_INBOX_agent_{agent}"),
+            Self::System => "_INBOX_system".to_owned(),
         }
     }
 }
@@ -61,6 +64,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Service(role) => write!(f, "{role}"),
             Self::Agent(agent) => write!(f, "agent {agent}"),
+            Self::System => f.write_str("the administrator"),
         }
     }
 }
@@ -70,15 +74,15 @@ impl fmt::Display for Identity {
 pub struct NatsOptions {
     /// The servers, such as `nats://127.0.0.1:4222`.
     pub urls: Vec<String>,
-    /// The seed of the nkey.
-    pub seed: String,
-    /// Whose nkey it is.
+    /// The text of a file of credentials: the user's JWT and the seed of its nkey.
+    pub credentials: String,
+    /// Whose they are.
     pub identity: Identity,
 }
 
 impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The seed is a secret.
+        // The credentials are a secret.
         f.debug_struct("NatsOptions").field("urls", &self.urls).field("identity", &self.identity).finish_non_exhaustive()
     }
 }
@@ -103,7 +107,9 @@ impl Connection {
         let (lost, losses) = watch::channel(0);
         let deadline = Instant::now() + CONNECT_DEADLINE;
         let client = loop {
-            let failure = match connect_options(options, lost.clone()).connect(&options.urls).await {
+            let connect = connect_options(options, lost.clone());
+            let connect = connect.map_err(|error| refused(format!("the credentials of {}", options.identity), error))?;
+            let failure = match connect.connect(&options.urls).await {
                 Ok(client) => break client,
                 Err(failure) => failure,
             };
@@ -190,9 +196,11 @@ impl Connection {
     }
 }
 
-fn connect_options(options: &NatsOptions, lost: watch::Sender<u64>) -> ConnectOptions {
+fn connect_options(options: &NatsOptions, lost: watch::Sender<u64>) -> io::Result<ConnectOptions> {
     let identity = options.identity.to_string();
-    ConnectOptions::with_nkey(options.seed.clone())
+    // The client looks for the end of the last line, which a reader of settings has cut off.
+    let credentials = format!("{}\n", options.credentials.trim_end());
+    let connect = ConnectOptions::with_credentials(&credentials)?
         .name(format!("otto {identity}"))
         .custom_inbox_prefix(options.identity.inbox_prefix())
         .connection_timeout(HANDSHAKE_DEADLINE)
@@ -205,7 +213,8 @@ fn connect_options(options: &NatsOptions, lost: watch::Sender<u64>) -> ConnectOp
         .event_callback(move |event| {
             note(&identity, &lost, &event);
             std::future::ready(())
-        })
+        });
+    Ok(connect)
 }
 
 /// The pause before this try to connect, counted from 1 since the connection was lost.
@@ -248,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_not_shown() {
-        let options = NatsOptions { urls: vec![], seed: "SUSECRET".to_owned(), identity: Identity::Service(Role::Forge) };
+    fn credentials_are_not_shown() {
+        let options = NatsOptions { urls: vec![], credentials: "SUSECRET".to_owned(), identity: Identity::Service(Role::Forge) };
         assert!(!format!("{options:?}").contains("SECRET"));
     }
 }

@@ -1,12 +1,15 @@
 //! The bus on nats-server with JetStream.
 //!
 //! ```text
-//! keys ─▶ permissions ─▶ server (configuration)      setup (streams, checks) ◀─ role
+//! permissions ─▶ keys, enrolment (JWTs) ─▶ server (configuration)      setup (streams, checks) ◀─ role
 //! connection ─▶ backend ─▶ reading, triggers
 //! ```
 
+mod accounts;
 mod backend;
 mod connection;
+pub mod enrolment;
+pub mod jwt;
 mod keys;
 mod monitor;
 mod permissions;
@@ -16,6 +19,8 @@ pub mod setup;
 mod triggers;
 
 pub use self::{
+    accounts::{Accounts, AccountsError},
     connection::{Identity, NatsOptions, connect},
-    keys::{KeyError, Keys},
+    enrolment::Enrolment,
+    keys::{Account, KeyError, Keys},
 };

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -36,8 +36,30 @@ pub(super) struct VarzJetStreamConfig {
     pub(super) sync_always: bool,
 }
 
+/// The part of `/accountz?acc=…` that matters here.
+#[derive(Debug, Deserialize)]
+struct Accountz {
+    account_detail: AccountDetail,
+}
+
+#[derive(Debug, Deserialize)]
+struct AccountDetail {
+    #[serde(default)]
+    jwt: String,
+}
+
 pub(super) async fn varz(monitor: SocketAddr) -> io::Result<Varz> {
-    let answer = timeout(ANSWER_DEADLINE, get(monitor, "/varz")).await??;
+    read(monitor, "/varz").await
+}
+
+/// What the server takes for the operator's word on an account, by the account's public key.
+pub(super) async fn account_jwt(monitor: SocketAddr, account: &str) -> io::Result<String> {
+    let accountz: Accountz = read(monitor, &format!("/accountz?acc={account}")).await?;
+    Ok(accountz.account_detail.jwt)
+}
+
+async fn read<T: DeserializeOwned>(monitor: SocketAddr, path: &str) -> io::Result<T> {
+    let answer = timeout(ANSWER_DEADLINE, get(monitor, path)).await??;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
     let status = head.split_whitespace().nth(1).unwrap_or("none");
     if status != "200" {

@@ -1,12 +1,14 @@
 //! What each key may say and hear, from the table of subjects. Allow-lists only: what is not named here is refused by the server.
 
-use model::AgentName;
-
 use super::connection::Identity;
 use crate::subject::{CHANNELS, Channel, Party, Role, Stream};
 
 /// The durable consumer of the stream of triggers; all orchestrators share it.
 pub(super) const TRIGGER_CONSUMER: &str = "orchestrator";
+
+/// Where nats-server puts in the name of a user's JWT, and the value of its tag `class:…`.
+const NAME_TEMPLATE: &str = "{{name()}}";
+const CLASS_TEMPLATE: &str = "{{tag(class)}}";
 
 /// What one key may do.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,11 +29,11 @@ pub(super) fn of_service(role: Role) -> Permissions {
     let mut subscribe = vec![own_inbox];
     for channel in &CHANNELS {
         if channel.publishers.contains(&party) {
-            publish.push(channel.pattern_for("*"));
+            publish.push(channel.pattern_of_all());
         }
         match (channel.subscribers.contains(&party), channel.stream) {
             (true, None) => {
-                subscribe.push(channel.pattern_for("*"));
+                subscribe.push(channel.pattern_of_all());
                 publish.extend(answers(channel));
             }
             (true, Some(stream)) => publish.extend(read_api(stream)),
@@ -46,12 +48,18 @@ pub(super) fn of_service(role: Role) -> Permissions {
     Permissions { publish, subscribe }
 }
 
-/// What an agent may do: speak under its own name, and hear what is said to it.
-pub(super) fn of_agent(agent: &AgentName) -> Permissions {
-    let own_inbox = inbox(&Identity::Agent(agent.clone()));
+/// What the user of the server's own account may do: say what an account may be from now on, and ask whether that was heard.
+pub(super) fn of_system() -> Permissions {
+    Permissions { publish: vec!["$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE".to_owned()], subscribe: vec![inbox(&Identity::System)] }
+}
+
+/// What an agent may do: speak under its own name, and hear what is said to it and to its class. The server puts in the name and the class of the
+/// agent's JWT, so what all agents may is said once, in the account's, and is changed there.
+pub(super) fn of_agents() -> Permissions {
+    let own_inbox = format!("_INBOX_agent_{NAME_TEMPLATE}.>");
     let of = |chosen: fn(&Channel) -> &'static [Party]| {
         let channels = CHANNELS.iter().filter(move |channel| chosen(channel).contains(&Party::Agents));
-        channels.map(|channel| channel.pattern_for(agent.as_str())).chain([own_inbox.clone()]).collect()
+        channels.map(|channel| channel.pattern_of(NAME_TEMPLATE, CLASS_TEMPLATE)).chain([own_inbox.clone()]).collect()
     };
     Permissions { publish: of(|channel| channel.publishers), subscribe: of(|channel| channel.subscribers) }
 }
@@ -67,7 +75,7 @@ pub(super) fn to_agents() -> Vec<String> {
 }
 
 fn crossing(chosen: fn(&Channel) -> &'static [Party]) -> Vec<String> {
-    CHANNELS.iter().filter(|channel| chosen(channel).contains(&Party::Agents)).map(|channel| channel.pattern_for("*")).collect()
+    CHANNELS.iter().filter(|channel| chosen(channel).contains(&Party::Agents)).map(Channel::pattern_of_all).collect()
 }
 
 /// Where the answers to a question go: into the inboxes of the services that may ask it.
@@ -113,22 +121,23 @@ mod tests {
 
     #[test]
     fn an_agent_speaks_only_under_its_own_name() {
-        let permissions = of_agent(&"a1".parse().unwrap());
+        let permissions = of_agents();
         assert_eq!(
             permissions.publish,
             [
-                "tasks.bids.a1.*",
-                "tasks.declined.a1",
-                "tasks.started.a1",
-                "tasks.finished.a1",
-                "tasks.stored.a1",
-                "tasks.requested.a1",
-                "agents.a1",
-                "logs.a1.*.*",
-                "_INBOX_agent_a1.>"
+                "tasks.bids.{{name()}}.*",
+                "tasks.declined.{{name()}}",
+                "tasks.started.{{name()}}",
+                "tasks.finished.{{name()}}",
+                "tasks.stored.{{name()}}",
+                "tasks.requested.{{name()}}",
+                "agents.{{name()}}",
+                "logs.{{name()}}.*.*",
+                "_INBOX_agent_{{name()}}.>"
             ]
         );
-        assert_eq!(permissions.subscribe, ["tasks.auction.*", "tasks.calls.a1", "inbox.a1", "_INBOX_agent_a1.>"]);
+        let expected = ["tasks.auction.{{tag(class)}}", "tasks.calls.{{name()}}", "inbox.{{name()}}", "_INBOX_agent_{{name()}}.>"];
+        assert_eq!(permissions.subscribe, expected);
     }
 
     #[test]

@@ -8,11 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use service::tool::{Finder, Tool, ToolError, Version};
 
-use super::{
-    Keys,
-    permissions::{self, Permissions},
-    setup::STORE_BYTES_MAX,
-};
+use super::{Account, Keys, setup::STORE_BYTES_MAX};
 
 /// The oldest nats-server that will do: with older ones `sync_interval: always` or batched direct reads are missing or were not tried.
 pub const VERSION_MIN: Version = Version(2, 15, 1);
@@ -35,12 +31,12 @@ pub struct ServerConfig<'a> {
     pub monitor: SocketAddr,
     /// The folder of the streams.
     pub store: &'a Path,
-    /// Who may connect.
+    /// The operator, whose accounts' users may connect.
     pub keys: &'a Keys,
 }
 
 impl ServerConfig<'_> {
-    /// The text of the configuration file (JSON, which nats-server reads). When keys have come or gone, write it anew and send SIGHUP.
+    /// The text of the configuration file (JSON, which nats-server reads). It names accounts, and no user: those are known by their JWTs.
     pub fn text(&self) -> String {
         let config = json!({
             "server_name": "otto",
@@ -53,45 +49,15 @@ impl ServerConfig<'_> {
                 "sync_interval": "always",
                 "max_file_store": STORE_BYTES_MAX,
             },
-            "system_account": "SYS",
-            "accounts": { "SYS": {}, "CORE": self.core(), "AGENTS": self.agents() },
+            "operator": self.keys.operator_jwt(),
+            "system_account": self.keys.public(Account::System),
+            "resolver": "MEMORY",
+            "resolver_preload": self.keys.account_jwts(),
         });
-        format!("{config:#}\n")
-    }
-
-    /// The services' account, which alone has streams.
-    fn core(&self) -> Value {
-        let users = self.keys.services().iter().map(|(role, key)| user(key, &permissions::of_service(*role)));
-        json!({
-            "jetstream": "enabled",
-            "users": users.collect::<Vec<_>>(),
-            "exports": exports(permissions::to_agents(), "AGENTS"),
-            "imports": imports(permissions::from_agents(), "AGENTS"),
-        })
-    }
-
-    /// The agents' account: it sees nothing of the services' but what is exported to it, and has no stream.
-    fn agents(&self) -> Value {
-        let users = self.keys.agents().iter().map(|(agent, key)| user(key, &permissions::of_agent(agent)));
-        json!({
-            "users": users.collect::<Vec<_>>(),
-            "exports": exports(permissions::from_agents(), "CORE"),
-            "imports": imports(permissions::to_agents(), "CORE"),
-        })
+        text_of(&config)
     }
 }
 
-fn user(key: &str, permissions: &Permissions) -> Value {
-    json!({
-        "nkey": key,
-        "permissions": { "publish": { "allow": permissions.publish }, "subscribe": { "allow": permissions.subscribe } },
-    })
-}
-
-fn exports(subjects: Vec<String>, to: &str) -> Vec<Value> {
-    subjects.into_iter().map(|subject| json!({ "stream": subject, "accounts": [to] })).collect()
-}
-
-fn imports(subjects: Vec<String>, from: &str) -> Vec<Value> {
-    subjects.into_iter().map(|subject| json!({ "stream": { "account": from, "subject": subject } })).collect()
+pub(super) fn text_of(config: &Value) -> String {
+    format!("{config:#}\n")
 }

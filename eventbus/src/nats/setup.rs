@@ -1,6 +1,6 @@
 //! The streams and the consumer as they must be, and the check that the server keeps what it acknowledges.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::{
+    Account, Accounts, AccountsError, Enrolment,
     connection::{Connection, NatsOptions},
     monitor::{self, Varz},
     permissions::TRIGGER_CONSUMER,
@@ -79,6 +80,9 @@ pub enum SetupError {
         /// What the server says.
         source: async_nats::Error,
     },
+    /// What the server knows of an account cannot be brought up to date.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
     /// There is no connection.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -89,6 +93,7 @@ impl SetupError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Monitor { .. } | Self::Call { .. } | Self::Bus(BusError::Unavailable { .. }) => true,
+            Self::Accounts(error) => error.is_passing(),
             Self::TooOld { .. } | Self::NotSynced | Self::OtherServer { .. } | Self::Drift { .. } | Self::Bus(_) => false,
         }
     }
@@ -99,12 +104,14 @@ impl SetupError {
 pub struct Setup {
     connection: Connection,
     monitor: SocketAddr,
+    accounts: Accounts,
 }
 
 impl Setup {
-    /// Connects as the eventbus service. `monitor` is where the server tells how it is.
-    pub async fn connect(options: &NatsOptions, monitor: SocketAddr) -> Result<Self, SetupError> {
-        Ok(Self { connection: Connection::open(options).await?, monitor })
+    /// Connects as the eventbus service. `monitor` is where the server tells how it is; `enrolment` is what the administrator says of accounts.
+    pub async fn connect(options: &NatsOptions, monitor: SocketAddr, enrolment: Arc<Enrolment>) -> Result<Self, SetupError> {
+        let accounts = Accounts::connect(&options.urls, enrolment).await?;
+        Ok(Self { connection: Connection::open(options).await?, monitor, accounts })
     }
 
     /// Sets up a server that may just have started: what is passing is tried again, for ten seconds.
@@ -122,10 +129,25 @@ impl Setup {
     pub async fn check(&self) -> Result<(), SetupError> {
         let varz = monitor::varz(self.monitor).await.map_err(|source| SetupError::Monitor { monitor: self.monitor, source })?;
         self.judge(&varz)?;
+        for account in Account::ALL {
+            self.account(account).await?;
+        }
         for stream in Stream::ALL {
             self.stream(stream).await?;
         }
         self.consumer().await
+    }
+
+    /// A server that was started with an older configuration, or was told something else, has the accounts as they must be after this.
+    async fn account(&self, account: Account) -> Result<(), SetupError> {
+        let Some((key, wanted)) = self.accounts.wanted(account) else { return Ok(()) };
+        let monitor = self.monitor;
+        let found = monitor::account_jwt(monitor, &key).await.map_err(|source| SetupError::Monitor { monitor, source })?;
+        if found != wanted {
+            warn!(account = account.name(), "account differs from what it must be, and is mended");
+            self.accounts.push(account).await?;
+        }
+        Ok(())
     }
 
     fn judge(&self, varz: &Varz) -> Result<(), SetupError> {
@@ -201,7 +223,7 @@ fn as_it_must_be(stream: Stream, config: Config) -> Config {
         subjects: crate::subject::CHANNELS
             .iter()
             .filter(|channel| channel.stream == Some(stream))
-            .map(|channel| channel.pattern_for("*"))
+            .map(crate::subject::Channel::pattern_of_all)
             .collect(),
         storage: StorageType::File,
         retention: RetentionPolicy::Limits,

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Stands in a [`Channel::pattern`] for the name of the agent that may speak or listen there.
 pub const AGENT: &str = "{agent}";
+/// Stands in a [`Channel::pattern`] for the class of the agents that may listen there.
+pub const CLASS: &str = "{class}";
 
 /// A service with a key of its own on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,7 +80,7 @@ impl Stream {
 pub struct Channel {
     /// A short name, unique in the table.
     pub kind: &'static str,
-    /// Its subjects, in NATS's syntax, with [`AGENT`] where an agent's name stands.
+    /// Its subjects, in NATS's syntax, with [`AGENT`] where an agent's name stands, and [`CLASS`] where its class does.
     pub pattern: &'static str,
     /// The type of the payload, in `model`.
     pub payload: &'static str,
@@ -93,9 +95,14 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// The pattern, with `agent` (a name, or `*` for all) where [`AGENT`] stands.
-    pub fn pattern_for(&self, agent: &str) -> String {
-        self.pattern.replace(AGENT, agent)
+    /// The pattern of one agent: its name stands where [`AGENT`] does, its class where [`CLASS`] does.
+    pub fn pattern_of(&self, agent: &str, class: &str) -> String {
+        self.pattern.replace(AGENT, agent).replace(CLASS, class)
+    }
+
+    /// The pattern of all agents.
+    pub fn pattern_of_all(&self) -> String {
+        self.pattern_of("*", "*")
     }
 }
 
@@ -152,7 +159,7 @@ pub const CHANNELS: [Channel; 17] = [
     },
     Channel {
         kind: "auction",
-        pattern: "tasks.auction.*",
+        pattern: "tasks.auction.{class}",
         payload: "protocol::auction::Announcement",
         publishers: &[AUCTIONEER],
         subscribers: &[AGENTS],

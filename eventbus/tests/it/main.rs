@@ -4,9 +4,11 @@
 
 mod buses;
 mod contract;
+mod enrolment;
 mod forgetful;
 mod outages;
 mod permissions;
+mod rogue;
 mod setup;
 
 /// Runs each test of the contract on the bus in memory and on a nats-server of its own.

@@ -14,7 +14,10 @@ use crate::buses::{agent, all_logs, bid_of, bids, run, trigger};
 /// A client with this identity's key that does as it likes.
 async fn hostile(server: &NatsServer, identity: Identity) -> Client {
     let options = server.options(identity);
-    let connect = ConnectOptions::with_nkey(options.seed).custom_inbox_prefix(options.identity.inbox_prefix()).connect(options.urls);
+    let connect = ConnectOptions::with_credentials(&options.credentials)
+        .unwrap()
+        .custom_inbox_prefix(options.identity.inbox_prefix())
+        .connect(options.urls);
     connect.await.unwrap()
 }
 

@@ -6,6 +6,7 @@ use eventbus::{
     role::{self, EventbusOptions},
     subject::Role,
 };
+use model::{AgentClass, trigger::Trust};
 use service::{Supervisor, supervisor::Ended};
 use testkit::{NatsServer, TEST_DEADLINE};
 use tokio::time::timeout;
@@ -15,7 +16,10 @@ use crate::buses::{agent, bytes, run, trigger};
 /// What the eventbus service could do without its own code.
 async fn bare_hands(server: &NatsServer) -> jetstream::Context {
     let options = server.options(Identity::Service(Role::Eventbus));
-    let connect = ConnectOptions::with_nkey(options.seed).custom_inbox_prefix(options.identity.inbox_prefix()).connect(options.urls);
+    let connect = ConnectOptions::with_credentials(&options.credentials)
+        .unwrap()
+        .custom_inbox_prefix(options.identity.inbox_prefix())
+        .connect(options.urls);
     jetstream::new(connect.await.unwrap())
 }
 
@@ -24,7 +28,8 @@ async fn the_role_sets_a_fresh_server_up_and_ends_in_order() {
     let server = NatsServer::start_bare(|config| config).await;
     let orchestrator = server.bus(Role::Orchestrator).await;
     let supervisor = Supervisor::new();
-    let options = EventbusOptions { nats: server.options(Identity::Service(Role::Eventbus)), monitor: server.monitor() };
+    let nats = server.options(Identity::Service(Role::Eventbus));
+    let options = EventbusOptions { nats, monitor: server.monitor(), enrolment: server.enrolment() };
     let (run, record) = (run("1"), bytes("a"));
     // Who comes before the streams are there waits for them.
     let (set_up, appended) = tokio::join!(role::run(options, &supervisor), orchestrator.append(&run, 0, record));
@@ -35,17 +40,15 @@ async fn the_role_sets_a_fresh_server_up_and_ends_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_was_deleted_is_made_again_and_found_again() {
-    // Nobody may delete it; an operator can.
-    let allowed = "\"$JS.API.STREAM.CREATE.RUNS\"";
-    let more = format!("{allowed}, \"$JS.API.CONSUMER.DELETE.TRIGGERS.orchestrator\"");
-    let server = NatsServer::start_bare(|config| config.replace(allowed, &more)).await;
-    server.set_up().await;
+    let server = NatsServer::start().await;
     let (orchestrator, forge) = (server.bus(Role::Orchestrator).await, server.bus(Role::Forge).await);
     let mut triggers = orchestrator.triggers().await.unwrap();
     forge.store_trigger(&trigger("1")).await.unwrap();
     timeout(TEST_DEADLINE, triggers.next()).await.unwrap().unwrap().done().await.unwrap();
 
-    bare_hands(&server).await.delete_consumer_from_stream("orchestrator", "TRIGGERS").await.unwrap();
+    // None of Otto's keys may delete it; an operator can make one that may.
+    let operator = ConnectOptions::with_credentials(&server.unguarded()).unwrap().connect(server.url()).await.unwrap();
+    jetstream::new(operator).delete_consumer_from_stream("orchestrator", "TRIGGERS").await.unwrap();
     server.setup().await.check().await.unwrap();
     forge.store_trigger(&trigger("2")).await.unwrap();
     // The new consumer begins with the oldest trigger that is remembered.
@@ -67,7 +70,7 @@ async fn a_server_that_acknowledges_before_the_disk_is_refused() {
 async fn the_monitor_of_another_server_is_refused() {
     let (one, other) = (NatsServer::start_bare(|config| config).await, NatsServer::start_bare(|config| config).await);
     let options = one.options(Identity::Service(Role::Eventbus));
-    let setup = eventbus::nats::setup::Setup::connect(&options, other.monitor()).await.unwrap();
+    let setup = eventbus::nats::setup::Setup::connect(&options, other.monitor(), one.enrolment().into()).await.unwrap();
     assert!(matches!(setup.begin().await, Err(SetupError::OtherServer { .. })));
 }
 
@@ -91,21 +94,54 @@ async fn a_wrong_key_is_refused_at_once() {
     let mut options = server.options(Identity::Service(Role::Forge));
     let elsewhere = tempfile::tempdir().unwrap();
     let strangers = Keys::open(elsewhere.path()).unwrap();
-    options.seed = std::fs::read_to_string(strangers.service_seed_file(Role::Forge)).unwrap();
+    options.credentials = std::fs::read_to_string(strangers.service_credentials_file(Role::Forge)).unwrap();
     let refused = eventbus::nats::connect(&options).await;
     assert!(matches!(refused, Err(eventbus::BusError::Refused { .. })), "{refused:?}");
 }
 
 #[test]
-fn seeds_are_for_their_owners_eyes_and_stay_the_same() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let folder = tempfile::tempdir().unwrap();
-    let mut keys = Keys::open(folder.path()).unwrap();
-    keys.enrol(&agent("a1")).unwrap();
-    let files = Role::ALL.map(|role| keys.service_seed_file(role)).into_iter().chain([keys.agent_seed_file(&agent("a1"))]);
-    for file in files {
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+fn keys_are_for_their_owners_eyes_and_stay_the_same() {
+    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path};
+    fn files(folder: &Path, found: &mut BTreeMap<String, String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            if path.is_dir() {
+                assert_eq!(mode, 0o700, "{}", path.display());
+                files(&path, found);
+            } else if !path.ends_with("lock") {
+                assert_eq!(mode, 0o600, "{}", path.display());
+                found.insert(path.display().to_string(), std::fs::read_to_string(&path).unwrap());
+            }
+        }
     }
-    let again = Keys::open(folder.path()).unwrap();
-    assert_eq!((again.services(), again.agents()), (keys.services(), keys.agents()));
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("keys");
+    let look = || {
+        let keys = Keys::open(&inner).unwrap();
+        keys.enrol(&agent("a1"), &AgentClass::default(), Trust::Trusted).unwrap();
+        let mut found = BTreeMap::new();
+        files(&inner, &mut found);
+        found
+    };
+    let first = look();
+    assert!(first.len() > 15, "{:?}", first.keys());
+    assert_eq!(look(), first);
+}
+
+#[test]
+fn another_table_of_subjects_changes_what_is_said_of_a_key_and_not_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::open(folder.path()).unwrap();
+    let file = keys.service_credentials_file(Role::Forge);
+    let (before, system) = (std::fs::read_to_string(&file).unwrap(), keys.enrolment().system_credentials_file());
+    let seed = |text: &str| text.split_once("USER NKEY SEED").unwrap().1.to_owned();
+    // The JWT of another user says something else.
+    let jwt = |text: &str| text.split_once("USER NKEY SEED").unwrap().0.to_owned();
+    let outdated = jwt(&std::fs::read_to_string(system).unwrap()) + "USER NKEY SEED" + &seed(&before);
+    std::fs::write(&file, &outdated).unwrap();
+    Keys::open(folder.path()).unwrap();
+    let after = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(seed(&after), seed(&before));
+    assert_ne!(jwt(&after), jwt(&outdated));
 }

@@ -19,7 +19,8 @@ use crate::{Digest, StageId};
 pub use condition::Condition;
 pub use settings::{CacheDefinition, CacheUse, Container, Credential, Deployment, Notify, Retry, RetryReason, Service};
 pub use stage::{
-    ATTEMPTS_DEFAULT, CONTAINERS, Effect, ISOLATION, NAMESPACES, Need, NeedReason, Requirements, Skip, Stage, StageKind, TIMEOUT_DEFAULT_MS, Wait,
+    ATTEMPTS_DEFAULT, CONTAINERS, Effect, ISOLATION, NAMESPACES, Need, NeedReason, Requirements, Skip, Stage, StageKind,
+    TIMEOUT_DEFAULT_MS, Wait,
 };
 pub use step::Step;
 pub use value::{Function, Value};

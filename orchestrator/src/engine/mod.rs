@@ -42,7 +42,7 @@ use std::{
 };
 
 use blob::{Blobs, token::Signer};
-use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers, bus::SUBSCRIPTION_MESSAGES_MAX};
+use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers, bus::SUBSCRIPTION_MESSAGES_MAX, signed::CommandSigner};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use model::{
     AgentName, Digest, RunId, StageId, Timestamp,
@@ -107,6 +107,8 @@ pub struct EngineOptions {
     pub name: String,
     /// Signs the agents' rights at the depot; none where agents read the store on disk.
     pub signer: Option<Signer>,
+    /// Signs what gives agents work and takes it from them; none where they are in the same process.
+    pub commands: Option<CommandSigner>,
     /// From this, the secrets of callbacks are derived. After a restart it must be the same.
     pub callback_key: CallbackKey,
     /// Where outside systems reach the API, such as `https://otto.example.org`; without it, stages are told of no callback.
@@ -125,6 +127,7 @@ impl EngineOptions {
         Self {
             name: name.to_owned(),
             signer: None,
+            commands: None,
             callback_key,
             callback_base: None,
             reach: Reach::Loopback,
@@ -159,6 +162,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let ears = Ears::open(&bus, received).await?;
     let output = LogHub::subscribe(&bus).await?;
     let (outbox, letters) = Outbox::new();
+    let commands = options.commands.clone();
     let mut engine = Engine::new(options, &handle, outbox);
     engine.recover().await?;
     let triggers = bus.triggers().await?;
@@ -166,7 +170,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     supervisor.spawn("outbox", OnError::Shutdown, {
         let (bus, token) = (bus.clone(), token.clone());
         async move {
-            post(bus, letters, token).await;
+            post(bus, letters, commands, token).await;
             Ok(())
         }
     });

@@ -1,10 +1,16 @@
 //! Soft messages on their way out. They leave in the order in which they were put in; what finds the box full is dropped, because
 //! whatever caused it stands and says it again.
 
-use eventbus::{Bus, Subject};
-use model::protocol::{
-    agent::AgentCommand,
-    auction::{AuctionRequest, Experience},
+use eventbus::{
+    Bus, Subject,
+    signed::{self, CommandSigner},
+};
+use model::{
+    AgentName,
+    protocol::{
+        agent::AgentCommand,
+        auction::{AuctionRequest, Experience},
+    },
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +23,7 @@ const OUTBOX_MESSAGES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) enum Letter {
     /// To an agent.
-    Command(Subject, AgentCommand),
+    Command(AgentName, AgentCommand),
     /// To the auctioneer.
     Auction(AuctionRequest),
     /// To every auctioneer.
@@ -44,8 +50,8 @@ impl Outbox {
     }
 }
 
-/// Publishes letters until `token` is cancelled.
-pub(crate) async fn post(bus: Bus, mut letters: Letters, token: CancellationToken) {
+/// Publishes letters until `token` is cancelled; commands signed, where there is a key.
+pub(crate) async fn post(bus: Bus, mut letters: Letters, signer: Option<CommandSigner>, token: CancellationToken) {
     loop {
         let letter = tokio::select! {
             () = token.cancelled() => return,
@@ -53,11 +59,12 @@ pub(crate) async fn post(bus: Bus, mut letters: Letters, token: CancellationToke
         };
         let Some(letter) = letter else { return };
         let sent = match letter {
-            Letter::Command(subject, command) => {
+            Letter::Command(agent, command) => {
                 if let AgentCommand::Assign(assignment) = &command {
                     trace!(target: super::WATERFALL, point = "assigned", attempt = %assignment.lease.attempt);
                 }
-                bus.publish(&subject, &command).await
+                let payload = signer.as_ref().map_or_else(|| signed::bare(&command), |signer| signer.seal(&agent, &command));
+                bus.publish_bytes(&Subject::inbox(&agent), payload).await
             }
             Letter::Auction(request) => bus.publish(&Subject::for_auction(), &request).await,
             Letter::Ran(experience) => bus.publish(&Subject::ran(), &experience).await,

@@ -1,6 +1,5 @@
 //! What the engine says: assignments, cancels and acknowledgements to agents, requests to the auctioneer.
 
-use eventbus::Subject;
 use model::{
     AgentName, RunId, StageOutcome,
     event::run::RunEvent,
@@ -101,7 +100,7 @@ impl Engine {
     }
 
     pub(super) fn command(&self, agent: &AgentName, command: AgentCommand) {
-        self.outbox.send(Letter::Command(Subject::inbox(agent), command));
+        self.outbox.send(Letter::Command(agent.clone(), command));
     }
 
     /// An agent is there: its leases are renewed, what it should not be doing any more is ended, and where the output lies that nobody here has

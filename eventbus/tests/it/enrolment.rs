@@ -1,0 +1,118 @@
+//! Agents come and go while the server runs, and without its being told to read anything again.
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions};
+use eventbus::{
+    Pattern, Subject,
+    nats::{Account, Accounts, Identity, NatsOptions, connect, jwt},
+    subject::Role,
+};
+use futures_util::StreamExt as _;
+use model::{AgentName, trigger::Trust};
+use nkeys::KeyPair;
+use testkit::{NatsServer, TEST_DEADLINE, wait_for};
+use tokio::time::timeout;
+
+use crate::buses::agent;
+
+/// Credentials of an agent that enrols itself as one on another machine does.
+fn enrol(server: &NatsServer, name: &AgentName, class: &str) -> String {
+    let token = server.keys().invite(name, &class.parse().unwrap(), Trust::Untrusted).unwrap();
+    let user = KeyPair::new_user();
+    let admission = server.enrolment().redeem(token.as_str(), &user.public_key()).unwrap();
+    jwt::credentials(&admission.jwt, &user.seed().unwrap())
+}
+
+async fn hostile(server: &NatsServer, name: &AgentName, credentials: &str) -> Client {
+    let prefix = Identity::Agent(name.clone()).inbox_prefix();
+    ConnectOptions::with_credentials(credentials).unwrap().custom_inbox_prefix(prefix).connect(server.url()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_enrols_while_the_server_runs_is_heard_at_once() {
+    let server = NatsServer::start().await;
+    let mut statuses = server.bus(Role::Orchestrator).await.subscribe(Pattern::statuses()).await.unwrap();
+    let name = agent("late");
+    let options =
+        NatsOptions { urls: vec![server.url()], credentials: enrol(&server, &name, "default"), identity: Identity::Agent(name.clone()) };
+    let bus = connect(&options).await.unwrap();
+    bus.publish(&Subject::status(&name), &"here").await.unwrap();
+    let heard = timeout(TEST_DEADLINE, statuses.next()).await.unwrap().unwrap();
+    assert_eq!(heard.subject.agent(), Some(name));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_hears_the_calls_of_the_class_that_the_administrator_gave_it_and_no_others() {
+    let server = NatsServer::start().await;
+    let auctioneer = server.bus(Role::Auctioneer).await;
+    let name = agent("late");
+    let one = hostile(&server, &name, &enrol(&server, &name, "small")).await;
+    let (mut own, mut others) = (one.subscribe("tasks.auction.small").await.unwrap(), one.subscribe("tasks.auction.big").await.unwrap());
+    let mut all = one.subscribe("tasks.auction.*").await.unwrap();
+    one.flush().await.unwrap();
+    auctioneer.publish(&Subject::auction("big"), &"for others").await.unwrap();
+    auctioneer.publish(&Subject::auction("small"), &"for it").await.unwrap();
+    assert_eq!(timeout(TEST_DEADLINE, own.next()).await.unwrap().unwrap().payload, "\"for it\"");
+    for stolen in [&mut others, &mut all] {
+        let heard = timeout(Duration::from_millis(1), stolen.next()).await;
+        assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_agent_is_cut_off_at_once_and_does_not_come_back_after_a_restart() {
+    let mut server = NatsServer::start().await;
+    let name = agent("late");
+    let credentials = enrol(&server, &name, "default");
+    let one = hostile(&server, &name, &credentials).await;
+    let mut statuses = server.bus(Role::Orchestrator).await.subscribe(Pattern::statuses()).await.unwrap();
+    server.keys().revoke(&name).unwrap();
+    server.push_agents().await;
+    wait_for(TEST_DEADLINE, "the connection to be cut", async || {
+        (one.connection_state() != async_nats::connection::State::Connected).then_some(())
+    })
+    .await;
+    let again = ConnectOptions::with_credentials(&credentials).unwrap().connect(server.url()).await;
+    assert!(again.is_err(), "a revoked agent is connected again");
+    assert!(statuses.try_next().is_none());
+
+    // Its configuration is the one of before; the role's look mends that.
+    server.restart().await;
+    server.set_up().await;
+    assert!(ConnectOptions::with_credentials(&credentials).unwrap().connect(server.url()).await.is_err());
+    let other = enrol(&server, &agent("a9"), "default");
+    assert!(ConnectOptions::with_credentials(&other).unwrap().connect(server.url()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_that_enrols_agents_can_allow_nothing_that_agents_may_not() {
+    let server = NatsServer::start().await;
+    let seed = std::fs::read_to_string(server.keys_folder().join("enrolment/signing.seed")).unwrap();
+    let (signer, user) = (KeyPair::from_seed(&seed).unwrap(), KeyPair::new_user());
+    let account = server.keys().public(Account::Agents);
+    let everything = serde_json::json!({ "issuer_account": account, "tags": ["class:default"], "pub": { "allow": [">"] }, "sub": { "allow": [">"] },
+        "subs": -1, "data": -1, "payload": -1 });
+    let forged = jwt::Statement::new("user", &user.public_key(), "a1", everything).sign(&signer, 1).unwrap();
+    let forged = jwt::credentials(&forged, &user.seed().unwrap());
+    assert!(ConnectOptions::with_credentials(&forged).unwrap().connect(server.url()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_the_operator_did_not_sign_is_refused() {
+    let server = NatsServer::start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    eventbus::nats::Keys::open(elsewhere.path()).unwrap();
+    let strangers = eventbus::nats::Enrolment::open(&elsewhere.path().join("enrolment")).unwrap();
+    std::fs::copy(server.enrolment().system_credentials_file(), strangers.system_credentials_file()).unwrap();
+    let accounts = Accounts::connect(&[server.url()], strangers.into()).await.unwrap();
+    assert!(accounts.push(Account::Agents).await.is_err(), "an account of another operator");
+
+    let operator = KeyPair::from_seed(&std::fs::read_to_string(elsewhere.path().join("operator.seed")).unwrap()).unwrap();
+    let anything = serde_json::json!({ "limits": { "subs": -1, "data": -1, "payload": -1, "conn": -1, "wildcards": true } });
+    let ours = jwt::Statement::new("account", &server.keys().public(Account::Agents), "AGENTS", anything);
+    std::fs::write(elsewhere.path().join("enrolment/accounts/AGENTS.jwt"), ours.sign(&operator, 1).unwrap()).unwrap();
+    assert!(accounts.push(Account::Agents).await.is_err(), "another operator's word on our account");
+    // Ours still holds.
+    assert!(connect(&server.options(Identity::Agent(agent("a1")))).await.is_ok());
+}
