@@ -88,7 +88,6 @@ async fn it_has_a_service_write_where_its_reply_subject_says_only_without_the_gu
     let forged = Subject::run(&run("1"));
     let one = rogue(&server, Guard::On).await;
     let bid = bid_of("a1");
-    #[expect(clippy::disallowed_methods, reason = "a rogue does not use the bus")]
     let send = async || one.publish_with_reply(bid.as_str().to_owned(), forged.as_str().to_owned(), "{}".into()).await.unwrap();
 
     // With the guard: the bus answers only what is a question in the table.
@@ -120,7 +119,6 @@ async fn it_takes_the_place_of_a_trigger_or_its_message_id_only_without_the_guar
         let (wanted, squatted) = (trigger("1"), Subject::trigger(&trigger("1").id));
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_MESSAGE_ID, wanted.id.as_str());
-        #[expect(clippy::disallowed_methods, reason = "a rogue does not use the bus")]
         one.publish_with_headers(squatted.as_str().to_owned(), headers, "\"squatted\"".into()).await.unwrap();
         seen(&one).await;
         let _taken_for_stored = forge.store_trigger(&wanted).await;
