@@ -31,7 +31,7 @@ pub(crate) fn killed(office: &Office, until: impl Future<Output = ()>) {
 pub(crate) async fn award_on(bus: &eventbus::Bus, assignment: &Assignment) {
     let request = AuctionRequest::new(AuctionId::of(&assignment.lease.attempt, 0), assignment.lease.attempt.clone());
     let mut bids = bus.subscribe(eventbus::Pattern::bids()).await.unwrap();
-    bus.publish(&eventbus::Subject::auction("any"), &Announcement { request }).await.unwrap();
+    bus.publish(&eventbus::Subject::auction("default"), &Announcement { request }).await.unwrap();
     bids.next().await.unwrap();
     let assign = AgentCommand::Assign(Box::new(assignment.clone()));
     bus.publish(&eventbus::Subject::inbox(&crate::office::name()), &assign).await.unwrap();

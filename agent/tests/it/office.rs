@@ -180,7 +180,7 @@ impl Office {
             data: self.path("agent"),
             price_micros_per_s: 0,
             commands: self.commands.clone(),
-            class: "any".to_owned(),
+            class: "default".to_owned(),
             facts: agent::machine_facts(),
             passthrough: self.passthrough.clone(),
             containers: self.containers.clone(),
@@ -218,7 +218,7 @@ impl Office {
             after: after.iter().map(|stage| lease(stage, 0).attempt).collect(),
             ..AuctionRequest::new(AuctionId::of(&attempt, round), attempt)
         };
-        self.auctioneer.publish(&Subject::auction("any"), &Announcement { request }).await.unwrap();
+        self.auctioneer.publish(&Subject::auction("default"), &Announcement { request }).await.unwrap();
         soon("a bid", self.bids.next()).await.unwrap().read().unwrap()
     }
 
