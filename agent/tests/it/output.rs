@@ -88,9 +88,9 @@ async fn the_last_words_of_a_process_are_never_lost() {
 async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_where() {
     let mut office = Office::open().await;
     let gate = office.path("gate");
-    // A line of ten megabytes, and no other.
+    // A line of ten megabytes of a byte that stands in no path, and no other.
     let script =
-        format!("set +x; head -c 10000000 /dev/zero | tr '\\0' '\\121'; until [ -e {} ]; do sleep 0.01; done; echo", gate.display());
+        format!("set +x; head -c 10000000 /dev/zero | tr '\\0' '\\1'; until [ -e {} ]; do sleep 0.01; done; echo", gate.display());
     let assignment = assignment(stage("long", vec![sh(&script)]), 1);
     office.award(&assignment).await;
     let announced = office.segment().await;
@@ -110,7 +110,7 @@ async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_wh
     }
     assert_eq!((offset, said.len() as u64), (log.length, log.length));
     // What the shell says on its standard error may stand anywhere between them.
-    assert_eq!(memchr::memchr_iter(b'Q', &said).count(), 10_000_000);
+    assert_eq!(memchr::memchr_iter(1, &said).count(), 10_000_000);
 }
 
 #[tokio::test]
