@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod env;
+pub mod file;
 pub mod host;
 pub mod settings;
 pub mod signals;

@@ -1,9 +1,9 @@
 //! Files that are written whole or not at all, and secrets that only their owner reads.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -29,16 +29,7 @@ pub(super) fn create_private_folder(path: &Path) -> Result<(), FileError> {
 
 /// Writes a file that only its owner reads: when this returns it is on disk, and at no time there is half of it.
 pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), FileError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let write = || {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&aside, path)?;
-        File::open(path.parent().expect("a file lies in a folder"))?.sync_all()
-    };
-    write().map_err(|source| FileError::new("write", path, source))
+    service::file::write_secret(path, text).map_err(|source| FileError::new("write", path, source))
 }
 
 /// The text of a file, which is made if it is missing.

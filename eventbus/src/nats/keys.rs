@@ -13,9 +13,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -297,16 +297,7 @@ pub(super) fn create_folder(path: &Path) -> Result<(), KeyError> {
 
 /// Writes a file for its owner's eyes, whole or not at all.
 pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), KeyError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let write = || {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&aside, path)?;
-        File::open(path.parent().expect("a key lies in a folder"))?.sync_all()
-    };
-    write().map_err(|source| KeyError::Io { path: path.to_owned(), source })
+    service::file::write_secret(path, text).map_err(|source| KeyError::Io { path: path.to_owned(), source })
 }
 
 pub(super) fn now_s() -> u64 {
