@@ -9,8 +9,14 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use crate::house::OTTO;
@@ -99,19 +105,18 @@ fn otto(folder: &Path, arguments: &[&str]) -> Output {
         pipe.read_to_end(&mut bytes).unwrap();
         bytes
     };
-    let deadline = Instant::now() + RUN_DEADLINE;
+    let process = Pid::from_raw(child.id().try_into().unwrap());
     thread::scope(|scope| {
         let stdout = scope.spawn(|| read(&mut out));
         let stderr = scope.spawn(|| read(&mut err));
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
+        let (ended, end) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if end.recv_timeout(RUN_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+                kill(process, Signal::SIGKILL).unwrap();
             }
-            if Instant::now() >= deadline {
-                child.kill().unwrap();
-            }
-            thread::sleep(Duration::from_millis(2));
-        };
+        });
+        let status = child.wait().unwrap();
+        drop(ended);
         Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
     })
 }

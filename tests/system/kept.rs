@@ -52,6 +52,15 @@ async fn has_written(folder: &Path, line: &str) {
     wait_for(TEST_DEADLINE, line, async || lines(folder).iter().any(|written| written == line).then_some(())).await;
 }
 
+/// Bytes of a log while a stage of it goes from ready to ended, about.
+const STAGE_LOG_BYTES: u64 = 1_500;
+
+/// Bytes of the logs of all runs.
+fn log_bytes(folder: &Path) -> u64 {
+    let runs = fs::read_dir(folder.join(".otto/runs")).into_iter().flatten().flatten();
+    runs.filter_map(|run| Some(fs::metadata(run.path().join("journal")).ok()?.len())).sum()
+}
+
 /// The journal of the newest run.
 fn journal(folder: &Path) -> PathBuf {
     let mut runs: Vec<_> = fs::read_dir(folder.join(".otto/runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -133,7 +142,10 @@ async fn a_run_that_is_killed_at_any_point_goes_on_and_its_log_agrees_with_what_
         let mut run = begin(folder.path());
         let wanted = usize::try_from(random.below(2 * STAGES as u64)).unwrap();
         wait_for(TEST_DEADLINE, "the run to come so far", async || (lines(folder.path()).len() >= wanted).then_some(())).await;
-        tokio::time::sleep(std::time::Duration::from_micros(random.below(40_000))).await;
+        // And a little further: until the log has so many more bytes, somewhere within a stage.
+        let further = log_bytes(folder.path()) + random.below(STAGE_LOG_BYTES);
+        let come = async || (log_bytes(folder.path()) >= further || run.try_wait().unwrap().is_some()).then_some(());
+        wait_for(TEST_DEADLINE, "the log to grow, or the run to end", come).await;
         run.kill().unwrap();
         run.wait().unwrap();
         let (code, text) = otto(folder.path(), &["run", "--resume"]);

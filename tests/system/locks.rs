@@ -37,6 +37,24 @@ impl Scene {
         Self { house, wires }
     }
 
+    /// With a first run that holds the lock, and a second one that waits for it.
+    async fn contended() -> (Self, String, String) {
+        let scene = Self::start().await;
+        let first = scene.create("first", "once").await;
+        scene.holds("first1").await;
+        let second = scene.create("second", "once").await;
+        scene.queues(&second).await;
+        (scene, first, second)
+    }
+
+    /// The second run ends well, and the services with it.
+    async fn goes_on_with(self, second: &str) {
+        self.end("second");
+        assert_eq!(self.house.ended(second).await["status"]["outcome"], "success");
+        self.nobody_held_it_beside_another();
+        self.house.end().await;
+    }
+
     fn witness(&self) -> PathBuf {
         self.house.scratch().join("witness")
     }
@@ -92,38 +110,24 @@ fn pipeline(name: &str, effect: &str, witness: &Path) -> String {
 
 #[tokio::test]
 async fn the_next_run_gets_a_lock_only_after_a_holder_that_is_cut_off_has_stopped() {
-    let scene = Scene::start().await;
-    let first = scene.create("first", "once").await;
-    scene.holds("first1").await;
-    let second = scene.create("second", "once").await;
-    scene.queues(&second).await;
+    let (scene, first, second) = Scene::contended().await;
     let cut_off = scene.wire_of(&first).await;
     cut_off.silence();
     scene.holds("second1").await;
     cut_off.speak();
     assert_eq!(scene.house.ended(&first).await["status"]["outcome"], "unknown");
-    scene.end("second");
-    assert_eq!(scene.house.ended(&second).await["status"]["outcome"], "success");
-    scene.nobody_held_it_beside_another();
-    scene.house.end().await;
+    scene.goes_on_with(&second).await;
 }
 
 #[tokio::test]
 async fn the_next_run_gets_a_lock_only_after_a_holder_whose_agent_stands_still_has_stopped() {
-    let scene = Scene::start().await;
-    let first = scene.create("first", "once").await;
-    scene.holds("first1").await;
-    let second = scene.create("second", "once").await;
-    scene.queues(&second).await;
+    let (scene, first, second) = Scene::contended().await;
     let agent = scene.stage(&first).await["attempts"][0]["agent"].as_str().unwrap().to_owned();
     scene.house.signal(&agent, Signal::SIGSTOP);
     scene.holds("second1").await;
     scene.house.signal(&agent, Signal::SIGCONT);
     assert_eq!(scene.house.ended(&first).await["status"]["outcome"], "unknown");
-    scene.end("second");
-    assert_eq!(scene.house.ended(&second).await["status"]["outcome"], "success");
-    scene.nobody_held_it_beside_another();
-    scene.house.end().await;
+    scene.goes_on_with(&second).await;
 }
 
 #[tokio::test]
@@ -143,11 +147,7 @@ async fn a_stage_with_a_lock_starts_again_only_after_its_agent_that_is_cut_off_h
 
 #[tokio::test]
 async fn no_lock_is_held_by_two_while_the_bus_stands_still_and_afterwards() {
-    let scene = Scene::start().await;
-    let first = scene.create("first", "once").await;
-    scene.holds("first1").await;
-    let second = scene.create("second", "once").await;
-    scene.queues(&second).await;
+    let (scene, first, second) = Scene::contended().await;
     scene.house.signal("nats", Signal::SIGSTOP);
     // Its agent ends it by itself: nobody confirms its lease.
     until("the holder to stop", async || {
