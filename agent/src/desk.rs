@@ -130,6 +130,11 @@ impl Desk {
         (desk, Ears { inbox, announcements, calls, happened: ear })
     }
 
+    /// Where it is told what has happened.
+    pub(crate) fn ear(&self) -> mpsc::Sender<Happened> {
+        self.happened.clone()
+    }
+
     /// Works until the supervisor ends it.
     pub(crate) async fn work(mut self, mut ears: Ears) -> Result<(), TaskError> {
         let mut pause = Duration::ZERO;
@@ -193,6 +198,11 @@ impl Desk {
 
     async fn note(&mut self, happened: Happened, now: u64) {
         match happened {
+            Happened::Learned { facts } => {
+                self.slots.learn(facts);
+                // Who waits for such an agent is to know.
+                self.renew_at = now;
+            }
             Happened::Refused { lease, reason } => {
                 self.slots.refuse(&lease, &reason);
                 self.decline(&lease, &reason, now).await;

@@ -12,6 +12,7 @@ use eventbus::signed::CommandVerifier;
 use eventbus::{Bus, Subject};
 use model::{
     AgentName, Timestamp,
+    capability::Facts,
     event::run::LogSegment,
     protocol::agent::{Assignment, Lease, Report},
 };
@@ -53,9 +54,11 @@ pub(crate) struct Shared {
     pub(crate) disk: DiskWatch,
 }
 
-/// What a keeper tells the desk.
+/// What the desk is told, mostly by keepers.
 #[derive(Debug)]
 pub(crate) enum Happened {
+    /// The agent can do more than it knew.
+    Learned { facts: Facts },
     /// The attempt could not be written down; nothing of it was started.
     Refused { lease: Lease, reason: String },
     /// Every process of the attempt has ended.

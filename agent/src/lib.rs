@@ -23,13 +23,20 @@ mod sandbox;
 mod spool;
 mod storing;
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc, thread::available_parallelism};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    thread::available_parallelism,
+};
 
 use blob::Blobs;
 use eventbus::{Bus, BusError, Subject, signed::CommandVerifier};
 use model::{AgentName, plan::Value};
 use service::{OnError, Supervisor};
-use tokio::task::spawn_blocking;
+use tokio::{sync::mpsc, task::spawn_blocking};
+use tracing::info;
 
 pub use disk::DISK_RESERVE_BYTES;
 pub use executor::{
@@ -44,13 +51,13 @@ pub use sandbox::{
 pub use spool::SpoolError;
 
 use self::{
-    container::Runtime,
+    container::{ContainerOptions, Containers, Runtime},
     core::slots::{Slots, Terms},
     desk::Desk,
     executor::{Tools, archives::Archives, library::Libraries, sources::Sources},
-    keeper::Shared,
+    keeper::{Happened, Shared},
     sandbox::{Sandbox, end_nurseries},
-    spool::Spool,
+    spool::{Recovered, Spool},
 };
 
 /// The target of the log lines from which the benchmark draws where the time of a stage goes.
@@ -90,8 +97,8 @@ pub struct AgentOptions {
     /// A person's own directory: stages run in it as it is, one at a time, and nothing in it is put there or removed by the agent. Without
     /// one, each stage has a directory of its own.
     pub in_place: Option<PathBuf>,
-    /// What runs the containers of stages with an image, if anything does; see [`container::probe`].
-    pub containers: Option<Runtime>,
+    /// What runs the containers of stages with an image, if anything does.
+    pub containers: Containers,
     /// When less than so many bytes of the disk with its data are free, the stage that has written the most is ended.
     pub disk_reserve_bytes: u64,
     /// How many attempts there will be, about: what an attempt needs is made ahead for no more. [`u32::MAX`] for a service.
@@ -152,10 +159,66 @@ fn memory() -> Option<i64> {
 
 /// Ends every process of every attempt of the agent that works in this folder, at once and without a word to anybody. For a process that
 /// ends with its agent in it.
-pub fn end_attempts(data: &std::path::Path) -> io::Result<()> {
+pub fn end_attempts(data: &Path) -> io::Result<()> {
     match spool::end_attempts(data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         ended => ended,
+    }
+}
+
+/// What an agent has in its data folder.
+struct Stock {
+    spool: Spool,
+    /// What an earlier life left.
+    recovered: Vec<Recovered>,
+    archives: Archives,
+    sources: Sources,
+    libraries: Libraries,
+    step_caches: PathBuf,
+    sandbox: Sandbox,
+}
+
+impl Stock {
+    /// Ends what an earlier life left running. `ahead`: folders of attempts that are made before they are needed.
+    fn open(data: &Path, isolate: &SandboxOptions, ahead: u32) -> Result<Self, Error> {
+        let stock = |source| Error::Stock { path: data.to_path_buf(), source };
+        let spool = Spool::open(data, ahead)?;
+        // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
+        let data = data.canonicalize().map_err(stock)?;
+        if spool.is_used() {
+            // They clear up what their stages left better than anybody who comes later.
+            end_nurseries(&data);
+        }
+        let recovered = spool.recover().map_err(stock)?;
+        let archives = Archives::create(data.join("archives")).map_err(stock)?;
+        let sources = Sources::create(data.join("sources")).map_err(stock)?;
+        let libraries = Libraries::create(data.join(LIBRARIES)).map_err(stock)?;
+        let step_caches = data.join(STEPS);
+        fs::create_dir_all(&step_caches).map_err(stock)?;
+        let sandbox = Sandbox::open(isolate, &data)?;
+        let spool = spool.of(sandbox.users()).map_err(stock)?;
+        Ok(Self { spool, recovered, archives, sources, libraries, step_caches, sandbox })
+    }
+}
+
+/// Lets stages have containers, and gives what the agent says of itself then.
+async fn set_containers(containers: &OnceLock<Arc<Runtime>>, runtime: Runtime) -> BTreeMap<String, Value> {
+    container::remove_leftovers(&runtime).await;
+    let facts = runtime.facts();
+    containers.get_or_init(|| Arc::new(runtime));
+    facts
+}
+
+/// Looks for what runs containers on this machine, which may take seconds, and tells the desk what it finds.
+async fn look_for_containers(search: ContainerOptions, containers: &OnceLock<Arc<Runtime>>, told: mpsc::Sender<Happened>) {
+    match container::probe(&search).await {
+        Ok(runtime) => {
+            info!(runtime = runtime.name(), "stages with an image can run here");
+            let facts = set_containers(containers, runtime).await;
+            // The desk is gone when the agent ends.
+            let _ended = told.send(Happened::Learned { facts }).await;
+        }
+        Err(why) => info!(%why, "no containers run here: stages with an image go to other agents"),
     }
 }
 
@@ -168,33 +231,18 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let in_place = options.in_place.map(|folder| folder.canonicalize().unwrap_or(folder));
     let (data, mut isolate) = (options.data.clone(), options.sandbox.clone());
     isolate.writable.extend(in_place.clone());
-    let opened = spawn_blocking(move || -> Result<_, Error> {
-        let stock = |source| Error::Stock { path: data.clone(), source };
-        let spool = Spool::open(&data, ahead)?;
-        // As the spool has it, so that no path changes its meaning with the folder that the agent was started in.
-        let data = data.canonicalize().map_err(stock)?;
-        if spool.is_used() {
-            // They clear up what their stages left better than anybody who comes later.
-            end_nurseries(&data);
+    let opened = spawn_blocking(move || Stock::open(&data, &isolate, ahead)).await;
+    let Stock { spool, recovered, archives, sources, libraries, step_caches, sandbox } =
+        opened.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
+    let (containers, mut facts) = (Arc::new(OnceLock::new()), options.facts);
+    let search = match options.containers {
+        Containers::None => None,
+        Containers::Found(runtime) => {
+            facts.extend(set_containers(&containers, runtime).await);
+            None
         }
-        let recovered = spool.recover().map_err(stock)?;
-        let archives = Archives::create(data.join("archives")).map_err(stock)?;
-        let sources = Sources::create(data.join("sources")).map_err(stock)?;
-        let libraries = Libraries::create(data.join(LIBRARIES)).map_err(stock)?;
-        let steps = data.join(STEPS);
-        fs::create_dir_all(&steps).map_err(stock)?;
-        let sandbox = Sandbox::open(&isolate, &data)?;
-        let spool = spool.of(sandbox.users()).map_err(stock)?;
-        Ok((spool, recovered, (archives, sources, libraries), steps, sandbox))
-    });
-    let (spool, recovered, (archives, sources, libraries), step_caches, sandbox) =
-        opened.await.map_err(|error| Error::Stock { path: options.data.clone(), source: io::Error::other(error) })??;
-    let containers = options.containers.map(Arc::new);
-    let mut facts = options.facts;
-    if let Some(runtime) = &containers {
-        container::remove_leftovers(runtime).await;
-        facts.extend(runtime.facts());
-    }
+        Containers::Search(search) => Some(search),
+    };
     let calls = bus.subscribe(Subject::call(&options.name)).await?;
     let ears = (bus.subscribe(Subject::inbox(&options.name)).await?, bus.subscribe(Subject::auction(&options.class)).await?, calls);
     let tools = Tools {
@@ -206,7 +254,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         blobs,
         passthrough: options.passthrough,
         in_place: in_place.clone(),
-        containers,
+        containers: containers.clone(),
         sandbox: Arc::new(sandbox),
     };
     let disk = disk::DiskWatch::new(options.data.clone(), options.disk_reserve_bytes);
@@ -219,6 +267,13 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);
     for recovered in recovered {
         desk.go_on(recovered, now);
+    }
+    if let Some(search) = search {
+        let (told, token) = (desk.ear(), supervisor.token().clone());
+        supervisor.spawn("agent containers", OnError::Log, async move {
+            tokio::select! { () = look_for_containers(search, &containers, told) => {} () = token.cancelled() => {} }
+            Ok(())
+        });
     }
     let (ahead, watching, token) = (shared.clone(), shared, supervisor.token().clone());
     supervisor.spawn("agent disk", OnError::Log, async move {

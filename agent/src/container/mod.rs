@@ -23,7 +23,7 @@ use std::{io, path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
-pub use self::probe::{ContainerOptions, Unusable, probe};
+pub use self::probe::{ContainerOptions, Containers, Unusable, probe};
 pub(crate) use self::{
     leftovers::remove as remove_leftovers,
     neighbours::Neighbours,

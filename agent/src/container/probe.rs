@@ -28,6 +28,18 @@ pub struct ContainerOptions {
     pub run: Vec<String>,
 }
 
+/// What runs the containers of an agent's stages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Containers {
+    /// Nothing.
+    #[default]
+    None,
+    /// This, which was tried.
+    Found(Runtime),
+    /// What the agent finds when it works already: that takes seconds on a busy machine.
+    Search(ContainerOptions),
+}
+
 /// Why no containers run here: each thing that was tried, and why it does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]

@@ -45,7 +45,7 @@ const ATTEMPTS_MAX: usize = 4096;
 /// How often offers that nobody can win any more are looked for, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
 
-/// What does not change while the agent runs.
+/// What an agent says of itself.
 #[derive(Debug)]
 pub(crate) struct Terms {
     /// Its name.
@@ -54,7 +54,7 @@ pub(crate) struct Terms {
     pub(crate) slots: u32,
     /// The price of a second, in millionths of the currency unit.
     pub(crate) price_micros_per_s: u64,
-    /// What it is and has.
+    /// What it is and has. It becomes more while it looks around, and never less.
     pub(crate) facts: Facts,
 }
 
@@ -131,6 +131,11 @@ impl Slots {
             order: VecDeque::new(),
             sweep_at: now,
         }
+    }
+
+    /// From now on this is also so.
+    pub(crate) fn learn(&mut self, facts: Facts) {
+        self.terms.facts.extend(facts);
     }
 
     /// What does not change.

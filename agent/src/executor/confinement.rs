@@ -43,7 +43,7 @@ pub(super) async fn confine(
             }
         };
     };
-    let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
+    let Some(runtime) = tools.containers.get() else { return Err(failed("this agent runs no containers")) };
     let image = container.image.as_text().unwrap_or_default();
     let problem = output.say(&format!("the steps run in the image {image}, by {}", runtime.name())).await.err();
     if let Some(error) = problem {
@@ -107,7 +107,7 @@ async fn neighbours(
     if services.is_empty() {
         return Ok(None);
     }
-    let Some(runtime) = &tools.containers else { return Err(failed("this agent runs no containers")) };
+    let Some(runtime) = tools.containers.get() else { return Err(failed("this agent runs no containers")) };
     let (mark, hosts) = (entry.mark(&assignment.lease), hosts(entry));
     let started = tokio::select! {
         started = Neighbours::start(runtime, services, &mark, &hosts) => started,

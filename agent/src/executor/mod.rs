@@ -28,7 +28,12 @@ pub(crate) mod sources;
 pub(crate) mod steps;
 pub(crate) mod workspace;
 
-use std::{convert::Infallible, future::pending, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::pending,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use blob::Blobs;
 use model::{
@@ -73,8 +78,8 @@ pub(crate) struct Tools {
     pub(crate) passthrough: Variables,
     /// A person's own directory, in which stages run instead of one of their own.
     pub(crate) in_place: Option<PathBuf>,
-    /// What runs the containers of stages with an image, if anything does.
-    pub(crate) containers: Option<Arc<Runtime>>,
+    /// What runs the containers of stages with an image, once it is found.
+    pub(crate) containers: Arc<OnceLock<Arc<Runtime>>>,
     /// Where stages' processes run.
     pub(crate) sandbox: Arc<Sandbox>,
 }

@@ -130,6 +130,17 @@ struct Stock {
     left: u32,
 }
 
+/// One that is being made ahead, until it is there or its making has failed, also by a panic.
+#[derive(Debug)]
+struct Making<'a>(&'a Spool);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.stock().in_making -= 1;
+        self.0.made.notify_all();
+    }
+}
+
 /// Empty folders for an attempt that is not known yet.
 type Ready = (Entry, OutputFiles);
 
@@ -227,30 +238,27 @@ impl Spool {
 
     /// Makes folders ahead, and has `prepare` make what each needs besides. That this fails will be noticed by whoever needs one.
     pub(crate) fn make_ready(&self, prepare: impl Fn(&Workspace)) {
-        while self.begin_one_ahead() {
-            let made = self.make();
-            if let Ok(ready) = &made {
-                prepare(ready.0.workspace());
-            }
-            let mut stock = self.stock();
-            stock.in_making -= 1;
-            self.made.notify_all();
-            match made {
-                Ok(ready) => stock.ready.push(ready),
+        while let Some(making) = self.begin_one_ahead() {
+            match self.make() {
+                Ok(ready) => {
+                    prepare(ready.0.workspace());
+                    self.stock().ready.push(ready);
+                }
                 Err(error) => return warn!(%error, "no folder could be made for the next attempt"),
             }
+            drop(making);
         }
     }
 
-    /// Whether one more is to be made ahead.
-    fn begin_one_ahead(&self) -> bool {
+    /// If one more is to be made ahead: who waits for it waits as long as this is there.
+    fn begin_one_ahead(&self) -> Option<Making<'_>> {
         let mut stock = self.stock();
         let is_wanted = stock.left > 0 && stock.ready.len() < READY_MAX;
-        if is_wanted {
+        is_wanted.then(|| {
             stock.left -= 1;
             stock.in_making += 1;
-        }
-        is_wanted
+            Making(self)
+        })
     }
 
     fn make(&self) -> io::Result<Ready> {

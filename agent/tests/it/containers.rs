@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
-use agent::container::{ContainerOptions, Runtime, probe};
+use agent::container::{ContainerOptions, Containers, Runtime, probe};
 use model::{
     StageOutcome,
     plan::{Container, Service, Stage, Step, Value},
@@ -96,7 +96,7 @@ fn service(name: &str, port: Option<u16>, ready: Option<&str>) -> Service {
 /// An agent that runs containers.
 async fn office(runtime: Runtime) -> Office {
     let mut office = Office::without_agent().await;
-    office.containers = Some(runtime);
+    office.containers = Containers::Found(runtime);
     office.start_agent().await;
     office
 }
@@ -182,7 +182,7 @@ async fn a_service_is_ready_before_the_first_step_and_reached_by_its_name() {
 async fn services_of_steps_without_an_image_are_reached_by_their_names_and_end_with_the_stage() {
     let Some(runtime) = runtime().await else { return };
     let mut office = Office::without_agent().await;
-    (office.containers, office.sandbox) = (Some(runtime.clone()), crate::office::isolated(agent::Level::Namespaces));
+    (office.containers, office.sandbox) = (Containers::Found(runtime.clone()), crate::office::isolated(agent::Level::Namespaces));
     office.start_agent().await;
     let answering = |name: &str, port| Service { image: Value::from(ANSWERING), ..service(name, port, None) };
     let second = Service { ready: Some("nc db 5432 < /dev/null".to_owned()), ..service("second", None, None) };
@@ -222,6 +222,26 @@ async fn a_service_that_ends_early_fails_the_stage_with_what_it_said() {
     let ran = office.run_assignment(&assignment(ending, 1)).await;
     assert_eq!(ran.end(), (StageOutcome::Failure, Some("the service `db` has ended with 4 before it was ready")));
     assert!(ran.otto.contains("[otto] service db: the disk is full\n"), "{}", ran.otto);
+    office.stop_agent().await;
+}
+
+#[tokio::test]
+async fn an_agent_works_before_it_knows_what_runs_containers_and_says_when_it_does() {
+    let Some(runtime) = runtime().await else { return };
+    let mut office = Office::without_agent().await;
+    let name = runtime.name().split(' ').next().unwrap();
+    let (client, gate) = (office.path(name), office.path("gate"));
+    std::fs::write(&client, format!("#!/bin/sh\nuntil [ -e {} ]; do sleep 0.01; done\nexec {name} \"$@\"\n", gate.display())).unwrap();
+    std::fs::set_permissions(&client, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let client = vec![client.to_str().unwrap().to_owned()];
+    office.containers = Containers::Search(ContainerOptions { client, run: Vec::new() });
+    office.start_agent().await;
+    let ran = office.run_assignment(&assignment(stage("Plain", vec![sh("echo plain")]), 1)).await;
+    assert_eq!(ran.end(), (StageOutcome::Success, None), "{}", ran.otto);
+    std::fs::write(gate, "").unwrap();
+    while !office.status().await.facts.contains_key(model::plan::CONTAINERS) {}
+    let ran = office.run_assignment(&assignment(in_image("Image", vec![sh("cat /etc/image")]), 2)).await;
+    assert_eq!(ran.end(), (StageOutcome::Success, None), "{}", ran.otto);
     office.stop_agent().await;
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{AgentOptions, Isolation, Level, SandboxError, SandboxOptions, Variables, tool_homes};
+use agent::{AgentOptions, Isolation, Level, SandboxError, SandboxOptions, Variables, container::Containers, tool_homes};
 use blob::{Blobs, DiskStore, Durability};
 use bytes::{Bytes, BytesMut};
 use eventbus::{Bus, Pattern, Subject, Subscription, signed::CommandVerifier};
@@ -16,7 +16,7 @@ use model::{
     event::run::{LogSegment, StoredLog},
     plan::{Stage, Step, Value},
     protocol::{
-        agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
+        agent::{AgentCommand, AgentReport, AgentStatus, Assignment, Lease, Report, ReportKind},
         auction::{Announcement, AuctionRequest, Bid},
         log::{LogChunk, LogMark, Stream},
     },
@@ -36,7 +36,7 @@ pub(crate) struct Office {
     pub(crate) blobs: Blobs,
     pub(crate) supervisor: Supervisor,
     /// What the agent runs containers with.
-    pub(crate) containers: Option<agent::container::Runtime>,
+    pub(crate) containers: Containers,
     pub(crate) disk_reserve_bytes: u64,
     /// How long is waited for a report.
     pub(crate) patience: Duration,
@@ -152,7 +152,7 @@ impl Office {
         Self {
             blobs: Blobs::Disk(DiskStore::open(&folder.path().join("depot"), Durability::None).unwrap()),
             supervisor: Supervisor::new(),
-            containers: None,
+            containers: Containers::None,
             commands: None,
             disk_reserve_bytes: 0,
             patience: TEST_DEADLINE,
@@ -235,6 +235,11 @@ impl Office {
         let bid = self.ask(&assignment.stage, 0, &[]).await;
         assert!(matches!(bid, Bid::Offer(_)), "{bid:?}");
         self.assign(assignment).await;
+    }
+
+    /// The next that the agent says of itself.
+    pub(crate) async fn status(&mut self) -> AgentStatus {
+        soon("a status", self.statuses.next()).await.unwrap().read().unwrap()
     }
 
     pub(crate) async fn acknowledge(&self, lease: &Lease, report: ReportKind) {

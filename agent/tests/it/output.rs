@@ -89,8 +89,7 @@ async fn full_parts_are_stored_while_the_stage_runs_and_those_who_follow_hear_wh
     let mut office = Office::open().await;
     let gate = office.path("gate");
     // A line of ten megabytes of a byte that stands in no path, and no other.
-    let script =
-        format!("set +x; head -c 10000000 /dev/zero | tr '\\0' '\\1'; until [ -e {} ]; do sleep 0.01; done; echo", gate.display());
+    let script = format!("set +x; head -c 10000000 /dev/zero | tr '\\0' '\\1'; until [ -e {} ]; do sleep 0.01; done; echo", gate.display());
     let assignment = assignment(stage("long", vec![sh(&script)]), 1);
     office.award(&assignment).await;
     let announced = office.segment().await;

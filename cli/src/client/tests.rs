@@ -60,7 +60,7 @@ impl House {
             class: "default".to_owned(),
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
-            containers: None,
+            containers: agent::container::Containers::None,
             disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
             sandbox: agent::SandboxOptions::none(),
             program: agent::THIS_PROGRAM.into(),

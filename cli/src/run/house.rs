@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use agent::{AgentOptions, Isolation, Level, Nursery, SandboxOptions, Variables, container::Runtime};
+use agent::{
+    AgentOptions, Isolation, Level, Nursery, SandboxOptions, Variables,
+    container::{Containers, Runtime},
+};
 use anyhow::Context as _;
 use auctioneer::AuctioneerOptions;
 use blob::Blobs;
@@ -148,7 +151,7 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         class: CLASS.to_owned(),
         facts: agent::machine_facts(),
         passthrough: agent::tool_homes(&environment),
-        containers: means.runtime,
+        containers: means.runtime.map_or(Containers::None, Containers::Found),
         disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
         sandbox: SandboxOptions { processes, nursery: means.nursery, ..sandbox },
         program: agent::THIS_PROGRAM.into(),

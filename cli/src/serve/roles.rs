@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, thread:
 
 use agent::{
     AgentOptions, Isolation, SandboxOptions, StageUsers, Variables,
-    container::{ContainerOptions, probe},
+    container::{ContainerOptions, Containers},
     machine_facts, tool_homes,
 };
 use anyhow::Context as _;
@@ -22,7 +22,6 @@ use orchestrator::{
 };
 use parser_service::ParserOptions;
 use service::{Supervisor, env};
-use tracing::info;
 
 use super::reader::Reader;
 use crate::otto::PLAN_WORKER;
@@ -238,7 +237,6 @@ pub(super) struct Agent {
     bus: BusSettings,
     blobs: Blobs,
     options: AgentOptions,
-    containers: ContainerOptions,
 }
 
 impl Serve for Agent {
@@ -260,6 +258,11 @@ impl Serve for Agent {
         let mut sandbox = otto.map_or_else(SandboxOptions::none, |otto| SandboxOptions::of(isolation, otto, &environment));
         sandbox.users = reader.or(env::AGENT_USERS, StageUsers::Auto);
         sandbox.hidden.extend(environment.get(env::BUS_CREDENTIALS_FILE).map(PathBuf::from));
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
+        let containers = ContainerOptions {
+            client: words(reader.or(env::CONTAINER_CLIENT, String::new())),
+            run: words(reader.or(env::CONTAINER_ARGUMENTS, String::new())),
+        };
         let options = AgentOptions {
             name: name?,
             slots: slots.get(),
@@ -269,31 +272,19 @@ impl Serve for Agent {
             class: class.to_string(),
             facts: machine_facts(),
             passthrough: tool_homes(&environment),
-            containers: None,
+            containers: Containers::Search(containers),
             disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
             sandbox,
             program: agent::THIS_PROGRAM.into(),
             in_place: None,
             attempts: u32::MAX,
         };
-        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
-        let containers = ContainerOptions {
-            client: words(reader.or(env::CONTAINER_CLIENT, String::new())),
-            run: words(reader.or(env::CONTAINER_ARGUMENTS, String::new())),
-        };
-        Some(Self { bus: bus?, blobs: blobs?, options, containers })
+        Some(Self { bus: bus?, blobs: blobs?, options })
     }
 
-    async fn start(mut self, supervisor: &Supervisor) -> anyhow::Result<String> {
+    async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let name = self.options.name.clone();
         let bus = self.bus.connect(Identity::Agent(name.clone())).await?;
-        match probe(&self.containers).await {
-            Ok(runtime) => {
-                info!(runtime = runtime.name(), "stages with an image can run here");
-                self.options.containers = Some(runtime);
-            }
-            Err(why) => info!(%why, "no containers run here: stages with an image go to other agents"),
-        }
         agent::run(self.options, bus, self.blobs, supervisor).await?;
         Ok(format!("agent {name}"))
     }

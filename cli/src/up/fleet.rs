@@ -25,8 +25,8 @@ use super::{
 };
 use crate::provision::{Options, PortChoice, Provision, ProvisionError, agent_name};
 
-/// How long all processes have to become ready. An agent tries first what its machine offers, which takes seconds where much else runs.
-pub const READY_DEADLINE: Duration = Duration::from_mins(1);
+/// How long all processes have to become ready.
+pub const READY_DEADLINE: Duration = Duration::from_secs(15);
 /// The process that runs once for each agent.
 const AGENT: &str = "agent";
 
