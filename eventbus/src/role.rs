@@ -1,6 +1,8 @@
 //! The eventbus role: sets up the streams, and watches that the server stays as it must be.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod http;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use service::{OnError, Supervisor, supervisor::chain};
 use tokio::time::sleep;
@@ -10,6 +12,9 @@ use crate::nats::{
     Enrolment, NatsOptions,
     setup::{Setup, SetupError},
 };
+
+use self::http::Health;
+pub use self::http::{Directions, EnrolmentAnswer, EnrolmentRequest};
 
 /// Between two looks at the server. Nothing waits for it: what it finds is an operator's doing.
 const WATCH_PERIOD: Duration = Duration::from_secs(10);
@@ -23,25 +28,53 @@ pub struct EventbusOptions {
     pub monitor: SocketAddr,
     /// What the administrator says of accounts and agents.
     pub enrolment: Enrolment,
+    /// Where it listens for HTTP; port 0 is any free one.
+    pub listen: SocketAddr,
+    /// What agents are told that enrol themselves.
+    pub directions: Directions,
+}
+
+/// Why the role did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// The bus cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// It cannot listen.
+    #[error("the eventbus role cannot listen on {listen}")]
+    Listen {
+        /// Where.
+        listen: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
 /// Sets the bus up; when this returns, it can be used. The supervisor's task then watches it, and ends the process when the server is no
 /// longer one that keeps what it acknowledges.
-pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<(), SetupError> {
-    let setup = Setup::connect(&options.nats, options.monitor, Arc::new(options.enrolment)).await?;
+pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<SocketAddr, RoleError> {
+    let enrolment = Arc::new(options.enrolment);
+    let setup = Setup::connect(&options.nats, options.monitor, enrolment.clone()).await?;
     setup.begin().await?;
     info!("the bus is set up");
+    let health = Health::default();
+    let address = http::serve(options.listen, enrolment, options.directions, health.clone(), supervisor)
+        .map_err(|source| RoleError::Listen { listen: options.listen, source })?;
     let token = supervisor.token().clone();
     supervisor.spawn("eventbus", OnError::Shutdown, async move {
         // Between two looks, and never in the middle of one.
         while token.run_until_cancelled(sleep(WATCH_PERIOD)).await.is_some() {
             match setup.check().await {
-                Ok(()) => {}
-                Err(error) if error.is_passing() => warn!(error = chain(&error), "the bus cannot be checked now"),
+                Ok(()) => health.set(None),
+                Err(error) if error.is_passing() => {
+                    let problem = chain(&error);
+                    warn!(error = problem, "the bus cannot be checked now");
+                    health.set(Some(problem));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     });
-    Ok(())
+    Ok(address)
 }

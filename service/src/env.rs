@@ -13,6 +13,10 @@ pub const BUS_URLS: &str = "OTTO_BUS_URLS";
 pub const BUS_CREDENTIALS_FILE: &str = "OTTO_BUS_CREDENTIALS_FILE";
 /// The folder of what the eventbus role needs to enrol agents.
 pub const BUS_ENROLMENT: &str = "OTTO_BUS_ENROLMENT";
+/// Where agents that enrol themselves reach the bus, as [`BUS_URLS`]. Default: where the eventbus role does.
+pub const BUS_PUBLIC_URLS: &str = "OTTO_BUS_PUBLIC_URLS";
+/// Where agents that enrol themselves reach the depot. Default: [`DEPOT_URL`].
+pub const DEPOT_PUBLIC_URL: &str = "OTTO_DEPOT_PUBLIC_URL";
 /// Where the depot is reached, such as `http://127.0.0.1:7481`.
 pub const DEPOT_URL: &str = "OTTO_DEPOT_URL";
 /// The address on which a role listens for HTTP, such as `127.0.0.1:7480`.
@@ -27,6 +31,8 @@ pub const API_TOKEN: &str = "OTTO_API_TOKEN";
 pub const API_TOKEN_FILE: &str = "OTTO_API_TOKEN_FILE";
 /// The file of the API's other tokens, each with its role and its projects. Default: there are none.
 pub const API_TOKENS: &str = "OTTO_API_TOKENS";
+/// The token with which `otto agent join` enrols an agent; the argument is seen by everybody on the machine.
+pub const AGENT_ENROL_TOKEN: &str = "OTTO_AGENT_ENROL_TOKEN";
 /// The file that holds the seed with which the orchestrator signs the depot's tokens.
 pub const DEPOT_SIGNING_SEED_FILE: &str = "OTTO_DEPOT_SIGNING_SEED_FILE";
 /// The file that holds the public key against which the depot checks its tokens.

@@ -14,6 +14,8 @@ mod containers;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod enrolment;
+#[cfg(test)]
 mod flow;
 #[cfg(test)]
 mod following;

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -10,11 +11,14 @@ use std::{
 
 use agent::{Finding, container::probe};
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
-use eventbus::nats::{Account, Accounts, Enrolment, Keys, enrolment::Record};
-use model::{AgentName, trigger::Trust};
+use clap::{Args, Subcommand, ValueEnum};
+use eventbus::nats::{
+    Account, Accounts, Enrolment, Keys,
+    enrolment::{Record, TOKEN_LIFE},
+};
+use model::{AgentClass, AgentName, trigger::Trust};
 
-use super::Terminal;
+use super::{Terminal, agent_join};
 use crate::{
     home,
     machine::{container_options, findings, of_containers},
@@ -35,6 +39,30 @@ enum AgentCommand {
         /// Print what was found as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print a token with which an agent on another machine enrols itself, once
+    Enrol {
+        /// The name it will have
+        name: AgentName,
+        /// The class of stages that it is offered
+        #[arg(long, default_value_t)]
+        class: AgentClass,
+        /// Whose code may run there
+        #[arg(long, value_enum, default_value_t = AgentTrust::Trusted)]
+        trust: AgentTrust,
+        #[command(flatten)]
+        folder: Folder,
+    },
+    /// Enrol the agent of a folder on this machine with a token of the administrator
+    Join {
+        /// Where the eventbus role listens, such as `http://127.0.0.1:7486`
+        url: String,
+        /// What `otto agent enrol` has printed
+        #[arg(env = service::env::AGENT_ENROL_TOKEN, hide_env_values = true)]
+        token: String,
+        /// The folder of the agent's key and settings [default: `agent` in Otto's home]
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
     },
     /// Cut an agent off at once, and take its right to use the bus away
     Revoke {
@@ -61,6 +89,24 @@ struct Folder {
     data: Option<PathBuf>,
 }
 
+/// As [`Trust`], for the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AgentTrust {
+    /// Of every run
+    Trusted,
+    /// Of untrusted runs only
+    Untrusted,
+}
+
+impl From<AgentTrust> for Trust {
+    fn from(trust: AgentTrust) -> Self {
+        match trust {
+            AgentTrust::Trusted => Self::Trusted,
+            AgentTrust::Untrusted => Self::Untrusted,
+        }
+    }
+}
+
 impl Folder {
     fn path(self) -> anyhow::Result<PathBuf> {
         self.data.map_or_else(home::up_folder, Ok)
@@ -74,6 +120,17 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
             let mut findings = findings()?;
             findings.push(of_containers(&probe(&container_options()).await));
             if json { serde_json::to_string_pretty(&findings)? + "\n" } else { table(&findings) }
+        }
+        AgentCommand::Enrol { name, class, trust, folder } => {
+            let token = keys(&folder.path()?)?.invite(&name, &class, trust.into())?;
+            let minutes = TOKEN_LIFE.as_secs() / 60;
+            // The token alone is what a script reads.
+            let _closed = writeln!(io::stderr(), "agent {name} may enrol itself once, within {minutes} minutes, with this token");
+            format!("{}\n", token.as_str())
+        }
+        AgentCommand::Join { url, token, folder } => {
+            let folder = folder.map_or_else(|| Ok(home::folder()?.join("agent")), anyhow::Ok)?;
+            agent_join::join(&url, &token, &folder).await?
         }
         AgentCommand::Revoke { name, folder } => revoke(&name, &folder.path()?).await?,
         AgentCommand::List { json, folder } => {

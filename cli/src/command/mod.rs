@@ -2,6 +2,7 @@
 //! error is talk.
 
 pub mod agent;
+mod agent_join;
 pub mod answer;
 pub mod cancel;
 pub mod check;

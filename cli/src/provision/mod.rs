@@ -248,6 +248,9 @@ impl Provision {
             }
             "eventbus" => {
                 settings.insert(env::BUS_ENROLMENT, path("keys/bus/enrolment"));
+                settings.insert(env::LISTEN, ports::listen(self.ports.eventbus).to_string());
+                settings.insert(env::COMMANDS_KEY_FILE, text(&self.commands_key_file()));
+                settings.insert(env::DEPOT_URL, ports::url(self.ports.depot));
                 settings.insert(env::NATS_MONITOR, ports::listen(self.ports.monitor).to_string());
             }
             "depot" => {

@@ -27,7 +27,7 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 /// Which ports are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PortChoice {
-    /// 7480 to 7485.
+    /// 7480 to 7486.
     #[default]
     Default,
     /// Free ones; those of the last time if they still are.
@@ -50,16 +50,19 @@ pub struct Ports {
     pub nats: u16,
     /// nats-server's monitoring.
     pub monitor: u16,
+    /// The eventbus role; 0 in a folder from before it listened.
+    #[serde(default)]
+    pub eventbus: u16,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { api: 7480, depot: 7481, forge: 7482, nats: 7483, monitor: 7484, parser: 7485 }
+        Self { api: 7480, depot: 7481, forge: 7482, nats: 7483, monitor: 7484, parser: 7485, eventbus: 7486 }
     }
 }
 
 impl Ports {
-    fn named(self) -> [(&'static str, u16); 6] {
+    fn named(self) -> [(&'static str, u16); 7] {
         [
             ("API", self.api),
             ("depot", self.depot),
@@ -67,6 +70,7 @@ impl Ports {
             ("parser", self.parser),
             ("nats", self.nats),
             ("nats monitoring", self.monitor),
+            ("eventbus", self.eventbus),
         ]
     }
 
@@ -100,7 +104,7 @@ pub(super) async fn choose(data: &Path, choice: PortChoice) -> Result<Ports, Pro
     let before = read(data);
     let wanted = match choice {
         PortChoice::Default => Some(Ports::default()),
-        PortChoice::Auto => before,
+        PortChoice::Auto => before.filter(|ports| ports.eventbus != 0),
     };
     // Where nothing stood before nothing of ours can still be ending.
     let patience = if before.is_some() && before == wanted { RELEASE_DEADLINE } else { Duration::ZERO };
@@ -137,7 +141,7 @@ fn is_free(port: u16) -> bool {
     }
 }
 
-/// Six ports that nobody listens on now. They are all held until the last is found, so they differ.
+/// Ports that nobody listens on now. They are all held until the last is found, so they differ.
 fn free() -> Result<Ports, ProvisionError> {
     let mut held = Vec::new();
     let mut next = || {
@@ -152,7 +156,7 @@ fn free() -> Result<Ports, ProvisionError> {
         }
         Err(ProvisionError::NoFreePort)
     };
-    Ok(Ports { api: next()?, depot: next()?, forge: next()?, parser: next()?, nats: next()?, monitor: next()? })
+    Ok(Ports { api: next()?, depot: next()?, forge: next()?, parser: next()?, nats: next()?, monitor: next()?, eventbus: next()? })
 }
 
 #[cfg(test)]
@@ -166,7 +170,7 @@ mod tests {
         let mut numbers = first.named().map(|(_, port)| port).to_vec();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), 6);
+        assert_eq!(numbers.len(), 7);
         assert_eq!(choose(folder.path(), PortChoice::Auto).await.unwrap(), first);
     }
 

@@ -9,7 +9,10 @@ mod reader;
 mod roles;
 
 use std::{
+    collections::BTreeMap,
+    fs,
     io::{self, Write as _},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -45,6 +48,9 @@ pub struct ServeArgs {
     /// Print the settings, without secrets, and end
     #[arg(long)]
     dump_config: bool,
+    /// Take the settings that the environment does not have from this file, lines of `NAME=value`
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// Guard the nats-server that is this process's parent
     #[arg(long, hide = true, value_name = "PID")]
     guard: Option<u32>,
@@ -119,7 +125,14 @@ async fn nats(args: ServeArgs) -> ExitCode {
 }
 
 async fn role<R: Serve>(args: &ServeArgs) -> ExitCode {
-    let mut reader = Reader::new(Settings::from_environment());
+    let settings = match settings(args.settings.as_deref()) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            let _closed = writeln!(io::stderr(), "{failure:#}");
+            return ExitCode::from(EXIT_SETTINGS);
+        }
+    };
+    let mut reader = Reader::new(settings);
     let common = Common::read(&mut reader);
     let role = R::read(&mut reader);
     match reader.finish() {
@@ -129,6 +142,20 @@ async fn role<R: Serve>(args: &ServeArgs) -> ExitCode {
     }
     telemetry::init(&common.log, common.format);
     report(live(role.expect("every required setting is there"), common.pipe).await)
+}
+
+/// The settings of this process, and of the file those that it does not have.
+fn settings(file: Option<&Path>) -> anyhow::Result<Settings> {
+    let mut values = BTreeMap::new();
+    if let Some(file) = file {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+            let (name, value) = line.split_once('=').with_context(|| format!("{}: `{line}` is not NAME=value", file.display()))?;
+            values.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    values.extend(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))));
+    Ok(Settings::new(values))
 }
 
 /// From the start of a role to its end.

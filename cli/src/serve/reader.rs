@@ -40,6 +40,11 @@ impl Reader {
         self.settings.required_file(name)
     }
 
+    /// See [`Settings::text`]; for a setting that is read otherwise, too.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.settings.text(name)
+    }
+
     /// What `read` makes of a required setting; an error is one of the setting.
     pub(super) fn required_with<T, E: fmt::Display>(
         &mut self,

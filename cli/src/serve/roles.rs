@@ -12,7 +12,7 @@ use blob::{Blobs, DepotClient, token};
 use eventbus::{
     Bus,
     nats::{self, Enrolment, Identity, NatsOptions},
-    role::EventbusOptions,
+    role::{Directions, EventbusOptions},
     subject::Role as BusRole,
 };
 use model::{AgentClass, AgentName};
@@ -46,8 +46,7 @@ struct BusSettings {
 impl BusSettings {
     fn read(reader: &mut Reader) -> Option<Self> {
         let (urls, credentials) = (reader.required::<String>(env::BUS_URLS), reader.required_file(env::BUS_CREDENTIALS_FILE));
-        let urls = urls?.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
-        Some(Self { urls, credentials: credentials? })
+        Some(Self { urls: addresses(&urls?), credentials: credentials? })
     }
 
     fn options(self, identity: Identity) -> NatsOptions {
@@ -57,6 +56,11 @@ impl BusSettings {
     async fn connect(self, identity: Identity) -> anyhow::Result<Bus> {
         nats::connect(&self.options(identity)).await.context("cannot connect to the bus")
     }
+}
+
+/// A list with commas.
+fn addresses(text: &str) -> Vec<String> {
+    text.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
 }
 
 /// A role's handle of the depot.
@@ -71,6 +75,8 @@ pub(super) struct Eventbus {
     bus: BusSettings,
     monitor: SocketAddr,
     enrolment: Enrolment,
+    listen: SocketAddr,
+    directions: Directions,
 }
 
 impl Serve for Eventbus {
@@ -78,14 +84,19 @@ impl Serve for Eventbus {
         let (bus, monitor) = (BusSettings::read(reader), reader.required(env::NATS_MONITOR));
         let folder = reader.required::<String>(env::BUS_ENROLMENT);
         let enrolment = reader.required_with(env::BUS_ENROLMENT, folder, |folder| Enrolment::open(folder.as_ref()));
-        Some(Self { bus: bus?, monitor: monitor?, enrolment: enrolment? })
+        let (listen, depot_url) = (reader.required(env::LISTEN), reader.required::<String>(env::DEPOT_URL));
+        let (commands_key, bus) = (reader.required_file(env::COMMANDS_KEY_FILE), bus?);
+        let bus_urls = reader.optional::<String>(env::BUS_PUBLIC_URLS).map_or_else(|| bus.urls.clone(), |urls| addresses(&urls));
+        let depot_url = reader.optional(env::DEPOT_PUBLIC_URL).or(depot_url);
+        let directions = Directions { commands_key: commands_key?, bus_urls, depot_url: depot_url? };
+        Some(Self { bus, monitor: monitor?, enrolment: enrolment?, listen: listen?, directions })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let nats = self.bus.options(Identity::Service(BusRole::Eventbus));
-        let options = EventbusOptions { nats, monitor: self.monitor, enrolment: self.enrolment };
-        eventbus::role::run(options, supervisor).await?;
-        Ok("eventbus".to_owned())
+        let options =
+            EventbusOptions { nats, monitor: self.monitor, enrolment: self.enrolment, listen: self.listen, directions: self.directions };
+        Ok(format!("eventbus on http://{}", eventbus::role::run(options, supervisor).await?))
     }
 }
 
@@ -257,7 +268,7 @@ impl Serve for Agent {
         let otto = std::env::current_exe().ok();
         let mut sandbox = otto.map_or_else(SandboxOptions::none, |otto| SandboxOptions::of(isolation, otto, &environment));
         sandbox.users = reader.or(env::AGENT_USERS, StageUsers::Auto);
-        sandbox.hidden.extend(environment.get(env::BUS_CREDENTIALS_FILE).map(PathBuf::from));
+        sandbox.hidden.extend(reader.text(env::BUS_CREDENTIALS_FILE).map(PathBuf::from));
         let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
         let containers = ContainerOptions {
             client: words(reader.or(env::CONTAINER_CLIENT, String::new())),

@@ -52,7 +52,7 @@ pub struct UpArgs {
     /// How many agents run
     #[arg(long, value_name = "N", default_value = "1", value_parser = agents)]
     agents: NonZeroUsize,
-    /// Which ports are used: 7480 to 7485, or free ones
+    /// Which ports are used: 7480 to 7486, or free ones
     #[arg(long, value_enum, default_value_t)]
     ports: PortChoice,
 }

@@ -237,6 +237,35 @@ impl Keys {
     }
 }
 
+/// The key of a user that is about to enrol itself: made on its own machine, which its seed does not leave. It is kept until the user has its
+/// credentials, so that it can ask again where the answer was lost.
+#[derive(Debug)]
+pub struct UserKey {
+    file: PathBuf,
+    pair: KeyPair,
+}
+
+impl UserKey {
+    /// Reads the key that waits in this folder for its credentials; folder and key are made if they are missing.
+    pub fn open(folder: &Path) -> Result<Self, KeyError> {
+        create_folder(folder)?;
+        let file = folder.join("agent.seed");
+        let pair = load_or_create(&file, &KeyPairType::User, "user's")?;
+        Ok(Self { file, pair })
+    }
+
+    /// What others know it by.
+    pub fn public_key(&self) -> String {
+        self.pair.public_key()
+    }
+
+    /// Writes the file of credentials, in which the seed lies from then on alone: whoever enrols again has a new key.
+    pub fn become_credentials(self, jwt: &str, file: &Path) -> Result<(), KeyError> {
+        write_secret(file, &jwt::credentials(jwt, &self.pair.seed()?))?;
+        fs::remove_file(&self.file).map_err(|source| KeyError::Io { path: self.file, source })
+    }
+}
+
 /// What a user may, as claims.
 fn claims_of(permissions: &Permissions) -> Value {
     json!({

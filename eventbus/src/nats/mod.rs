@@ -22,5 +22,5 @@ pub use self::{
     accounts::{Accounts, AccountsError},
     connection::{Identity, NatsOptions, connect},
     enrolment::Enrolment,
-    keys::{Account, KeyError, Keys},
+    keys::{Account, KeyError, Keys, UserKey},
 };

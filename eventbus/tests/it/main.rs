@@ -6,6 +6,7 @@ mod buses;
 mod contract;
 mod enrolment;
 mod forgetful;
+mod office;
 mod outages;
 mod permissions;
 mod rogue;

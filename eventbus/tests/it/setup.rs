@@ -3,7 +3,7 @@
 use async_nats::{ConnectOptions, jetstream};
 use eventbus::{
     nats::{Identity, Keys, setup::SetupError},
-    role::{self, EventbusOptions},
+    role,
     subject::Role,
 };
 use model::{AgentClass, trigger::Trust};
@@ -11,7 +11,10 @@ use service::{Supervisor, supervisor::Ended};
 use testkit::{NatsServer, TEST_DEADLINE};
 use tokio::time::timeout;
 
-use crate::buses::{agent, bytes, run, trigger};
+use crate::{
+    buses::{agent, bytes, run, trigger},
+    office::options,
+};
 
 /// What the eventbus service could do without its own code.
 async fn bare_hands(server: &NatsServer) -> jetstream::Context {
@@ -28,11 +31,9 @@ async fn the_role_sets_a_fresh_server_up_and_ends_in_order() {
     let server = NatsServer::start_bare(|config| config).await;
     let orchestrator = server.bus(Role::Orchestrator).await;
     let supervisor = Supervisor::new();
-    let nats = server.options(Identity::Service(Role::Eventbus));
-    let options = EventbusOptions { nats, monitor: server.monitor(), enrolment: server.enrolment() };
     let (run, record) = (run("1"), bytes("a"));
     // Who comes before the streams are there waits for them.
-    let (set_up, appended) = tokio::join!(role::run(options, &supervisor), orchestrator.append(&run, 0, record));
+    let (set_up, appended) = tokio::join!(role::run(options(&server), &supervisor), orchestrator.append(&run, 0, record));
     set_up.unwrap();
     assert_eq!(appended.unwrap(), 1);
     assert_eq!(supervisor.shut_down().await, Ended::InOrder);

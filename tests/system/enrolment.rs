@@ -1,0 +1,128 @@
+//! An agent on a machine that has nothing but Otto: it is let in by the administrator's token, works, and is cut off.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::house::{House, OTTO, until};
+
+/// The agent's process on the other machine.
+struct Elsewhere {
+    folder: PathBuf,
+    process: Option<Child>,
+}
+
+impl Elsewhere {
+    fn new(house: &House) -> Self {
+        let folder = house.scratch().join("elsewhere");
+        fs::create_dir(&folder).unwrap();
+        Self { folder, process: None }
+    }
+
+    /// A command of Otto that finds nothing of the house.
+    fn otto(&self) -> Command {
+        let mut command = Command::new(OTTO);
+        command.env("OTTO_HOME", self.folder.join("home")).current_dir(&self.folder).stdin(Stdio::null());
+        command
+    }
+
+    fn join(&self, url: &str, token: &str) -> Output {
+        self.otto().args(["agent", "join", url]).env("OTTO_AGENT_ENROL_TOKEN", token).output().unwrap()
+    }
+
+    /// The agent's own folder, as `join` makes it.
+    fn own(&self) -> PathBuf {
+        self.folder.join("home/agent")
+    }
+
+    /// Starts the agent as `join` says, and returns when it is ready.
+    fn start(&mut self, house: &House) {
+        let mut command = self.otto();
+        command.args(["serve", "agent", "--settings"]).arg(self.own().join("agent.env"));
+        // The stage writes to a folder of the test.
+        command.env("OTTO_AGENT_ISOLATION", "group").env("CARGO_HOME", house.shared());
+        let log = fs::File::create(self.folder.join("agent.log")).unwrap();
+        let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.process = Some(process);
+        assert!(line.starts_with("ready: agent far"), "{line}{}", fs::read_to_string(self.folder.join("agent.log")).unwrap());
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _gone = process.kill();
+            let _reaped = process.wait();
+        }
+    }
+}
+
+/// `otto agent …` of the administrator.
+fn administer(house: &House, arguments: &[&str]) -> Output {
+    let output = Command::new(OTTO).arg("agent").args(arguments).arg("--data").arg(house.data()).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn eventbus_url(house: &House) -> String {
+    let ports: Value = serde_json::from_slice(&fs::read(house.data().join("ports.json")).unwrap()).unwrap();
+    format!("http://127.0.0.1:{}", ports["eventbus"])
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_from_elsewhere_joins_with_a_token_works_and_is_cut_off() {
+    let house = House::start(1).await;
+    let mut elsewhere = Elsewhere::new(&house);
+    let url = eventbus_url(&house);
+
+    let invited = administer(&house, &["enrol", "far", "--trust", "trusted"]);
+    let token = String::from_utf8(invited.stdout).unwrap().trim().to_owned();
+    assert!(token.starts_with("otto-enrol-1.far."), "the token alone is on standard output: {token}");
+    let joined = elsewhere.join(&url, &token);
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let said = String::from_utf8(joined.stdout).unwrap();
+    assert!(said.contains("otto serve agent --settings"), "{said}");
+    // Its key was made there, and is nowhere else.
+    let credentials = fs::read_to_string(elsewhere.own().join("agent.creds")).unwrap();
+    let seed = credentials.lines().find(|line| line.starts_with("SU")).unwrap().to_owned();
+    let told: Vec<_> = files(&house.data())
+        .into_iter()
+        .filter(|file| fs::read(file).is_ok_and(|text| String::from_utf8_lossy(&text).contains(&seed)))
+        .collect();
+    assert_eq!(told, Vec::<PathBuf>::new());
+    let second = elsewhere.join(&url, &token);
+    assert!(!second.status.success() && String::from_utf8_lossy(&second.stderr).contains("otto agent enrol"), "a token is good once");
+
+    // The only agent that is left is the one from elsewhere.
+    elsewhere.start(&house);
+    administer(&house, &["revoke", "agent-1"]);
+    let run = house.create("pipeline { stage 'Build' { steps [ sh 'echo built' ] } }").await;
+    let ended = house.ended(&run).await;
+    assert_eq!(ended["status"]["outcome"], "success", "{ended}");
+    let awarded = house.events(&run).await.into_iter().filter(|event| event.to_string().contains("\"far\"")).count();
+    assert!(awarded > 0, "{:?}", house.events(&run).await);
+
+    let list = String::from_utf8(administer(&house, &["list"]).stdout).unwrap();
+    assert!(
+        list.contains("agent-1  trusted    class default  revoked") && list.contains("far      trusted    class default  enrolled"),
+        "{list}"
+    );
+    administer(&house, &["revoke", "far"]);
+    let log = || fs::read_to_string(elsewhere.folder.join("agent.log")).unwrap();
+    until("the agent to be cut off", async || log().to_lowercase().contains("authorization") || log().contains("disconnected")).await;
+    drop(elsewhere);
+    house.end().await;
+}
