@@ -60,11 +60,25 @@ impl SandboxOptions {
         let credentials = passed.get("CARGO_HOME").into_iter().flat_map(|home| CARGO_CREDENTIALS.map(|name| Path::new(home).join(name)));
         let hidden = credentials.chain(home.clone()).collect();
         let path = passed.get("PATH").into_iter().flat_map(|path| path.split(':')).map(PathBuf::from).filter(|entry| entry.is_absolute());
-        let shown = path.map(|entry| home.as_deref().and_then(|home| tool_below(home, &entry)).unwrap_or(entry)).collect();
+        let own = |entry: &Path| home.clone().filter(|home| entry.starts_with(home));
+        let tool = |entry: &Path| tool_below(&own(entry).or_else(|| home_of(entry))?, entry);
+        let shown = path.map(|entry| tool(&entry).unwrap_or(entry)).collect();
         let users = StageUsers::Same;
         let processes = Some(PROCESSES_MAX);
         Self { isolation, users, otto: Some(otto), memory_bytes: None, processes, nursery: None, shown, writable, hidden }
     }
+}
+
+/// The home that a folder lies in, by where homes are (FHS 3.0, `/home` and `/root`): whose it is, an agent in a stage does not know.
+fn home_of(folder: &Path) -> Option<PathBuf> {
+    let mut components = folder.components();
+    let mut home: PathBuf = components.by_ref().take(2).collect();
+    if home == Path::new("/home") {
+        home.push(components.next()?);
+    } else if home != Path::new("/root") {
+        return None;
+    }
+    components.next().map(|_| home)
 }
 
 /// The folder of the tool that has this folder of programs in a home: `~/.nvm` of `~/.nvm/versions/node/v22/bin`, `~/go` of `~/go/bin`.
@@ -95,6 +109,15 @@ mod tests {
         ] {
             assert_eq!(tool_below(home, Path::new(programs)), tool.map(PathBuf::from), "{programs}");
         }
+    }
+
+    #[test]
+    fn a_tool_in_the_home_of_somebody_else_is_seen_whole() {
+        let variables = [("HOME", "/tmp/stage/home"), ("PATH", "/root/.pyenv/shims:/home/bob/go/bin:/home/bob/bin:/rooted/bin")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let options = SandboxOptions::of(Isolation::Auto, "/usr/bin/otto".into(), &variables);
+        let expected = ["/root/.pyenv", "/home/bob/go", "/home/bob/bin", "/rooted/bin"];
+        assert_eq!(options.shown, expected.map(PathBuf::from));
     }
 
     #[test]
