@@ -11,5 +11,6 @@ pub mod http;
 pub mod logs;
 pub mod output;
 pub mod runs;
+pub mod views;
 
 pub use handle::{CommandError, Orchestrator};

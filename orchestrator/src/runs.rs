@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use apispec::{RunStatus, RunView};
 use model::{
     RunId, StageId,
     event::run::{RunEvent, RunRecord},
@@ -13,7 +14,10 @@ use model::{
 };
 use tokio::{sync::broadcast, time::timeout};
 
-use crate::core::Run;
+use crate::{
+    core::Run,
+    views::{RunFilter, ViewError, Views},
+};
 
 /// Ended runs that stay in memory. Older ones are in the log, and read from there.
 pub const ENDED_RUNS_MAX: usize = 2_000;
@@ -53,6 +57,8 @@ pub struct Damage {
 #[derive(Debug, Clone)]
 pub struct Runs {
     kept: Arc<RwLock<Kept>>,
+    /// What is listed and searched of all runs.
+    views: Views,
     appended: broadcast::Sender<Arc<Appended>>,
 }
 
@@ -71,11 +77,45 @@ struct Kept {
 
 impl Default for Runs {
     fn default() -> Self {
-        Self { kept: Arc::default(), appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0 }
+        Self::new(Views::in_memory())
     }
 }
 
 impl Runs {
+    /// Without a run yet. What happens to runs is taken up in the views.
+    pub fn new(views: Views) -> Self {
+        Self { kept: Arc::default(), views, appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0 }
+    }
+
+    /// The read models.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Runs that fit, the one that was taken up last first, at most `limit`, older than the run `before` where one is given; also those that
+    /// have left memory.
+    pub async fn search(&self, filter: RunFilter, before: Option<RunId>, limit: usize) -> Result<Vec<RunView>, ViewError> {
+        let mut found = self.views.runs(filter, before, limit).await?;
+        for run in &mut found {
+            if let Some(Damage { why, help }) = self.damage(&run.id) {
+                run.status = RunStatus::Damaged { why, help };
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives the views all that is in memory, where they were made anew while something happened.
+    pub(crate) fn show_again(&self) {
+        let kept = self.kept.read().expect("no holder of this lock panics");
+        for (id, snapshot) in &kept.runs {
+            if kept.damaged.contains_key(id) {
+                self.views.set_damaged(&snapshot.run, &snapshot.records, true);
+            } else {
+                self.views.take(&snapshot.run, &snapshot.records);
+            }
+        }
+    }
+
     /// The run's newest state.
     pub fn get(&self, run: &RunId) -> Option<Snapshot> {
         self.kept.read().expect("no holder of this lock panics").runs.get(run).cloned()
@@ -102,10 +142,14 @@ impl Runs {
     pub(crate) fn set_damage(&self, run: &RunId, damage: Option<Damage>) {
         let last = {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
+            let is_damaged = damage.is_some();
             match damage {
                 Some(damage) => kept.damaged.insert(run.clone(), damage),
                 None => kept.damaged.remove(run),
             };
+            if let Some(snapshot) = kept.runs.get(run) {
+                self.views.set_damaged(&snapshot.run, &snapshot.records, is_damaged);
+            }
             kept.runs.get(run).and_then(|snapshot| snapshot.records.last().cloned())
         };
         if let Some(last) = last {
@@ -163,7 +207,9 @@ impl Runs {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
             let known = kept.runs.get(&run.id).and_then(|snapshot| snapshot.records.last()).map_or(0, |last| last.sequence);
             let news: Vec<_> = records.iter().filter(|record| record.sequence > known).cloned().collect();
-            kept.put(Snapshot { run: Arc::new(run), records: Arc::new(records) });
+            let run = Arc::new(run);
+            self.views.take(&run, &records);
+            kept.put(Snapshot { run, records: Arc::new(records) });
             news
         };
         for appended in news {
@@ -174,6 +220,7 @@ impl Runs {
     /// Shows the state after `appended`, then tells the followers. Gives both back, as they are shared.
     pub(crate) fn publish(&self, run: &Run, appended: Appended) -> (Arc<Run>, Arc<Appended>) {
         let (run, appended) = (Arc::new(run.clone()), Arc::new(appended));
+        self.views.take(&run, std::slice::from_ref(&appended));
         {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
             let known = kept.runs.remove(&run.id).map(|snapshot| snapshot.records);

@@ -29,6 +29,9 @@ use crate::otto::PLAN_WORKER;
 /// Slots of an agent on a machine that does not tell its cores.
 const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
 
+/// The orchestrator's read models, in its data folder.
+const VIEWS_FILE: &str = "views.sqlite";
+
 /// A role that can be served.
 pub(super) trait Serve: Sized {
     /// Reads the role's settings; `None` only where one is missing or wrong, which the reader knows.
@@ -183,11 +186,13 @@ impl Serve for Orchestrator {
         let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
         let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
         let reach = reader.or(env::POLL_REACH, Reach::Public);
+        let views = reader.optional::<PathBuf>(env::DATA).map(|data| data.join(VIEWS_FILE));
         let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
         let (signer, commands, protections) = (Some(signer?), Some(commands?), protections?);
-        let engine = EngineOptions { signer, commands, callback_base, reach, protections, ..EngineOptions::new(&name, callback_key?) };
+        let engine =
+            EngineOptions { signer, commands, callback_base, reach, protections, views, ..EngineOptions::new(&name, callback_key?) };
         let http = HttpOptions { listen, token: ApiToken::new(&api_token?), tokens: tokens?, hosts, origins: vec![] };
         Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }

@@ -37,6 +37,7 @@ mod timing;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::pending,
+    path::PathBuf,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -87,6 +88,7 @@ use crate::{
     handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
     runs::{Appended, Runs},
+    views::{Views, rebuild::keep},
 };
 
 /// The target of the log lines from which the benchmark draws where the time of a stage goes.
@@ -119,6 +121,8 @@ pub struct EngineOptions {
     pub protections: Protections,
     /// Caches of earlier runs that are in no log of the bus.
     pub hints: Vec<Hint>,
+    /// The file of the read models; without one, they end with the process.
+    pub views: Option<PathBuf>,
 }
 
 impl EngineOptions {
@@ -133,6 +137,7 @@ impl EngineOptions {
             reach: Reach::Loopback,
             protections: Protections::default(),
             hints: Vec::new(),
+            views: None,
         }
     }
 }
@@ -148,8 +153,9 @@ pub enum EngineError {
 /// Reads the logs, starts the engine under `supervisor`, and gives the handle. When it returns, every open run is in memory.
 pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<Orchestrator, EngineError> {
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
+    let views = options.views.clone().map_or_else(Views::in_memory, Views::open);
     let handle = Orchestrator {
-        runs: Runs::default(),
+        runs: Runs::new(views),
         logs: LogHub::default(),
         plans: Plans::new(bus.clone(), blobs.clone()).protected_by(options.protections.clone()),
         protections: options.protections.clone(),
@@ -164,13 +170,20 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let (outbox, letters) = Outbox::new();
     let commands = options.commands.clone();
     let mut engine = Engine::new(options, &handle, outbox);
-    engine.recover().await?;
+    let end = engine.recover().await?;
     let triggers = bus.triggers().await?;
     let token = supervisor.token().clone();
     supervisor.spawn("outbox", OnError::Shutdown, {
         let (bus, token) = (bus.clone(), token.clone());
         async move {
             post(bus, letters, commands, token).await;
+            Ok(())
+        }
+    });
+    supervisor.spawn("views", OnError::Log, {
+        let (handle, token) = (handle.clone(), token.clone());
+        async move {
+            token.run_until_cancelled(keep(&handle, end)).await;
             Ok(())
         }
     });

@@ -116,6 +116,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// Whether the run's end was read; where output lies may be told after that.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     pub(crate) fn take(&mut self, stored: &StoredRecord) -> Result<(), LogError> {
         let (record, tail) = log::decode(self.tail, stored)?;
         self.has_ended |= record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. }));
@@ -157,8 +162,10 @@ impl Reading {
 
 impl Engine {
     /// Reads every run's log. Runs that have not ended go on; a log that is damaged is named and left alone.
-    pub(super) async fn recover(&mut self) -> Result<(), BusError> {
+    /// Gives the last record's sequence.
+    pub(super) async fn recover(&mut self) -> Result<u64, BusError> {
         self.recovering = true;
+        let mut end = 0;
         let mut stored = self.bus.run_logs().await?;
         let mut readings: BTreeMap<RunId, Reading> = BTreeMap::new();
         let mut ended: VecDeque<RunId> = VecDeque::new();
@@ -166,6 +173,7 @@ impl Engine {
         let mut left_out: BTreeSet<RunId> = BTreeSet::new();
         while let Some(record) = stored.recv().await {
             let record = record?;
+            end = record.sequence;
             let run = record.run.clone();
             if self.damaged.contains(&run) || left_out.contains(&run) {
                 continue;
@@ -196,7 +204,7 @@ impl Engine {
         self.recovering = false;
         self.settle_others();
         info!(runs = count, open = self.open.len(), damaged = self.damaged.len(), "the logs are read");
-        Ok(())
+        Ok(end)
     }
 
     /// Runs upon this log no more. It is shown as damaged; a lock that it holds is free when its agent has certainly ended what held it.

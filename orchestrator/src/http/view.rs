@@ -20,6 +20,11 @@ use crate::{
 
 /// A run, of which `runs` knows whether it is damaged.
 pub fn run(run: &Run, runs: &Runs) -> RunView {
+    RunView { status: status_of_run(run, runs), ..sound(run) }
+}
+
+/// A run as its log has it.
+pub(crate) fn sound(run: &Run) -> RunView {
     let context = &run.trigger.context;
     RunView {
         id: run.id.clone(),
@@ -40,7 +45,7 @@ pub fn run(run: &Run, runs: &Runs) -> RunView {
             Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
         },
         rerun_of: run.trigger.rerun.as_ref().map(|rerun| rerun.of.clone()),
-        status: status_of_run(run, runs),
+        status: status_of_sound(run),
     }
 }
 
@@ -48,6 +53,10 @@ fn status_of_run(run: &Run, runs: &Runs) -> RunStatus {
     if let Some(Damage { why, help }) = runs.damage(&run.id) {
         return RunStatus::Damaged { why, help };
     }
+    status_of_sound(run)
+}
+
+fn status_of_sound(run: &Run) -> RunStatus {
     match (&run.ended, &run.cancelled) {
         (Some((outcome, at)), cancelled) => {
             RunStatus::Ended { outcome: *outcome, at: *at, cancelled_by: cancelled.as_ref().map(|cancelled| cancelled.by.clone()) }

@@ -31,4 +31,6 @@ mod reruns;
 #[cfg(test)]
 mod trouble;
 #[cfg(test)]
+mod views;
+#[cfg(test)]
 mod waits;

@@ -1,0 +1,112 @@
+//! The views made anew from all logs, also of runs that are not in memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use eventbus::{Bus, BusError};
+use model::RunId;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{ViewError, Views};
+use crate::{
+    Orchestrator,
+    engine::{
+        plans::Plans,
+        recovery::{Reading, Reloaded},
+    },
+};
+
+/// Why the views were not made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The logs cannot be read.
+    #[error("the logs cannot be read")]
+    Bus(#[from] BusError),
+    /// The views cannot be written.
+    #[error(transparent)]
+    Views(#[from] ViewError),
+}
+
+/// Between two tries to read the logs.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Keeps the views whole: they are made anew where they are not what the logs say up to `end`, and whenever something was not taken up.
+pub(crate) async fn keep(orchestrator: &Orchestrator, end: u64) {
+    let views = orchestrator.runs.views();
+    let mut is_whole = views.is_whole(end).await.unwrap_or(false);
+    loop {
+        while !is_whole {
+            match rebuild(views, &orchestrator.bus, &orchestrator.plans).await {
+                Ok(runs) => {
+                    info!(runs, "the lists of runs are made anew");
+                    orchestrator.runs.show_again();
+                    is_whole = true;
+                }
+                Err(error) => {
+                    warn!(error = service::supervisor::chain(&error), "the lists of runs cannot be made anew, and will be later");
+                    sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+        views.stale().await;
+        is_whole = false;
+    }
+}
+
+/// Reads all logs, and gives how many runs there are. What happens meanwhile is taken up by whoever appends it.
+pub(crate) async fn rebuild(views: &Views, bus: &Bus, plans: &Plans) -> Result<usize, RebuildError> {
+    views.clear().await?;
+    let mut stored = bus.run_logs().await?;
+    let mut readings: BTreeMap<RunId, Reading> = BTreeMap::new();
+    // Nothing that is listed comes after a run's end.
+    let mut over: BTreeSet<RunId> = BTreeSet::new();
+    let mut count = 0;
+    while let Some(record) = stored.recv().await {
+        let record = record?;
+        if over.contains(&record.run) {
+            continue;
+        }
+        let reading = readings.entry(record.run.clone()).or_default();
+        let taken = reading.take(&record);
+        if taken.is_err() || reading.has_ended() {
+            let reading = readings.remove(&record.run).unwrap_or_default();
+            let outcome = match taken {
+                Ok(()) => reading.finish(&record.run, plans).await,
+                Err(error) => reading.damaged(&record.run, error, plans).await,
+            };
+            count += 1;
+            show(views, &record.run, outcome).await?;
+            over.insert(record.run);
+        }
+    }
+    for (run, reading) in readings {
+        let outcome = reading.finish(&run, plans).await;
+        count += 1;
+        show(views, &run, outcome).await?;
+    }
+    views.set_whole().await?;
+    Ok(count)
+}
+
+async fn show(views: &Views, run: &RunId, outcome: Reloaded) -> Result<(), ViewError> {
+    let (state, records, damaged) = match outcome {
+        Reloaded::Run(loaded) => {
+            let (state, records) = loaded.into_parts();
+            (state, records, false)
+        }
+        Reloaded::Damaged(damaged) => match damaged.seen {
+            Some((state, records)) => (state, records, true),
+            None => return Ok(()),
+        },
+        Reloaded::Missing => return Ok(()),
+        Reloaded::Later(_) => {
+            warn!(%run, "the run's plan cannot be read, so it is not listed");
+            return Ok(());
+        }
+    };
+    views.take_waiting(Arc::new(state), records, damaged).await
+}
