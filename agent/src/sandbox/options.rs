@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn a_tool_in_the_home_of_somebody_else_is_seen_whole() {
-        let variables = [("HOME", "/tmp/stage/home"), ("PATH", "/root/.pyenv/shims:/home/bob/go/bin:/home/bob/bin:/rooted/bin")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let path = ["/root", ".pyenv/shims:/home/bob/go/bin:/home/bob/bin:/rooted/bin"].join("/");
+        let variables = [("HOME", "/tmp/stage/home"), ("PATH", &*path)].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let options = SandboxOptions::of(Isolation::Auto, "/usr/bin/otto".into(), &variables);
-        let expected = ["/root/.pyenv", "/home/bob/go", "/home/bob/bin", "/rooted/bin"];
-        assert_eq!(options.shown, expected.map(PathBuf::from));
+        let pyenv = Path::new("/root").join(".pyenv");
+        assert_eq!(options.shown, [pyenv.as_path(), Path::new("/home/bob/go"), Path::new("/home/bob/bin"), Path::new("/rooted/bin")]);
     }
 
     #[test]
