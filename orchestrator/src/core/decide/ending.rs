@@ -122,13 +122,12 @@ impl Draft<'_> {
         let shape = self.run.shape.clone();
         for &at in shape.rollbacks().iter().rev() {
             if self.run.stages[at].status == Status::Waiting {
-                let spared = self.run.cancelled.as_ref().is_none_or(|cancelled| cancelled.spares_undoing);
                 if !self.run.is_to_undo(at) {
                     self.skip(at, SkipReason::NothingToUndo);
-                } else if spared {
-                    self.begin(at);
-                } else {
+                } else if self.run.ending(at).is_some() {
                     self.skip(at, SkipReason::Cancelled);
+                } else {
+                    self.begin(at);
                 }
             }
             if !self.run.stages[at].is_over() {

@@ -128,6 +128,16 @@ fn a_person_who_cancels_wants_nothing_undone_and_the_end_of_the_runs_time_does()
 }
 
 #[test]
+fn nothing_is_undone_by_force_whoever_ends_the_run_so() {
+    for reason in [CancelReason::Person, CancelReason::TimedOut] {
+        let mut run = Driven::new(vec![rollback("undo", &[]), stage("a", &[])]);
+        run.input(Input::Cancel { by: "ann".to_owned(), reason, force: true });
+        assert!(matches!(run.status("undo"), Status::Skipped(_)), "{:?}", run.status("undo"));
+        assert_eq!((run.outcome().is_some(), run.run.next_due()), (true, None));
+    }
+}
+
+#[test]
 fn what_was_skipped_did_nothing_and_what_stands_before_it_is_undone_all_the_same() {
     let skip = Skip { condition: "tag".to_owned(), because: "there is no tag".to_owned() };
     let skipped = |path: &str, needs: &[&str]| Stage { skipped: Some(skip.clone()), ..stage(path, needs) };
