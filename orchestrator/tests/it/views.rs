@@ -158,7 +158,17 @@ async fn an_environment_has_a_history_with_who_approved() {
     let tried = inbox.assignment(None).await.lease;
     let history = async |environment: &str| {
         let filter = DeliveryFilter { environment: Some(environment.to_owned()), ..DeliveryFilter::default() };
-        views.deliveries(filter, None, 10).await.unwrap()
+        // Behind a start the lists are made anew, and are empty meanwhile.
+        let found = async {
+            loop {
+                let found = views.deliveries(filter.clone(), None, 10).await.unwrap();
+                if !found.is_empty() {
+                    return found;
+                }
+                yield_now().await;
+            }
+        };
+        timeout(DEADLINE, found).await.expect("there is a delivery")
     };
     let asked = until(&orchestrator, &trigger, "the question", |run| is_asked(run, "Ship")).await;
     assert_eq!(history("preprod").await[0].status, DeliveryStatus::Running);
