@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use async_nats::{Client, Request, client::RequestErrorKind};
 use bytes::Bytes;
 use eventbus::{Bus, Pattern, Subject, subject::Role};
 use model::{AgentName, AttemptId, AuctionId, RunId, StageId, TriggerId, context::TriggerContext, planning::Text, trigger::Trigger};
-use testkit::NatsServer;
+use testkit::{NatsServer, TEST_DEADLINE};
 
 /// One connection for each who speaks.
 pub(crate) struct Buses {
@@ -40,6 +41,14 @@ impl Buses {
             agent: server.agent_bus(&agent("a1")).await,
         }
     }
+}
+
+/// Returns when the server has looked at all that this client has sent: it looks in order, and says that nobody listens to this. The client's own
+/// `flush` waits for its socket alone.
+pub(crate) async fn seen(client: &Client) {
+    let request = Request::new().timeout(Some(TEST_DEADLINE));
+    let answer = client.send_request(client.new_inbox(), request).await;
+    assert_eq!(answer.unwrap_err().kind(), RequestErrorKind::NoResponders);
 }
 
 pub(crate) fn agent(name: &str) -> AgentName {

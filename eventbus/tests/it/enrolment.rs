@@ -14,7 +14,7 @@ use nkeys::KeyPair;
 use testkit::{NatsServer, TEST_DEADLINE, wait_for};
 use tokio::time::timeout;
 
-use crate::buses::agent;
+use crate::buses::{agent, seen};
 
 /// Credentials of an agent that enrols itself as one on another machine does.
 fn enrol(server: &NatsServer, name: &AgentName, class: &str) -> String {
@@ -50,7 +50,7 @@ async fn an_agent_hears_the_calls_of_the_class_that_the_administrator_gave_it_an
     let one = hostile(&server, &name, &enrol(&server, &name, "small")).await;
     let (mut own, mut others) = (one.subscribe("tasks.auction.small").await.unwrap(), one.subscribe("tasks.auction.big").await.unwrap());
     let mut all = one.subscribe("tasks.auction.*").await.unwrap();
-    one.flush().await.unwrap();
+    seen(&one).await;
     auctioneer.publish(&Subject::auction("big"), &"for others").await.unwrap();
     auctioneer.publish(&Subject::auction("small"), &"for it").await.unwrap();
     assert_eq!(timeout(TEST_DEADLINE, own.next()).await.unwrap().unwrap().payload, "\"for it\"");

@@ -9,7 +9,7 @@ use model::{RunId, StageId, protocol::agent::ReportKind};
 use testkit::{NatsServer, TEST_DEADLINE};
 use tokio::time::timeout;
 
-use crate::buses::{agent, all_logs, bid_of, bids, run, trigger};
+use crate::buses::{agent, all_logs, bid_of, bids, run, seen, trigger};
 
 /// A client with this identity's key that does as it likes.
 async fn hostile(server: &NatsServer, identity: Identity) -> Client {
@@ -97,8 +97,7 @@ async fn an_agent_hears_only_its_inbox_and_the_calls() {
     }
     let mut inbox = one.subscribe("inbox.a1").await.unwrap();
     let mut calls = one.subscribe("tasks.auction.default").await.unwrap();
-    // Answered by the server after it has seen the above.
-    assert!(ask(&one, "_INBOX_agent_a1.barrier").await.is_err());
+    seen(&one).await;
 
     orchestrator.append(&RunId::of(&trigger("1").id), 0, "{}".into()).await.unwrap();
     orchestrator.publish(&Subject::inbox(&agent("a2")), &"secret").await.unwrap();
