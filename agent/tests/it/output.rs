@@ -51,6 +51,23 @@ async fn any_bytes_are_kept_whole_with_a_mark_for_each_chunk() {
 }
 
 #[tokio::test]
+async fn a_line_that_is_said_in_pieces_stays_whole_whatever_the_other_stream_says() {
+    let mut office = Office::open().await;
+    let script = "set +x; i=0; while [ $i -lt 500 ]; do printf '+ ' >&2; printf 'err %s\n' $i >&2; echo out $i; i=$((i + 1)); done";
+    let assignment = assignment(stage("pieces", vec![sh(script)]), 1);
+    office.award(&assignment).await;
+    office.result(&assignment.lease).await;
+    let text = String::from_utf8(office.stored(&assignment.lease).await.0.into()).unwrap();
+    let is_whole = |line: &&str| {
+        let number = line.strip_prefix("+ err ").or_else(|| line.strip_prefix("out "));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let broken: Vec<&str> = text.lines().skip_while(|line| *line != "+ set +x").skip(1).filter(|line| !is_whole(line)).collect();
+    assert_eq!(broken, Vec::<&str>::new());
+    assert_eq!(text.lines().filter(|line| is_whole(line)).count(), 1_000);
+}
+
+#[tokio::test]
 async fn much_output_is_complete() {
     let mut office = Office::open().await;
     let assignment = assignment(stage("much", vec![sh("set +x; head -c 3000000 /dev/zero; echo end")]), 1);
