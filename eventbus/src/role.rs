@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::nats::{
     Enrolment, NatsOptions,
-    setup::{Setup, SetupError},
+    setup::{Progress, Setup, SetupError},
 };
 
 use self::http::Health;
@@ -62,19 +62,32 @@ pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<So
         .map_err(|source| RoleError::Listen { listen: options.listen, source })?;
     let token = supervisor.token().clone();
     supervisor.spawn("eventbus", OnError::Shutdown, async move {
+        let mut last = Progress::default();
         // Between two looks, and never in the middle of one.
         while token.run_until_cancelled(sleep(WATCH_PERIOD)).await.is_some() {
-            match setup.check().await {
-                Ok(()) => health.set(None),
-                Err(error) if error.is_passing() => {
-                    let problem = chain(&error);
-                    warn!(error = problem, "the bus cannot be checked now");
-                    health.set(Some(problem));
-                }
-                Err(error) => return Err(error.into()),
-            }
+            look(&setup, &mut last, &health).await?;
         }
         Ok(())
     });
     Ok(address)
+}
+
+/// Looks once; an error is one that does not pass by itself.
+async fn look(setup: &Setup, last: &mut Progress, health: &Health) -> Result<(), SetupError> {
+    // What the server complains of is told also where it hinders the check.
+    let mut problems = setup.symptoms(last).await.unwrap_or_else(|error| vec![chain(&error)]);
+    match setup.check().await {
+        Ok(()) => {}
+        Err(error) if error.is_passing() => problems.push(chain(&error)),
+        Err(error) => return Err(error),
+    }
+    problems.dedup();
+    let problem = (!problems.is_empty()).then(|| problems.join("; "));
+    match &problem {
+        Some(problem) => warn!(problem, "the bus is not well"),
+        None if health.get().is_some() => info!("the bus is well again"),
+        None => {}
+    }
+    health.set(problem);
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Commands that give or take work, signed by the orchestrator (Ed25519): an agent obeys the key that it was told at its enrolment, whoever else may
+//! Commands that could do harm, signed by the orchestrator (Ed25519): an agent obeys the key that it was told at its enrolment, whoever else may
 //! write to its inbox.
 //!
 //! The payload is the command's JSON; a signature follows it after a line feed, which compact JSON has none of. What is signed is
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use model::{
     AgentName,
-    protocol::agent::{AgentCommand, Lease},
+    protocol::agent::{AgentCommand, Lease, ReportKind},
 };
 use nkeys::{KeyPair, KeyPairType};
 
@@ -30,7 +30,7 @@ pub enum CommandError {
     /// It does not read as one.
     #[error("this is no command")]
     Malformed(#[from] serde_json::Error),
-    /// It gives or takes work, and nobody signed it.
+    /// It could do harm, and nobody signed it.
     #[error("the command about {attempt} is not signed")]
     Unsigned {
         /// Which attempt.
@@ -76,7 +76,7 @@ impl CommandSigner {
     /// The payload of a command for this agent.
     pub fn seal(&self, agent: &AgentName, command: &AgentCommand) -> Bytes {
         let mut payload = body(command);
-        if let Some(lease) = work(command) {
+        if let Some(lease) = guarded(command) {
             let signature = self.0.sign(&signed(agent, lease, &payload)).expect("a key that signs has its seed");
             payload.push(SEPARATOR);
             payload.extend_from_slice(BASE64URL_NOPAD.encode(&signature).as_bytes());
@@ -114,12 +114,12 @@ pub fn bare(command: &AgentCommand) -> Bytes {
     body(command).into()
 }
 
-/// Reads a payload from the inbox of this agent. With a verifier, what gives or takes work is obeyed only if it was signed.
+/// Reads a payload from the inbox of this agent. With a verifier, what could do harm is obeyed only if it was signed.
 pub fn open(agent: &AgentName, payload: &[u8], verifier: Option<&CommandVerifier>) -> Result<AgentCommand, CommandError> {
     let mut parts = payload.splitn(2, |byte| *byte == SEPARATOR);
     let (body, signature) = (parts.next().unwrap_or_default(), parts.next());
     let command: AgentCommand = serde_json::from_slice(body)?;
-    if let (Some(verifier), Some(lease)) = (verifier, work(&command)) {
+    if let (Some(verifier), Some(lease)) = (verifier, guarded(&command)) {
         let attempt = || lease.attempt.to_string();
         let signature = signature.ok_or_else(|| CommandError::Unsigned { attempt: attempt() })?;
         let signature = BASE64URL_NOPAD.decode(signature).map_err(|_| CommandError::Forged { attempt: attempt() })?;
@@ -132,15 +132,20 @@ fn body(command: &AgentCommand) -> Vec<u8> {
     serde_json::to_vec(command).expect("commands have text keys only")
 }
 
-/// The attempt to which a command gives work or from which it takes it. The rest changes nothing that an agent would not find out by itself.
-fn work(command: &AgentCommand) -> Option<&Lease> {
+/// The attempt of a command that must be the orchestrator's: one that gives work or takes it, lets an attempt go on that holds a lock, answers a
+/// step, or has a result forgotten. The rest does no harm: an agent tells once more where output lies, or once less that an attempt has started.
+fn guarded(command: &AgentCommand) -> Option<&Lease> {
     match command {
         AgentCommand::Assign(assignment) => Some(&assignment.lease),
-        AgentCommand::Cancel { lease, .. } => Some(lease),
-        AgentCommand::Renewed { .. }
-        | AgentCommand::TellOutput { .. }
-        | AgentCommand::RunAnswer { .. }
-        | AgentCommand::Acknowledge { .. } => None,
+        AgentCommand::Cancel { lease, .. } | AgentCommand::RunAnswer { lease, .. } => Some(lease),
+        AgentCommand::Acknowledge { lease, report: ReportKind::Finished | ReportKind::Lost } => Some(lease),
+        // All of them are in the body; where there is none, nothing is renewed.
+        AgentCommand::Renewed { leases, .. } => leases.first(),
+        AgentCommand::TellOutput { .. }
+        | AgentCommand::Acknowledge {
+            report: ReportKind::Declined | ReportKind::Started | ReportKind::LogStored | ReportKind::RunRequested,
+            ..
+        } => None,
     }
 }
 
@@ -174,6 +179,17 @@ mod tests {
         AgentCommand::Cancel { lease: lease(), force: false }
     }
 
+    /// One of each that must be signed.
+    fn harmful() -> [AgentCommand; 5] {
+        [
+            assign(),
+            cancel(),
+            AgentCommand::Renewed { status: 1, leases: vec![lease()] },
+            AgentCommand::RunAnswer { lease: lease(), number: 1, answer: Err("no".to_owned()) },
+            AgentCommand::Acknowledge { lease: lease(), report: ReportKind::Finished },
+        ]
+    }
+
     fn assign() -> AgentCommand {
         AgentCommand::Assign(Box::new(Assignment::new(lease(), Stage::new("Build"), "demo".to_owned())))
     }
@@ -190,7 +206,7 @@ mod tests {
     #[test]
     fn what_was_signed_for_one_agent_is_obeyed_by_it_and_by_no_other() {
         let verifier = signer().verifier();
-        for command in [assign(), cancel()] {
+        for command in harmful() {
             let payload = signer().seal(&agent("a1"), &command);
             assert_eq!(open(&agent("a1"), &payload, Some(&verifier)).unwrap(), command);
             assert!(matches!(open(&agent("a2"), &payload, Some(&verifier)), Err(CommandError::Forged { .. })));
@@ -202,7 +218,7 @@ mod tests {
     #[test]
     fn a_command_that_is_not_signed_or_was_changed_is_obeyed_only_without_a_verifier() {
         let (verifier, name) = (signer().verifier(), agent("a1"));
-        for command in [assign(), cancel()] {
+        for command in harmful() {
             assert!(matches!(open(&name, &bare(&command), Some(&verifier)), Err(CommandError::Unsigned { .. })));
             assert_eq!(open(&name, &bare(&command), None).unwrap(), command);
             let text = String::from_utf8(signer().seal(&name, &command).to_vec()).unwrap();

@@ -36,6 +36,12 @@ pub(super) struct VarzJetStreamConfig {
     pub(super) sync_always: bool,
 }
 
+/// The part of `/healthz` that matters here.
+#[derive(Debug, Default, Deserialize)]
+struct Healthz {
+    error: Option<String>,
+}
+
 /// The part of `/accountz?acc=…` that matters here.
 #[derive(Debug, Deserialize)]
 struct Accountz {
@@ -56,6 +62,17 @@ pub(super) async fn varz(monitor: SocketAddr) -> io::Result<Varz> {
 pub(super) async fn account_jwt(monitor: SocketAddr, account: &str) -> io::Result<String> {
     let accountz: Accountz = read(monitor, &format!("/accountz?acc={account}")).await?;
     Ok(accountz.account_detail.jwt)
+}
+
+/// What the server says is wrong with itself, if anything: of a stream that a full disk has stopped it says so until it is started again.
+pub(super) async fn complaint(monitor: SocketAddr) -> io::Result<Option<String>> {
+    let answer = timeout(ANSWER_DEADLINE, get(monitor, "/healthz")).await??;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+    if head.split_whitespace().nth(1) == Some("200") {
+        return Ok(None);
+    }
+    let complaint: Healthz = serde_json::from_str(body).unwrap_or_default();
+    Ok(Some(complaint.error.unwrap_or_else(|| body.trim().to_owned())))
 }
 
 async fn read<T: DeserializeOwned>(monitor: SocketAddr, path: &str) -> io::Result<T> {

@@ -99,6 +99,12 @@ impl SetupError {
     }
 }
 
+/// How far the consumer of triggers was at the last look, where triggers waited for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    taken: Option<u64>,
+}
+
 /// Keeps the streams and the server as they must be.
 #[derive(Debug)]
 pub struct Setup {
@@ -148,6 +154,24 @@ impl Setup {
             self.accounts.push(account).await?;
         }
         Ok(())
+    }
+
+    /// What is wrong with the server that nobody can mend from here, for people: what it complains of, and triggers that nobody takes.
+    pub async fn symptoms(&self, last: &mut Progress) -> Result<Vec<String>, SetupError> {
+        let mut symptoms = Vec::new();
+        let complaint = monitor::complaint(self.monitor).await.map_err(|source| SetupError::Monitor { monitor: self.monitor, source })?;
+        symptoms.extend(complaint.map(|complaint| format!("nats-server says: {complaint}")));
+        let found: Result<PullConsumer, _> =
+            self.connection.jetstream.get_consumer_from_stream(TRIGGER_CONSUMER, Stream::Triggers.name()).await;
+        // One that is missing is made by the check.
+        let Ok(found) = found else { return Ok(symptoms) };
+        let info = found.cached_info();
+        let waits = info.num_pending > 0;
+        if waits && last.taken == Some(info.delivered.consumer_sequence) {
+            symptoms.push(format!("{} triggers wait, and no orchestrator takes them", info.num_pending));
+        }
+        last.taken = waits.then_some(info.delivered.consumer_sequence);
+        Ok(symptoms)
     }
 
     fn judge(&self, varz: &Varz) -> Result<(), SetupError> {

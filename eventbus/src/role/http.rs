@@ -75,7 +75,7 @@ impl Health {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    fn get(&self) -> Option<String> {
+    pub(crate) fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -11,6 +11,7 @@ mod outages;
 mod permissions;
 mod rogue;
 mod setup;
+mod watch;
 
 /// Runs each test of the contract on the bus in memory and on a nats-server of its own.
 macro_rules! on_both_buses {

@@ -1,10 +1,14 @@
 //! A rogue agent with a key that was really given to it. Each attack is made twice: as somebody whom the operator allowed everything in the services'
 //! account, where it succeeds, and as the agent, where it fails.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::{Client, ConnectOptions, HeaderMap};
-use eventbus::{Pattern, Subject, nats::Identity, subject::Role};
+use eventbus::{
+    Pattern, Subject,
+    nats::Identity,
+    subject::{CHANNELS, Role},
+};
 use futures_util::StreamExt as _;
 use testkit::{NatsServer, TEST_DEADLINE, wait_for};
 use tokio::time::timeout;
@@ -145,5 +149,42 @@ async fn it_floods_the_server_with_subscriptions_only_without_the_guard() {
         // Nobody else notices.
         let bus = server.agent_bus(&agent("a2")).await;
         bus.publish(&Subject::status(&agent("a2")), &"here").await.unwrap();
+    }
+}
+
+/// A subject of each kind of message, as another agent's or a service's.
+fn subjects_of_others() -> BTreeSet<String> {
+    CHANNELS.iter().map(|channel| channel.pattern_of("a2", "big").replace('*', "x")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_heard_on_every_subject_of_the_table_only_without_the_guard() {
+    for guard in [Guard::Off, Guard::On] {
+        let server = NatsServer::start().await;
+        let ear = ConnectOptions::with_credentials(&server.unguarded()).unwrap().connect(server.url()).await.unwrap();
+        let mut everything = ear.subscribe(">").await.unwrap();
+        ear.flush().await.unwrap();
+        let mut in_its_account = server.agent_bus(&agent("a2")).await.subscribe(Subject::inbox(&agent("a2"))).await.unwrap();
+        let one = rogue(&server, guard).await;
+        for subject in subjects_of_others() {
+            send(&one, &subject, "\"rogue\"").await;
+        }
+        let end = Subject::status(&agent("a1"));
+        send(&one, end.as_str(), "\"end\"").await;
+        let mut heard = BTreeSet::new();
+        loop {
+            let message = timeout(TEST_DEADLINE, everything.next()).await.unwrap().unwrap();
+            if message.subject.as_str() == end.as_str() {
+                break;
+            }
+            if message.payload == "\"rogue\"" {
+                heard.insert(message.subject.to_string());
+            }
+        }
+        assert_eq!(heard, if guard == Guard::Off { subjects_of_others() } else { BTreeSet::new() }, "{guard:?}");
+        // Agents share an account: nor does another one of them hear it.
+        server.bus(Role::Orchestrator).await.publish(&Subject::inbox(&agent("a2")), &"own").await.unwrap();
+        let first: String = timeout(TEST_DEADLINE, in_its_account.next()).await.unwrap().unwrap().read().unwrap();
+        assert_eq!(first, if guard == Guard::Off { "rogue" } else { "own" }, "{guard:?}");
     }
 }
