@@ -1,20 +1,24 @@
 //! The eventbus role: sets up the streams, and watches that the server stays as it must be.
 
 mod http;
+mod revocations;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use service::{OnError, Supervisor, supervisor::chain};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::nats::{
-    Enrolment, NatsOptions,
-    setup::{Progress, Setup, SetupError},
+use crate::{
+    BusError,
+    nats::{
+        Account, Enrolment, NatsOptions,
+        setup::{Progress, Setup, SetupError},
+    },
 };
 
-use self::http::Health;
 pub use self::http::{Directions, EnrolmentAnswer, EnrolmentRequest};
+use self::{http::Health, revocations::Revocations};
 
 /// Between two looks at the server. Nothing waits for it: what it finds is an operator's doing.
 const WATCH_PERIOD: Duration = Duration::from_secs(10);
@@ -58,16 +62,29 @@ pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<So
     setup.begin().await?;
     info!("the bus is set up");
     let health = Health::default();
-    let address = http::serve(options.listen, enrolment, options.directions, health.clone(), supervisor)
+    let address = http::serve(options.listen, enrolment.clone(), options.directions, health.clone(), supervisor)
         .map_err(|source| RoleError::Listen { listen: options.listen, source })?;
+    let mut changes = setup.accounts().changes(Account::Agents).await.map_err(SetupError::from)?;
+    let mut revocations = Revocations::new(enrolment, setup.bus());
     let token = supervisor.token().clone();
     supervisor.spawn("eventbus", OnError::Shutdown, async move {
         let mut last = Progress::default();
-        // Between two looks, and never in the middle of one.
-        while token.run_until_cancelled(sleep(WATCH_PERIOD)).await.is_some() {
-            look(&setup, &mut last, &health).await?;
+        let mut looks = interval(WATCH_PERIOD);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Between two looks, and never in the middle of one.
+            let changed = tokio::select! {
+                () = token.cancelled() => return Ok(()),
+                changed = changes.next() => Some(changed),
+                _ = looks.tick() => None,
+            };
+            match changed {
+                Some(Some(())) => {}
+                Some(None) => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed.into()) },
+                None => look(&setup, &mut last, &health).await?,
+            }
+            revocations.tell().await;
         }
-        Ok(())
     });
     Ok(address)
 }

@@ -52,6 +52,11 @@ impl Subject {
         Self("tasks.ran".to_owned())
     }
 
+    /// [`model::protocol::agent::Revoked`], eventbus to every orchestrator.
+    pub fn revoked() -> Self {
+        Self("tasks.revoked".to_owned())
+    }
+
     /// [`model::protocol::auction::Bid`], agent to auctioneer.
     pub fn bid(agent: &AgentName, auction: &AuctionId) -> Self {
         Self(format!("tasks.bids.{agent}.{auction}"))
@@ -208,6 +213,7 @@ mod tests {
             (Subject::auction("default"), "auction"),
             (Subject::call(&agent), "call"),
             (Subject::ran(), "ran"),
+            (Subject::revoked(), "revoked"),
             (Subject::bid(&agent, &auction), "bid"),
             (Subject::proposed(), "proposed"),
             (Subject::inbox(&agent), "inbox"),

@@ -165,7 +165,7 @@ async fn revoke(name: &AgentName, data: &Path) -> anyhow::Result<String> {
         anyhow::Ok(accounts.push(Account::Agents).await?)
     };
     Ok(match told.await {
-        Ok(()) => format!("Agent {name} is cut off. What it ran goes to other agents when its leases are over.\n"),
+        Ok(()) => format!("Agent {name} is cut off. What it ran goes to other agents.\n"),
         Err(error) => format!("Agent {name} is revoked. No bus runs here now ({error:#}); it is refused from the next start on.\n"),
     })
 }

@@ -3,13 +3,16 @@
 
 use std::{fs, sync::Arc};
 
+use async_nats::Subscriber;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 
 use super::{
     Account, Enrolment,
-    connection::{CALL_DEADLINE, Connection, Identity, NatsOptions, unavailable},
+    connection::{CALL_DEADLINE, Connection, Identity, NatsOptions, refused, unavailable},
     jwt,
+    permissions::account_update,
 };
 use crate::BusError;
 
@@ -56,6 +59,17 @@ struct Data {
     message: String,
 }
 
+/// Hears when the server is told something of an account.
+#[derive(Debug)]
+pub struct Changes(Subscriber);
+
+impl Changes {
+    /// The next change; `None` when the connection is closed for good. What is said is not looked at: the folder is the truth.
+    pub async fn next(&mut self) -> Option<()> {
+        self.0.next().await.map(drop)
+    }
+}
+
 /// A connection of the server's own account, which can do nothing but tell of accounts.
 #[derive(Debug)]
 pub struct Accounts {
@@ -78,13 +92,26 @@ impl Accounts {
         Some((jwt::subject(&text)?, text))
     }
 
+    /// Begins to hear when the server is told something of an account, by whomever. While the connection is away nothing is heard.
+    pub async fn changes(&self, account: Account) -> Result<Changes, AccountsError> {
+        let (key, _) = self.known(account)?;
+        let doing = || format!("listening to changes of account {}", account.name());
+        let subscribed = self.connection.during(doing, CALL_DEADLINE, self.connection.client.subscribe(account_update(&key))).await?;
+        let changes = subscribed.map_err(|error| refused(doing(), error))?;
+        self.connection.barrier().await?;
+        Ok(Changes(changes))
+    }
+
+    fn known(&self, account: Account) -> Result<(String, String), AccountsError> {
+        self.wanted(account).ok_or_else(|| AccountsError::Missing(format!("what the operator says of {}", account.name())))
+    }
+
     /// Tells the server what the operator says of an account. When this returns, it holds, and whoever was revoked is cut off.
     pub async fn push(&self, account: Account) -> Result<(), AccountsError> {
-        let (key, text) =
-            self.wanted(account).ok_or_else(|| AccountsError::Missing(format!("what the operator says of {}", account.name())))?;
+        let (key, text) = self.known(account)?;
         let doing = || format!("account {}", account.name());
         let request = async_nats::Request::new().payload(Bytes::from(text));
-        let answer = self.connection.request(doing, CALL_DEADLINE, &format!("$SYS.REQ.ACCOUNT.{key}.CLAIMS.UPDATE"), request).await?;
+        let answer = self.connection.request(doing, CALL_DEADLINE, &account_update(&key), request).await?;
         let answer = answer.ok_or_else(|| unavailable(doing(), "the server does not hear it: is the system account set?"))?;
         match serde_json::from_slice(&answer) {
             // "skipped" is said with the same code, where the server knows no such account.

@@ -14,7 +14,7 @@
 //! was revoked never comes back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     os::unix::fs::OpenOptionsExt as _,
@@ -338,6 +338,12 @@ impl Enrolment {
         record.standing = Standing::Revoked { at: now() };
         self.write(&record)?;
         Ok(record)
+    }
+
+    /// The agents that were revoked since then, and have not come back.
+    pub fn revoked_since(&self, since: Timestamp) -> Result<BTreeSet<AgentName>, EnrolmentError> {
+        let records = self.records()?.into_iter();
+        Ok(records.filter(|record| matches!(record.standing, Standing::Revoked { at } if at >= since)).map(|record| record.agent).collect())
     }
 
     /// Every key that is worth nothing any more, for the account's JWT.

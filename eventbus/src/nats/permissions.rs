@@ -48,9 +48,16 @@ pub(super) fn of_service(role: Role) -> Permissions {
     Permissions { publish, subscribe }
 }
 
-/// What the user of the server's own account may do: say what an account may be from now on, and ask whether that was heard.
+/// Where the server is told what an account may be from now on, by the account's public key.
+pub(super) fn account_update(account: &str) -> String {
+    format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.UPDATE")
+}
+
+/// What the user of the server's own account may do: say what an account may be from now on, ask whether that was heard, and hear when somebody
+/// else says so.
 pub(super) fn of_system() -> Permissions {
-    Permissions { publish: vec!["$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE".to_owned()], subscribe: vec![inbox(&Identity::System)] }
+    let updates = account_update("*");
+    Permissions { publish: vec![updates.clone()], subscribe: vec![updates, inbox(&Identity::System)] }
 }
 
 /// What an agent may do: speak under its own name, and hear what is said to it and to its class. The server puts in the name and the class of the

@@ -14,12 +14,13 @@ use tracing::{info, warn};
 
 use super::{
     Account, Accounts, AccountsError, Enrolment,
+    backend::Nats,
     connection::{Connection, NatsOptions},
     monitor::{self, Varz},
     permissions::TRIGGER_CONSUMER,
     server::VERSION_MIN,
 };
-use crate::{BusError, bus::TRIGGER_ACK_WAIT, subject::Stream};
+use crate::{Bus, BusError, bus::TRIGGER_ACK_WAIT, subject::Stream};
 
 /// Triggers of some 4 KiB, 100,000 of them; their larger bodies lie in the depot. When it is full, no trigger is accepted any more.
 const TRIGGERS_BYTES_MAX: i64 = 512 * 1024 * 1024;
@@ -118,6 +119,16 @@ impl Setup {
     pub async fn connect(options: &NatsOptions, monitor: SocketAddr, enrolment: Arc<Enrolment>) -> Result<Self, SetupError> {
         let accounts = Accounts::connect(&options.urls, enrolment).await?;
         Ok(Self { connection: Connection::open(options).await?, monitor, accounts })
+    }
+
+    /// The bus over the same connection.
+    pub(crate) fn bus(&self) -> Bus {
+        Bus::new(Nats::new(self.connection.clone()))
+    }
+
+    /// The accounts of the server.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Sets up a server that may just have started: what is passing is tried again, for ten seconds.

@@ -106,6 +106,7 @@ impl Channel {
     }
 }
 
+const EVENTBUS: Party = Party::Service(Role::Eventbus);
 const FORGE: Party = Party::Service(Role::Forge);
 const PARSER: Party = Party::Service(Role::Parser);
 const ORCHESTRATOR: Party = Party::Service(Role::Orchestrator);
@@ -120,7 +121,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 17] = [
+pub const CHANNELS: [Channel; 18] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.*",
@@ -195,6 +196,14 @@ pub const CHANNELS: [Channel; 17] = [
         payload: "protocol::agent::AgentCommand",
         publishers: &[ORCHESTRATOR],
         subscribers: &[AGENTS],
+        ..SOFT
+    },
+    Channel {
+        kind: "revoked",
+        pattern: "tasks.revoked",
+        payload: "protocol::agent::Revoked",
+        publishers: &[EVENTBUS],
+        subscribers: &[ORCHESTRATOR],
         ..SOFT
     },
     from_agents("bid", "tasks.bids.{agent}.*", "protocol::auction::Bid", &[AUCTIONEER]),

@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use eventbus::{
-    Pattern, Subject,
+    Pattern, Subject, Subscription,
     nats::{Account, Accounts, Identity, NatsOptions, connect, jwt},
+    role,
     subject::Role,
 };
 use futures_util::StreamExt as _;
-use model::{AgentName, trigger::Trust};
+use model::{AgentClass, AgentName, protocol::agent::Revoked, trigger::Trust};
 use nkeys::KeyPair;
+use service::{Supervisor, supervisor::Ended};
 use testkit::{NatsServer, TEST_DEADLINE, wait_for};
 use tokio::time::timeout;
 
-use crate::buses::{agent, seen};
+use crate::{
+    buses::{agent, seen},
+    office::options,
+};
 
 /// Credentials of an agent that enrols itself as one on another machine does.
 fn enrol(server: &NatsServer, name: &AgentName, class: &str) -> String {
@@ -115,4 +120,33 @@ async fn an_account_that_the_operator_did_not_sign_is_refused() {
     assert!(accounts.push(Account::Agents).await.is_err(), "another operator's word on our account");
     // Ours still holds.
     assert!(connect(&server.options(Identity::Agent(agent("a1")))).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_tells_the_server_of_an_account_is_heard_by_the_role_at_once() {
+    let server = NatsServer::start().await;
+    let accounts = Accounts::connect(&[server.url()], server.enrolment().into()).await.unwrap();
+    let mut changes = accounts.changes(Account::Agents).await.unwrap();
+    server.push_agents().await;
+    assert_eq!(timeout(TEST_DEADLINE, changes.next()).await.unwrap(), Some(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_role_tells_the_orchestrator_who_was_revoked_and_of_nobody_who_came_back() {
+    let (server, supervisor) = (NatsServer::start_bare(|config| config).await, Supervisor::new());
+    role::run(options(&server), &supervisor).await.unwrap();
+    let mut revoked = server.bus(Role::Orchestrator).await.subscribe(Subject::revoked()).await.unwrap();
+    let names = [agent("a1"), agent("a2")];
+    for name in &names {
+        server.keys().revoke(name).unwrap();
+        server.push_agents().await;
+    }
+    let told =
+        async |revoked: &mut Subscription| -> Revoked { timeout(TEST_DEADLINE, revoked.next()).await.unwrap().unwrap().read().unwrap() };
+    while told(&mut revoked).await.agents != names.clone().into() {}
+    let token = server.keys().invite(&names[0], &AgentClass::default(), Trust::Trusted).unwrap();
+    server.enrolment().redeem(token.as_str(), &KeyPair::new_user().public_key()).unwrap();
+    server.push_agents().await;
+    while told(&mut revoked).await.agents != [names[1].clone()].into() {}
+    assert_eq!(supervisor.shut_down().await, Ended::InOrder);
 }

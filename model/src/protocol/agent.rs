@@ -1,6 +1,6 @@
 //! Between orchestrator and agent: assignments and cancels to the agent's inbox, reports and lease renewals back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,13 @@ pub struct AgentStatus {
     /// Counts the statuses of this life of the agent, from 1; 0 of an agent that does not count.
     #[serde(default)]
     pub number: u64,
+}
+
+/// These agents have lately been revoked: nothing more is heard of them, and what they hold is fenced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Their names.
+    pub agents: BTreeSet<AgentName>,
 }
 
 /// What arrives in an agent's inbox.

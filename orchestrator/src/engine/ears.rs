@@ -4,7 +4,7 @@ use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription};
 use model::{
     AgentName,
     protocol::{
-        agent::{AgentReport, AgentStatus, Report},
+        agent::{AgentReport, AgentStatus, Report, Revoked},
         auction::Proposal,
     },
 };
@@ -22,6 +22,7 @@ pub(super) struct Ears {
     reports: [Subscription; 5],
     statuses: Subscription,
     proposals: Subscription,
+    revoked: Subscription,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -30,6 +31,7 @@ pub(super) enum Heard {
     Report(Message),
     Status(Message),
     Proposal(Message),
+    Revoked(Message),
     Command(Box<Command>),
 }
 
@@ -46,6 +48,7 @@ impl Ears {
             ],
             statuses: bus.subscribe(Pattern::statuses()).await?,
             proposals: bus.subscribe(Subject::proposed()).await?,
+            revoked: bus.subscribe(Subject::revoked()).await?,
             commands,
         })
     }
@@ -67,6 +70,7 @@ impl Ears {
             message = requested.next() => message.map(Heard::Report),
             message = self.proposals.next() => message.map(Heard::Proposal),
             message = self.statuses.next() => message.map(Heard::Status),
+            message = self.revoked.next() => message.map(Heard::Revoked),
             command = self.commands.recv() => command.map(Box::new).map(Heard::Command),
         }
     }
@@ -101,6 +105,10 @@ impl Engine {
             Heard::Proposal(message) => match message.read::<Proposal>() {
                 Ok(proposal) => self.propose(proposal),
                 Err(error) => warn!(error = service::supervisor::chain(&error), "not a proposal"),
+            },
+            Heard::Revoked(message) => match message.read::<Revoked>() {
+                Ok(Revoked { agents }) => agents.iter().for_each(|agent| self.revoked(agent)),
+                Err(error) => warn!(error = service::supervisor::chain(&error), "not a revocation"),
             },
             Heard::Command(command) => {
                 let Command { run, input, done } = *command;

@@ -63,6 +63,11 @@ impl Leases {
         self.held.extract_if(.., |_, held| now >= held.until).map(|(lease, _)| lease).collect()
     }
 
+    /// What the agent holds.
+    pub(crate) fn of(&self, agent: &AgentName) -> Vec<Lease> {
+        self.held.iter().filter(|(_, held)| held.agent == *agent).map(|(lease, _)| lease.clone()).collect()
+    }
+
     /// Nobody could be heard: leases count from now on.
     pub(crate) fn excuse(&mut self, now: Instant) {
         for held in self.held.values_mut() {
@@ -81,6 +86,19 @@ mod tests {
     use model::{AttemptId, StageId, TriggerId};
 
     use super::*;
+
+    #[test]
+    fn a_lease_is_renewed_by_its_holder_and_by_nobody_who_claims_to_hold_it() {
+        let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("a"), attempt: 1 };
+        let (lease, start) = (Lease { attempt, fence: 1 }, Instant::now());
+        let (holder, rogue): (AgentName, AgentName) = ("one".parse().unwrap(), "rogue".parse().unwrap());
+        for (who, renewed) in [(&holder, true), (&rogue, false)] {
+            let mut leases = Leases::default();
+            leases.held.insert(lease.clone(), Held { agent: holder.clone(), until: start + LEASE });
+            assert_eq!(leases.renew(&lease, who, start + LEASE / 2), renewed, "{who}");
+            assert_eq!(leases.lapsed(start + LEASE).is_empty(), renewed, "{who}");
+        }
+    }
 
     #[test]
     fn leases_count_anew_from_when_agents_can_be_heard_again() {

@@ -335,6 +335,7 @@ impl OpenRun {
             Input::Proposed(_)
             | Input::Cancel { .. }
             | Input::LeaseLapsed(_)
+            | Input::AgentRevoked(_)
             | Input::NotTakenUp(_)
             | Input::Answered { .. }
             | Input::LockGranted(_)
@@ -366,7 +367,7 @@ fn asked(effect: Effect, stood: Duration) -> Effect {
 fn about(input: &Input) -> Option<(&Lease, About)> {
     match input {
         Input::Report { agent, report } => Some((&report.lease, About::Report(agent.clone(), report.report.kind()))),
-        Input::LeaseLapsed(lease) => Some((lease, About::Lapsed)),
+        Input::LeaseLapsed(lease) | Input::AgentRevoked(lease) => Some((lease, About::Lapsed)),
         Input::NotTakenUp(lease) => Some((lease, About::NotTakenUp)),
         Input::Proposed(_)
         | Input::Cancel { .. }

@@ -9,11 +9,11 @@ use model::{
     },
 };
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::{Engine, WOKEN_MAX, open::AUCTION_PAUSE, outbox::Letter, starving::Starving};
 use crate::{
-    core::{Answer, AttemptEnd, Effect, Run, resolve, shape::Index},
+    core::{Answer, AttemptEnd, Effect, Input, Run, resolve, shape::Index},
     runs::Appended,
 };
 
@@ -132,6 +132,18 @@ impl Engine {
         let is_new = self.agents.insert(agent.clone());
         if is_new || status.slots_free > 0 {
             self.wake(if is_new { WOKEN_MAX } else { 1 });
+        }
+    }
+
+    /// An agent is cut off for good. What it runs goes elsewhere at once, but for what holds a lock: the agent may run that until its lease is over,
+    /// and nobody else must meanwhile.
+    pub(super) fn revoked(&mut self, agent: &AgentName) {
+        self.agents.remove(agent);
+        for lease in self.leases.of(agent) {
+            if !self.holds_a_lock(&lease) {
+                info!(%agent, attempt = %lease.attempt, "its agent was revoked");
+                self.input(&lease.attempt.run.clone(), Input::AgentRevoked(lease));
+            }
         }
     }
 

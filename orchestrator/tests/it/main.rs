@@ -29,6 +29,8 @@ mod requests;
 #[cfg(test)]
 mod reruns;
 #[cfg(test)]
+mod revoked;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod views;

@@ -251,6 +251,20 @@ fn who_is_excepted_is_neither_waited_for_nor_proposed() {
 }
 
 #[test]
+fn a_liar_that_offers_everything_for_nothing_and_never_delivers_wins_again_only_where_nobody_is_excepted() {
+    for (guard, except, winner) in [(false, &[][..], "liar"), (true, &["liar"][..], "honest")] {
+        let mut bench = Bench::with(&["honest", "liar"]);
+        // The first round went to the liar, and it did not take the award up.
+        let request = request(2, except);
+        bench.request(&request);
+        let lie = Bid::Offer(Offer { has: u64::MAX, ..Offer::new(0, 0, Reservation::Handover) });
+        let proposals = [bench.bid("liar", &request, lie), bench.bid("honest", &request, offer(3, Reservation::Slot))];
+        let proposal = proposals.into_iter().flatten().next().unwrap();
+        assert_eq!(winners(&proposal)[0], winner, "with the guard: {guard}");
+    }
+}
+
+#[test]
 fn a_request_that_comes_again_has_the_same_answer_while_its_offers_stand() {
     let mut bench = Bench::with(&["a"]);
     let request = request(1, &[]);

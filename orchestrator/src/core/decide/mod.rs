@@ -78,6 +78,8 @@ pub enum Input {
     },
     /// The holder has not renewed its lease in time.
     LeaseLapsed(Lease),
+    /// The holder was revoked: nothing more is heard of it.
+    AgentRevoked(Lease),
     /// The winner has not begun while its offer was valid, and by its own clock never will.
     NotTakenUp(Lease),
     /// Something that is waited for has happened. Whether this person may answer was checked.
@@ -196,6 +198,11 @@ impl<'a> Draft<'a> {
             Input::LeaseLapsed(lease) => {
                 if let Some(at) = self.held(lease) {
                     self.lost(at, "its agent's lease lapsed");
+                }
+            }
+            Input::AgentRevoked(lease) => {
+                if let Some(at) = self.held(lease) {
+                    self.lost(at, "its agent was revoked");
                 }
             }
             Input::NotTakenUp(lease) => self.not_taken_up(lease),

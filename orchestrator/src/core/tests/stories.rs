@@ -63,6 +63,24 @@ fn a_second_result_and_a_superseded_one_change_nothing() {
 }
 
 #[test]
+fn a_result_that_a_rogue_agent_replays_counts_only_where_neither_its_name_nor_its_fence_is_looked_at() {
+    for guarded in [false, true] {
+        let mut run = Driven::new(vec![stage("a", &[]), stage("b", &["a"])]);
+        run.propose("a", 1, &["rogue"], &Reservation::Slot);
+        let old = run.lease("a");
+        run.input(Input::AgentRevoked(old.clone()));
+        run.propose("a", 2, &["two"], &Reservation::Slot);
+        let new = run.lease("a");
+        // What whoever compares neither would take it for.
+        let attacks = if guarded { vec![("rogue", &old), ("two", &old), ("rogue", &new)] } else { vec![("two", &new)] };
+        for (agent, lease) in attacks {
+            let decision = run.report(agent, lease, finished(StageOutcome::Success));
+            assert_eq!(decision.events.is_empty(), guarded, "{agent} with fence {}", lease.fence);
+        }
+    }
+}
+
+#[test]
 fn a_lost_safe_stage_runs_again_until_its_retries_are_used_up() {
     let mut run = Driven::new(vec![stage("a", &[])]);
     for attempt in 1..=3 {
