@@ -16,6 +16,7 @@ pub mod schema;
 mod stage;
 mod token;
 mod wait;
+mod whole;
 
 pub use bytes::Base64;
 pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
@@ -23,8 +24,8 @@ pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_
 pub use output::{OutputsView, TestFailureView, TestsView, TreeView};
 pub use problem::{Code, Problem};
 pub use run::{
-    Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList,
-    RunStatus, RunView,
+    Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated,
+    RunDetail, RunList, RunStatus, RunView,
 };
 pub use stage::{
     AttemptStatus, AttemptView, DeclineView, LockHolderView, OfferView, OutputView, ReservationView, RetryReasonView, SegmentView,

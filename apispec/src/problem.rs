@@ -76,21 +76,27 @@ codes! {
     /// There is no such run.
     UnknownRun = "unknown_run", 404, "no such run",
         "list the runs with GET /v1/runs; a run that was just created is there as soon as its pipeline is planned: ask again";
-    /// There is no such stage in the run.
-    UnknownStage = "unknown_stage", 404, "no such stage",
-        "GET /v1/runs/{run} lists the run's stages; name one by its path or its id";
     /// There is no such callback.
     UnknownCallback = "unknown_callback", 404, "no such address",
         "check the address for missing characters";
     /// There is no such path.
     UnknownPath = "unknown_path", 404, "no such path",
         "all paths are in /v1/openapi.json";
-    /// Nothing waits for this answer.
-    NoSuchWait = "no_such_wait", 404, "nothing waits for that",
-        "GET /v1/runs/{run} shows what its stages wait for, GET /v1/waits what waits for a person in all runs";
     /// The path exists, with other methods.
     MethodNotAllowed = "method_not_allowed", 405, "the path does not take this method",
         "the header `Allow` names the methods of this path";
+    /// There is the run has no such stage in the run.
+    UnknownStage = "unknown_stage", 409, "the run has no such stage",
+        "GET /v1/runs/{run} lists the run's stages; name one by its path or its id";
+    /// There is no such attempt of the stage.
+    UnknownAttempt = "unknown_attempt", 409, "the stage has no such attempt",
+        "GET /v1/runs/{run} lists the attempts of the run's stages; without a number, the last one is meant";
+    /// Nothing waits for this answer.
+    NoSuchWait = "no_such_wait", 409, "nothing waits for that",
+        "GET /v1/runs/{run} shows what its stages wait for, GET /v1/waits what waits for a person in all runs";
+    /// The depot has no such source.
+    UnknownSource = "unknown_source", 409, "the depot has no such source",
+        "put the source tree's tar archive into the depot first";
     /// The run has ended.
     RunEnded = "run_ended", 409, "the run has ended",
         "nothing is left to do: its outcome stands";
@@ -107,7 +113,7 @@ codes! {
     WrongAnswer = "wrong_answer", 409, "the answer does not fit what is waited for",
         "look at what is waited for again, and answer that";
     /// The callback was used.
-    CallbackUsed = "callback_used", 410, "this address was called before",
+    CallbackUsed = "callback_used", 409, "this address was called before",
         "nothing is left to do: each address takes one call";
     /// The body has too many bytes.
     BodyTooLarge = "body_too_large", 413, "the body is too large",
@@ -118,9 +124,6 @@ codes! {
     /// The request came under another host's name.
     ForeignHost = "foreign_host", 421, "asked for another host",
         "call the API as localhost or by a loopback address, or allow the host's name in the orchestrator's settings";
-    /// The depot has no such source.
-    UnknownSource = "unknown_source", 422, "the depot has no such source",
-        "put the source tree's tar archive into the depot first";
     /// A mistake of the orchestrator.
     Internal = "internal", 500, "the orchestrator made a mistake",
         "its log has more; please report it";

@@ -12,6 +12,8 @@ use crate::{StageView, schema};
 pub const PROJECT_DEFAULT: &str = "local";
 /// The path of the pipeline file of a run that names none.
 pub const PIPELINE_PATH_DEFAULT: &str = "Ottofile";
+/// The longest time that may be asked for a run, in milliseconds: a leap year.
+pub const RUN_TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
 /// Asks for a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -25,15 +27,15 @@ pub struct RunCreate {
     pub pipeline: String,
     /// The pipeline file's path, from the repository's root.
     #[serde(default = "pipeline_path_default")]
-    #[schema(default = "Ottofile", required = false, max_length = 4096)]
+    #[schema(default = "Ottofile", required = false, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub pipeline_path: String,
     /// The branch, without `refs/heads/`; empty if there is none.
     #[serde(default)]
-    #[schema(max_length = 1024)]
+    #[schema(max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub branch: String,
     /// The commit's full id; empty if there is none.
     #[serde(default)]
-    #[schema(max_length = 128)]
+    #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub commit: String,
     /// The source tree: a tar archive that lies in the depot. Without one, stages start in an empty folder.
     #[serde(default)]
@@ -43,8 +45,8 @@ pub struct RunCreate {
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
     /// How long the whole run may take, in milliseconds; without it, as long as its stages and gates may.
-    #[serde(default)]
-    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "crate::whole::optional")]
+    #[schema(minimum = 1, maximum = 31_622_400_000_i64)]
     pub timeout_ms: Option<u64>,
 }
 
@@ -209,8 +211,8 @@ pub struct RunList {
     /// The runs.
     pub runs: Vec<RunView>,
     /// Ask again with this as `cursor` for older ones; `null` if these were the last.
-    #[schema(value_type = Option<schema::RunId>)]
-    pub cursor: Option<RunId>,
+    #[schema(value_type = Option<schema::Cursor>)]
+    pub cursor: Option<String>,
 }
 
 /// The process answers.

@@ -65,7 +65,29 @@ fn choice(builder: ObjectBuilder, values: &[&str]) -> ObjectBuilder {
     builder.schema_type(Type::String).enum_values(Some(values.iter().copied()))
 }
 
+/// A server-sent event (WHATWG HTML, section 9.2), by its fields.
+fn message(builder: ObjectBuilder, names: &[&str]) -> ObjectBuilder {
+    builder
+        .schema_type(Type::Object)
+        .property("event", choice(ObjectBuilder::new().description(Some("its name")), names))
+        .property("id", ObjectBuilder::new().schema_type(Type::String).description(Some("its id, for `Last-Event-ID`; not all have one")))
+        .property("data", ObjectBuilder::new().schema_type(Type::String).description(Some("what it says, as JSON")))
+        .required("event")
+        .required("data")
+}
+
 schema!(RunId, "the id of a run, derived from its trigger", |builder| text(builder, "^run_[0-9a-v]{24}$"));
+schema!(Cursor, "where a list goes on: the `cursor` of the answer before, as it is", |builder| text(builder, "^[0-9]{1,18}$"));
+schema!(EventId, "the id of an event in its stream, `<sequence>.<index>`; empty for none", |builder| text(
+    builder,
+    "^([0-9]{1,18}[.][0-9]{1,9})?$"
+));
+schema!(IdempotencyKey, "visible characters of ASCII", |builder| text(builder, "^[!-~]{1,255}$"));
+schema!(
+    OutputRange,
+    "`bytes=3-6` from 0, `lines=2-3` from 1, both with the first and the last that is wanted, of which the last may be left out; or `tail=10`, so many lines at the end",
+    |builder| text(builder, "^(bytes=[0-9]{1,18}-([0-9]{1,18})?|lines=[1-9][0-9]{0,17}-([1-9][0-9]{0,17})?|tail=[0-9]{1,18})$")
+);
 schema!(StageId, "the id of a stage, derived from its path in the pipeline", |builder| text(builder, "^stg_[0-9a-v]{24}$"));
 schema!(AuctionId, "the id of an auction", |builder| text(builder, "^auc_[0-9a-v]{24}$"));
 schema!(Digest, "the SHA-256 of bytes that lie in the depot", |builder| text(builder, "^sha256:[0-9a-f]{64}$"));
@@ -96,6 +118,16 @@ schema!(RunOutcome, "how the run ended: the worst of its stages", |builder| choi
     builder,
     &["skipped", "success", "unstable", "failure", "aborted", "unknown"]
 ));
+schema!(
+    EventMessage,
+    "a server-sent event of a run's events: `event` with an `EventView` as data, at last `end` with an `EndView`",
+    |builder| message(builder, &["event", "end"])
+);
+schema!(
+    LogMessage,
+    "a server-sent event of a run's output: `chunk` with a `ChunkView` as data, `gap` with a `GapView`, at last `end` with an `EndView`",
+    |builder| message(builder, &["chunk", "gap", "end"])
+);
 schema!(Stream, "standard output, standard error, or Otto itself", |builder| choice(builder, &["out", "err", "otto"]));
 schema!(RunEvent, "an event as it stands in the run's log; what else it carries depends on its kind", |builder| builder
     .schema_type(Type::Object)

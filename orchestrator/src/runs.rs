@@ -157,12 +157,13 @@ impl Runs {
         }
     }
 
-    /// Runs that are `wanted`, the newest first, at most `limit`, older than the run `before` where one is given.
-    pub fn list(&self, before: Option<&RunId>, limit: usize, wanted: impl Fn(&Run) -> bool) -> Vec<Arc<Run>> {
+    /// Runs that are `wanted`, the newest first, at most `limit`, that began before the sequence `before` where one is given; each with the
+    /// sequence of its first record.
+    pub fn list(&self, before: Option<u64>, limit: usize, wanted: impl Fn(&Run) -> bool) -> Vec<(u64, Arc<Run>)> {
         let kept = self.kept.read().expect("no holder of this lock panics");
-        let end = before.and_then(|run| kept.runs.get(run)).and_then(Snapshot::first_sequence).unwrap_or(u64::MAX);
-        let older = kept.by_age.range(..end).rev().filter_map(|(_, run)| Some(&kept.runs.get(run)?.run));
-        older.filter(|run| wanted(run)).take(limit).cloned().collect()
+        let older = kept.by_age.range(..before.unwrap_or(u64::MAX)).rev();
+        let runs = older.filter_map(|(sequence, run)| Some((*sequence, kept.runs.get(run)?.run.clone())));
+        runs.filter(|(_, run)| wanted(run)).take(limit).collect()
     }
 
     /// What is appended from now on, of all runs. A receiver that lags reads [`Runs::get`] again.

@@ -41,6 +41,17 @@ pub struct Tool {
     pub version: &'static str,
     /// The oldest version that is taken from PATH.
     pub version_min: Version,
+    /// What of the package is kept.
+    pub kept: Kept,
+}
+
+/// What is kept of an installed package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The program alone: it needs nothing else.
+    Program,
+    /// The whole virtual environment: the program is written in Python.
+    Environment,
 }
 
 /// A program's version.
@@ -219,8 +230,14 @@ async fn install(tool: &Tool, python: &Path, place: &Path) -> Result<(), ToolErr
         move |source| ToolError::Io { path, source }
     };
     remove(&partial).await.map_err(failed(&partial))?;
-    let venv = partial.join("venv");
-    fs::create_dir_all(&partial).await.map_err(failed(&partial))?;
+    let folder = match tool.kept {
+        Kept::Program => partial.as_path(),
+        // What is installed there names its own path. The install is whole when the link is there.
+        Kept::Environment => place,
+    };
+    remove(folder).await.map_err(failed(folder))?;
+    let venv = folder.join("venv");
+    fs::create_dir_all(folder).await.map_err(failed(folder))?;
     step(tool, python, &["-m", "venv"], venv.as_os_str()).await?;
     let requirement = format!("{}=={}", tool.package, tool.version);
     let pip = ["install", "--no-input", "--disable-pip-version-check", "--quiet"];
@@ -234,6 +251,10 @@ async fn install(tool: &Tool, python: &Path, place: &Path) -> Result<(), ToolErr
             version: tool.version,
             version_min: tool.version_min,
         });
+    }
+    if tool.kept == Kept::Environment {
+        let link = place.join(tool.program);
+        return fs::symlink(&program, &link).await.map_err(failed(&link));
     }
     // Moved, not copied: a file that this process has just written cannot be run while another thread forks (`ETXTBSY`).
     let whole = partial.join("whole");
@@ -276,7 +297,8 @@ mod tests {
 
     use super::*;
 
-    const TOOL: Tool = Tool { program: "wheelbarrow", package: "wheelbarrow-bin", version: "1.2.3", version_min: Version(1, 2, 3) };
+    const TOOL: Tool =
+        Tool { program: "wheelbarrow", package: "wheelbarrow-bin", version: "1.2.3", version_min: Version(1, 2, 3), kept: Kept::Program };
     /// Stands for `python3 -m venv FOLDER`: makes a `pip` that makes the program, slowly enough for two installs to meet.
     const PYTHON: &str = "#!/bin/sh\nmkdir -p \"$3/bin\"\n\
         cat > \"$3/bin/pip\" <<'PIP'\n#!/bin/sh\n[ \"$5\" = wheelbarrow-bin==1.2.3 ] || exit 9\nsleep 0.2\n\
@@ -302,9 +324,13 @@ mod tests {
         }
 
         async fn find(&self) -> Result<PathBuf, ToolError> {
+            self.find_tool(&TOOL).await
+        }
+
+        async fn find_tool(&self, tool: &Tool) -> Result<PathBuf, ToolError> {
             let path = std::env::join_paths([self.folder.path().join("bin")]).unwrap();
             let finder = Finder { home: self.folder.path().join("home"), path };
-            finder.find_or_install(&TOOL, &|line| self.said.lock().unwrap().push(line.to_owned())).await
+            finder.find_or_install(tool, &|line| self.said.lock().unwrap().push(line.to_owned())).await
         }
     }
 
@@ -339,6 +365,22 @@ mod tests {
             std::fs::read_dir(program.parent().unwrap().parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "the program and the lock: {left:?}");
         assert!(place.said.lock().unwrap()[0].contains("is 1.2.2, and 1.2.3 or newer is needed"));
+    }
+
+    #[tokio::test]
+    async fn a_program_in_python_stays_in_its_environment_and_a_half_install_is_done_again() {
+        let place = Place::new();
+        place.script("python3", &format!("{PYTHON}echo called >> \"${{0%/*}}/calls\"\n"));
+        let tool = Tool { kept: Kept::Environment, ..TOOL };
+        let home = place.folder.path().join("home/tools/wheelbarrow-1.2.3");
+        std::fs::create_dir_all(home.join("venv/bin")).unwrap();
+        std::fs::write(home.join("venv/half"), "").unwrap();
+        let program = place.find_tool(&tool).await.unwrap();
+        assert_eq!(program, home.join("wheelbarrow"));
+        assert_eq!(std::fs::read_link(&program).unwrap(), home.join("venv/bin/wheelbarrow"));
+        assert!(!home.join("venv/half").exists());
+        assert_eq!(place.find_tool(&tool).await.unwrap(), program);
+        assert_eq!(std::fs::read_to_string(place.folder.path().join("bin/calls")).unwrap(), "called\n");
     }
 
     #[tokio::test]

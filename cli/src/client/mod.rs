@@ -101,10 +101,10 @@ impl Client {
     }
 
     /// Some runs, the newest first; `cursor` is that of the answer before.
-    pub async fn list(&self, limit: usize, cursor: Option<&RunId>) -> Result<RunList, ClientError> {
+    pub async fn list(&self, limit: usize, cursor: Option<&str>) -> Result<RunList, ClientError> {
         let mut request = self.request(Method::GET, "/v1/runs").query(&[("limit", limit.to_string())]);
         if let Some(cursor) = cursor {
-            request = request.query(&[("cursor", cursor.as_str())]);
+            request = request.query(&[("cursor", cursor)]);
         }
         self.read(request).await
     }

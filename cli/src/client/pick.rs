@@ -49,7 +49,7 @@ impl Client {
         let mut runs = Vec::new();
         let mut cursor = None;
         for _ in 0..PAGES_MAX {
-            let page = self.list(PAGE, cursor.as_ref()).await?;
+            let page = self.list(PAGE, cursor.as_deref()).await?;
             runs.extend(page.runs.into_iter().map(|run| run.id));
             cursor = page.cursor;
             if cursor.is_none() {

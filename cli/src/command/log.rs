@@ -24,6 +24,8 @@ use crate::{
     store::{Source, reach},
 };
 
+/// `--lines 0`.
+const NO_LINE: u64 = 0;
 /// What exit codes mean, for the command's help.
 const FOLLOWED_HELP: &str = "Exit codes with --follow, once the run has ended: 0 success or nothing to do · 1 failed · 3 unstable · 4 aborted · \
                              5 unknown: a person must say how it ended. Without it, 0: the output was printed";
@@ -66,13 +68,19 @@ struct Part {
 impl Part {
     /// As the API is asked for it; `None` where all is wanted.
     fn query(&self, stage: &str) -> Option<Vec<(&'static str, String)>> {
-        let wanted = [
-            ("attempt", self.attempt.map(u64::from)),
-            ("from_line", self.from.map(NonZeroU64::get)),
-            ("lines", self.lines),
-            ("tail", self.tail),
-        ];
-        let mut query: Vec<_> = wanted.into_iter().filter_map(|(name, value)| Some((name, value?.to_string()))).collect();
+        let range = match (self.from.map(NonZeroU64::get), self.lines, self.tail) {
+            (None, None, None) => None,
+            (_, _, Some(tail)) => Some(format!("tail={tail}")),
+            (from, None, None) => Some(format!("lines={}-", from.unwrap_or(1))),
+            // No line is so many lines at the end.
+            (_, Some(NO_LINE), None) => Some("tail=0".to_owned()),
+            (from, Some(lines), None) => {
+                let first = from.unwrap_or(1);
+                Some(format!("lines={first}-{}", first.saturating_add(lines - 1)))
+            }
+        };
+        let wanted = [("attempt", self.attempt.map(|attempt| attempt.to_string())), ("range", range)];
+        let mut query: Vec<_> = wanted.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         if query.is_empty() {
             return None;
         }

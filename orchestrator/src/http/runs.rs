@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
-use apispec::{RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunView};
+use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunView};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use model::{
@@ -27,12 +27,14 @@ const LIST_DEFAULT: usize = 50;
 const LIST_MAX: usize = 500;
 /// The longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
-/// The longest path of a pipeline file, in bytes: what Linux takes as a path.
-const PATH_BYTES_MAX: usize = 4096;
-/// The longest branch name, in bytes; git's own limit is that of a file name for each of its parts.
-const BRANCH_BYTES_MAX: usize = 1024;
-/// The longest commit id, in bytes: twice that of SHA-256.
-const COMMIT_BYTES_MAX: usize = 128;
+/// The longest path of a pipeline file, in characters, which are at most the 4096 bytes that Linux takes as a path.
+const PATH_CHARS_MAX: usize = 1024;
+/// The longest branch name, in characters; git's own limit is that of a file name for each of its parts.
+const BRANCH_CHARS_MAX: usize = 1024;
+/// The longest commit id, in characters: twice that of SHA-256.
+const COMMIT_CHARS_MAX: usize = 128;
+/// The longest cursor, in digits: sequences are far from it.
+const CURSOR_DIGITS_MAX: usize = 18;
 /// The header that makes the same request, sent again, the same run.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
@@ -65,7 +67,7 @@ pub(super) async fn find_sound(api: &Api, caller: &Caller, id: &str) -> Result<S
 #[utoipa::path(
     tag = "runs",
     operation_id = "run_create",
-    params(("Idempotency-Key" = Option<String>, Header, description = "makes the same request, sent again, the same run", max_length = 255)),
+    params(("Idempotency-Key" = Option<apispec::schema::IdempotencyKey>, Header, description = "makes the same request, sent again, the same run")),
     request_body = RunCreate,
     responses(
         (status = 201, description = "the run", body = RunCreated,
@@ -99,7 +101,8 @@ fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
         return Ok(HEXLOWER.encode(&random));
     };
     let invalid = |why| ApiError::InvalidHeader { name: IDEMPOTENCY_KEY, why };
-    let key = key.to_str().map_err(|_| invalid("has other than visible ASCII characters"))?;
+    let key = key.to_str().ok().filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
+    let key = key.ok_or_else(|| invalid("has other than visible ASCII characters"))?;
     match key.len() {
         0 => Err(invalid("is empty")),
         1..=KEY_BYTES_MAX => Ok(key.to_owned()),
@@ -108,11 +111,12 @@ fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
 }
 
 async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: RunCreate) -> Result<Trigger, ApiError> {
-    check_text("pipeline_path", &wanted.pipeline_path, PATH_BYTES_MAX)?;
-    check_text("branch", &wanted.branch, BRANCH_BYTES_MAX)?;
-    check_text("commit", &wanted.commit, COMMIT_BYTES_MAX)?;
-    if wanted.timeout_ms == Some(0) {
-        return Err(ApiError::InvalidBody("`timeout_ms` is 0: leave it out, and the run takes as long as its stages".to_owned()));
+    check_text("pipeline_path", &wanted.pipeline_path, PATH_CHARS_MAX)?;
+    check_text("branch", &wanted.branch, BRANCH_CHARS_MAX)?;
+    check_text("commit", &wanted.commit, COMMIT_CHARS_MAX)?;
+    if wanted.timeout_ms.is_some_and(|ms| !(1..=RUN_TIMEOUT_MS_MAX).contains(&ms)) {
+        let why = format!("`timeout_ms` must be 1 to {RUN_TIMEOUT_MS_MAX}: leave it out, and the run takes as long as its stages");
+        return Err(ApiError::InvalidBody(why));
     }
     let blobs = &api.orchestrator.blobs;
     if let Some(source) = wanted.source
@@ -143,9 +147,10 @@ async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: RunCreate) 
     })
 }
 
-fn check_text(name: &str, text: &str, bytes_max: usize) -> Result<(), ApiError> {
-    if text.len() > bytes_max {
-        return Err(ApiError::InvalidBody(format!("`{name}` has {} bytes, over the limit of {bytes_max}", text.len())));
+fn check_text(name: &str, text: &str, chars_max: usize) -> Result<(), ApiError> {
+    let chars = text.chars().count();
+    if chars > chars_max {
+        return Err(ApiError::InvalidBody(format!("`{name}` has {chars} characters, over the limit of {chars_max}")));
     }
     if text.chars().any(char::is_control) {
         return Err(ApiError::InvalidBody(format!("`{name}` has a control character")));
@@ -161,8 +166,15 @@ struct ListQuery {
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<usize>,
     /// The `cursor` of the answer before.
-    #[param(value_type = Option<apispec::schema::RunId>)]
-    cursor: Option<RunId>,
+    #[param(value_type = Option<apispec::schema::Cursor>)]
+    cursor: Option<String>,
+}
+
+/// The sequence that a cursor names. One is good for as long as there are runs, also when the run that it was made of is gone.
+fn cursor(text: &str) -> Result<u64, ApiError> {
+    let is_one = (1..=CURSOR_DIGITS_MAX).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit());
+    let sequence = text.parse().ok().filter(|_| is_one);
+    sequence.ok_or_else(|| ApiError::InvalidQuery(format!("`cursor` is `{text}`, and is none that a list has given")))
 }
 
 /// List runs, the newest first.
@@ -178,17 +190,13 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(ApiError::InvalidQuery(format!("`limit` is {limit}, and must be 1 to {LIST_MAX}")));
     }
+    let before = query.cursor.as_deref().map(cursor).transpose()?;
     let runs = &api.orchestrator.runs;
-    if let Some(cursor) = &query.cursor
-        && runs.get(cursor).is_none_or(|snapshot| !caller.sees_run(&snapshot.run))
-    {
-        return Err(ApiError::InvalidQuery(format!("`cursor` names the run {cursor}, which is not listed any more: begin again")));
-    }
-    let mut found = runs.list(query.cursor.as_ref(), limit + 1, |run| caller.sees_run(run));
+    let mut found = runs.list(before, limit + 1, |run| caller.sees_run(run));
     let more = found.len() > limit;
     found.truncate(limit);
-    let cursor = found.last().filter(|_| more).map(|run| run.id.clone());
-    Ok(web::Json(RunList { runs: found.iter().map(|run| view::run(run, runs)).collect(), cursor }))
+    let cursor = found.last().filter(|_| more).map(|(sequence, _)| sequence.to_string());
+    Ok(web::Json(RunList { runs: found.iter().map(|(_, run)| view::run(run, runs)).collect(), cursor }))
 }
 
 /// Show a run with its stages, their attempts, and the offers that decided where they ran.
@@ -244,7 +252,7 @@ pub(super) async fn cancel(
     operation_id = "run_rerun",
     params(
         ("run" = apispec::schema::RunId, Path, description = "the run"),
-        ("Idempotency-Key" = Option<String>, Header, description = "makes the same request, sent again, the same run", max_length = 255),
+        ("Idempotency-Key" = Option<apispec::schema::IdempotencyKey>, Header, description = "makes the same request, sent again, the same run"),
     ),
     request_body = RerunCreate,
     responses(

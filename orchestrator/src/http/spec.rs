@@ -1,11 +1,16 @@
 //! The document of the API (OpenAPI 3.1): made from the handlers, committed beside `apispec`, served to whoever asks.
 
 use actix_web::{App, HttpRequest, HttpResponse, get, http::header::ContentType, web};
-use apispec::{ChunkView, Code, EndView, EventView, GapView, Health, Problem};
+use apispec::{
+    ChunkView, Code, EndView, EventView, GapView, Health, Problem,
+    schema::{Cursor, EventId, IdempotencyKey, OutputRange},
+};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        path::PathItem,
+        RefOr,
+        path::{Parameter, PathItem},
+        schema::{Schema, SchemaType, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -30,7 +35,7 @@ use super::{Api, ApiError, callback_routes, routes};
         (name = "logs", description = "the output of a run's stages"),
         (name = "service", description = "about the API itself"),
     ),
-    components(schemas(Problem, Code, EventView, EndView, ChunkView, GapView)),
+    components(schemas(Problem, Code, EventView, EndView, ChunkView, GapView, Cursor, EventId, IdempotencyKey, OutputRange)),
     security(("token" = [])),
     modifiers(&Token),
 )]
@@ -49,7 +54,31 @@ impl Modify for Token {
 
 /// The document of the API; no server is needed for it.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    App::new().into_utoipa_app().openapi(Doc::openapi()).configure(routes).split_for_parts().1
+    let mut document = App::new().into_utoipa_app().openapi(Doc::openapi()).configure(routes).split_for_parts().1;
+    document.paths.paths.values_mut().for_each(without_null);
+    document
+}
+
+/// A parameter may be left out, and is never `null`: in an address and in a header there is no such thing.
+fn without_null(item: &mut PathItem) {
+    let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+    let parameters = operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut());
+    for parameter in parameters.flatten() {
+        let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter else { continue };
+        if let RefOr::T(Schema::OneOf(choice)) = schema {
+            choice
+                .items
+                .retain(|item| !matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null)));
+            if let [only] = choice.items.as_slice() {
+                *schema = only.clone();
+            }
+        } else if let RefOr::T(Schema::Object(object)) = schema
+            && let SchemaType::Array(types) = &object.schema_type
+            && let [only] = types.iter().filter(|of| **of != Type::Null).collect::<Vec<_>>().as_slice()
+        {
+            object.schema_type = SchemaType::Type((*only).clone());
+        }
+    }
 }
 
 /// The document of the addresses of callbacks alone.

@@ -502,23 +502,24 @@ async fn a_part_of_an_output_is_given_by_bytes_by_lines_and_from_its_end() {
     served.append(&mut run, 2, vec![awarded("Build")]);
     let path = format!("/v1/runs/{}/output?stage=Build", run.id);
     served.orchestrator.logs.take(chunk(&run, "Build", 2, 0, "1\n2"));
-    assert_eq!(served.text(&format!("{path}&from_line=2")).await, "2", "of a running attempt, what there is");
+    assert_eq!(served.text(&format!("{path}&range=lines%3D2-")).await, "2", "of a running attempt, what there is");
 
     let log = in_parts(&served, &["1\n2", "2\n33\n", "4\n5"], &[0, 1, 2]).await;
     served.append(&mut run, 3, vec![finished("Build"), stored("Build", log), END]);
     let cases = [
         ("", "1\n22\n33\n4\n5", 0, 0),
-        ("&from_byte=3&bytes=4", "2\n33", 3, 1),
-        ("&from_byte=99", "", 99, 0),
-        ("&from_line=1&lines=1", "1\n", 0, 0),
-        ("&from_line=2&lines=2", "22\n33\n", 2, 1),
-        ("&from_line=4&lines=1", "4\n", 8, 3),
-        ("&from_line=5", "5", 10, 4),
-        ("&lines=0", "", 0, 0),
-        ("&tail=0", "", 11, 4),
-        ("&tail=1", "5", 10, 4),
-        ("&tail=4", "22\n33\n4\n5", 2, 1),
-        ("&tail=99", "1\n22\n33\n4\n5", 0, 0),
+        ("&range=bytes%3D3-6", "2\n33", 3, 1),
+        ("&range=bytes=3-6&attempt=1", "2\n33", 3, 1),
+        ("&range=bytes%3D99-", "", 99, 0),
+        ("&range=bytes%3D6-3", "", 6, 0),
+        ("&range=lines%3D1-1", "1\n", 0, 0),
+        ("&range=lines%3D2-3", "22\n33\n", 2, 1),
+        ("&range=lines%3D4-4", "4\n", 8, 3),
+        ("&range=lines%3D5-", "5", 10, 4),
+        ("&range=tail%3D0", "", 11, 4),
+        ("&range=tail%3D1", "5", 10, 4),
+        ("&range=tail%3D4", "22\n33\n4\n5", 2, 1),
+        ("&range=tail%3D99", "1\n22\n33\n4\n5", 0, 0),
     ];
     for (query, text, offset, lines) in cases {
         let response = served.get(&format!("{path}{query}")).await;
@@ -528,10 +529,13 @@ async fn a_part_of_an_output_is_given_by_bytes_by_lines_and_from_its_end() {
         assert_eq!((response.text().await.unwrap().as_str(), begin.0), (text, offset), "{query}");
         assert!(text.is_empty() || begin.1 == lines, "{query}: {begin:?}");
     }
-    assert_eq!(served.text(&format!("{path}&from_line=6")).await, "", "there are not so many lines");
-    for query in ["&tail=1&lines=1", "&from_line=0", "&from_byte=1&lines=2", "&attempt=2"] {
-        check_problem(served.get(&format!("{path}{query}")).await, Code::InvalidQuery).await;
+    assert_eq!(served.text(&format!("{path}&range=lines%3D6-")).await, "", "there are not so many lines");
+    for range in ["", "tail", "tail=", "tail=-1", "tail=+1", "lines=0-1", "lines=1-0", "lines=1", "lines=-1", "bytes=1-2-3", "words=1-2"] {
+        let query = path.clone() + "&range=" + &range.replace('=', "%3D").replace('+', "%2B");
+        check_problem(served.get(&query).await, Code::InvalidQuery).await;
     }
+    check_problem(served.get(&format!("{path}&attempt=0")).await, Code::InvalidQuery).await;
+    check_problem(served.get(&format!("{path}&attempt=2")).await, Code::UnknownAttempt).await;
 }
 
 #[tokio::test]
@@ -542,7 +546,7 @@ async fn a_part_of_an_output_needs_only_its_own_segments() {
     served.append(&mut run, 2, vec![awarded("Build")]);
     served.append(&mut run, 3, vec![finished("Build"), stored("Build", log), END]);
     let path = format!("/v1/runs/{}/output?stage=Build", run.id);
-    for query in ["&from_line=2&lines=1", "&from_byte=2&bytes=2"] {
+    for query in ["&range=lines%3D2-2", "&range=bytes%3D2-3"] {
         assert_eq!(served.text(&format!("{path}{query}")).await, "2\n", "the part that is not there is not asked for: {query}");
     }
     let hole = "[otto: 2 bytes of output are missing here: the depot does not give it now]\n";
@@ -612,7 +616,7 @@ async fn a_run_that_has_left_memory_is_read_from_its_log() {
     let shown: RunDetail = served.read(&path).await;
     assert!(matches!(shown.run.status, RunStatus::Ended { outcome: RunOutcome::Success, .. }), "{shown:?}");
     assert_eq!(served.text(&format!("{path}/log?stage=Build")).await, "built\n");
-    assert_eq!(served.text(&format!("{path}/output?stage=Build&tail=1")).await, "built\n");
+    assert_eq!(served.text(&format!("{path}/output?stage=Build&range=tail%3D1")).await, "built\n");
     let events: Vec<EventView> = served.read(&format!("{path}/events")).await;
     assert_eq!(events.len(), 6);
     let mut followed = Followed::of(&served, &format!("{path}/log/follow")).await;

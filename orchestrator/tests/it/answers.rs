@@ -43,17 +43,17 @@ async fn a_prompt_takes_one_text_of_those_that_are_allowed_and_later_stages_find
     let approve = json!({ "answer": { "kind": "approve", "delivery": model::Digest::of(b"") } });
     let resume = json!({ "answer": { "kind": "resume" } });
     let cases = [
-        ("no stage waits for an approval", approve.clone(), (404, "no_such_wait")),
+        ("no stage waits for an approval", approve.clone(), (409, "no_such_wait")),
         ("it is no approval that is asked for", to("Ask", "itself", approve), (409, "wrong_answer")),
         ("it is not paused", to("Ask", "itself", resume), (409, "wrong_answer")),
         ("not one of the texts", text("green"), (409, "wrong_answer")),
         ("not even by case", text("Red"), (409, "wrong_answer")),
-        ("no such stage", to("Nothing", "itself", text("red")), (404, "unknown_stage")),
-        ("no such gate", to("Ask", "enter:0", text("red")), (404, "no_such_wait")),
-        ("no such gate by far", to("Ask", "exit:4294967295", text("red")), (404, "no_such_wait")),
+        ("no such stage", to("Nothing", "itself", text("red")), (409, "unknown_stage")),
+        ("no such gate", to("Ask", "enter:0", text("red")), (409, "no_such_wait")),
+        ("no such gate by far", to("Ask", "exit:4294967295", text("red")), (409, "no_such_wait")),
         ("no name of a wait", to("Ask", "exit:-1", text("red")), (400, "invalid_body")),
         ("not a text", json!({ "answer": { "kind": "text", "text": 7 } }), (400, "invalid_body")),
-        ("not asked yet", to("Other", "itself", text("red")), (404, "no_such_wait")),
+        ("not asked yet", to("Other", "itself", text("red")), (409, "no_such_wait")),
     ];
     for (what, answer, (status, code)) in cases {
         assert_eq!(refusal(api.post(&path, &answer).await), (status, code.to_owned()), "{what}");
@@ -110,7 +110,7 @@ async fn nobody_answers_in_time_and_who_comes_later_is_told_so() {
     let path = format!("/v1/runs/{}/answer", trigger.run());
     let late = refusal(api.post(&path, &to("Ask", "itself", text("red"))).await);
     assert_eq!(late, (409, "wrong_answer".to_owned()));
-    assert_eq!(refusal(api.post(&path, &text("red")).await), (404, "no_such_wait".to_owned()));
+    assert_eq!(refusal(api.post(&path, &text("red")).await), (409, "no_such_wait".to_owned()));
     orchestrator.answer(&trigger.run(), &StageId::of("Hold"), model::event::run::WaitKey::Itself, Answer::Resumed, None).await.unwrap();
     assert_eq!(outcome(&*ended(&orchestrator, &trigger).await), Some(RunOutcome::Failure));
     supervisor.shut_down().await;

@@ -231,6 +231,16 @@ impl Api {
         Self { client: self.client.clone(), base: self.base.clone(), token: token.to_owned() }
     }
 
+    /// Where it is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// What it is asked with.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (u16, Json) {
         self.answer(self.client.get(format!("{}{path}", self.base))).await
     }

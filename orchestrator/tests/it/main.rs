@@ -5,6 +5,8 @@ mod answers;
 #[cfg(test)]
 mod cancels;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod engine;

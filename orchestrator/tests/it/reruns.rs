@@ -99,7 +99,7 @@ async fn what_cannot_be_run_again_is_refused_with_its_reason() {
     ended(&orchestrator, &live).await;
 
     let nothing = json!({ "stages": { "kind": "stage", "stage": "nothing" } });
-    assert_eq!(refusal(api.post(&path(&live.run()), &nothing).await), (404, "unknown_stage".to_owned()));
+    assert_eq!(refusal(api.post(&path(&live.run()), &nothing).await), (409, "unknown_stage".to_owned()));
     let unknown = RunId::of(&TriggerId::of("t", "unknown"));
     assert_eq!(refusal(api.post(&path(&unknown), &json!({})).await), (404, "unknown_run".to_owned()));
     assert_eq!(refusal(api.post(&path(&live.run()), &json!({ "stages": "failed" })).await), (400, "invalid_body".to_owned()));

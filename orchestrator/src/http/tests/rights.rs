@@ -96,7 +96,7 @@ async fn a_token_sees_its_projects_alone() {
     let get = |path: &str| served.client.get(format!("{}{path}", served.base)).bearer_auth(STRANGER).send();
     let list: RunList = get("/v1/runs").await.unwrap().json().await.unwrap();
     assert_eq!(list.runs, []);
-    check_problem(get(&format!("/v1/runs?cursor={}", run.id)).await.unwrap(), Code::InvalidQuery).await;
+    check_problem(get(&format!("/v1/runs/{}", run.id)).await.unwrap(), Code::UnknownRun).await;
     let create = served.client.post(format!("{}/v1/runs", served.base)).bearer_auth(STRANGER).json(&json!({ "pipeline": "" }));
     check_problem(create.send().await.unwrap(), Code::Forbidden).await;
     let token: TokenView = get("/v1/token").await.unwrap().json().await.unwrap();
