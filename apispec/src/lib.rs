@@ -6,11 +6,13 @@
 //!
 //! **Invariant:** no HTTP server and no client in here, and no state of the orchestrator: only what both ends must agree on.
 
+mod auction;
 mod bytes;
 mod event;
 mod log;
 mod output;
 mod problem;
+mod project;
 mod run;
 pub mod schema;
 mod stage;
@@ -18,14 +20,19 @@ mod token;
 mod wait;
 mod whole;
 
+pub use auction::{AuctionList, AuctionView, StageWhy, WhyView};
 pub use bytes::Base64;
 pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
 pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_GAP};
 pub use output::{OutputsView, TestFailureView, TestsView, TreeView};
 pub use problem::{Code, Problem};
+pub use project::{
+    DeliveryView, EnvironmentDetail, EnvironmentList, EnvironmentRule, EnvironmentView, LockView, ProjectList, ProjectView, ProtectionView,
+    RefsView, SourceView,
+};
 pub use run::{
     Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated,
-    RunDetail, RunList, RunStatus, RunView,
+    RunDetail, RunList, RunStatus, RunView, StatusName,
 };
 pub use stage::{
     AttemptStatus, AttemptView, DeclineView, LockHolderView, OfferView, OutputView, ReservationView, RetryReasonView, SegmentView,

@@ -76,6 +76,12 @@ codes! {
     /// There is no such run.
     UnknownRun = "unknown_run", 404, "no such run",
         "list the runs with GET /v1/runs; a run that was just created is there as soon as its pipeline is planned: ask again";
+    /// There is no such project.
+    UnknownProject = "unknown_project", 404, "no such project",
+        "GET /v1/projects lists the projects of the token";
+    /// There is no such environment.
+    UnknownEnvironment = "unknown_environment", 404, "no such environment",
+        "GET /v1/environments lists the environments of the token's projects";
     /// There is no such callback.
     UnknownCallback = "unknown_callback", 404, "no such address",
         "check the address for missing characters";

@@ -195,6 +195,22 @@ pub enum RunStatus {
     },
 }
 
+/// The names of [`RunStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusName {
+    /// [`RunStatus::Running`].
+    Running,
+    /// [`RunStatus::Held`].
+    Held,
+    /// [`RunStatus::Cancelling`].
+    Cancelling,
+    /// [`RunStatus::Damaged`].
+    Damaged,
+    /// [`RunStatus::Ended`].
+    Ended,
+}
+
 /// A run with its stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunDetail {

@@ -7,8 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, lsp, rerun, runs, show, token,
-        waits,
+        Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, login, lsp, projects, rerun,
+        runs, show, token, waits, why,
     },
     demo, hook, run, serve, step, up,
 };
@@ -55,8 +55,11 @@ enum Command {
     Step(step::StepArgs),
     ExplainError(explain_error::ExplainErrorArgs),
     Up(up::UpArgs),
+    Login(login::LoginArgs),
+    Projects(projects::ProjectsArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
+    Why(why::WhyArgs),
     Log(log::LogArgs),
     Waits(waits::WaitsArgs),
     Approve(answer::ApproveArgs),
@@ -135,6 +138,9 @@ impl Command {
             Self::Up(args) => up::run(args).await,
             Self::Runs(args) => runs::run(args).await,
             Self::Show(args) => show::run(args).await,
+            Self::Why(args) => why::run(args).await,
+            Self::Login(args) => login::run(args).await,
+            Self::Projects(args) => projects::run(args).await,
             Self::Log(args) => log::run(args).await,
             Self::Waits(args) => waits::run(args).await,
             Self::Approve(args) => answer::approve(args).await,

@@ -3,6 +3,7 @@
 //! **Invariant:** it executes nothing and holds no secret.
 
 pub mod archive;
+pub mod auctions;
 pub mod callbacks;
 pub mod core;
 pub mod engine;

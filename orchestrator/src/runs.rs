@@ -15,6 +15,7 @@ use model::{
 use tokio::{sync::broadcast, time::timeout};
 
 use crate::{
+    auctions::Auctions,
     core::Run,
     views::{RunFilter, ViewError, Views},
 };
@@ -59,6 +60,7 @@ pub struct Runs {
     kept: Arc<RwLock<Kept>>,
     /// What is listed and searched of all runs.
     views: Views,
+    auctions: Auctions,
     appended: broadcast::Sender<Arc<Appended>>,
 }
 
@@ -84,7 +86,7 @@ impl Default for Runs {
 impl Runs {
     /// Without a run yet. What happens to runs is taken up in the views.
     pub fn new(views: Views) -> Self {
-        Self { kept: Arc::default(), views, appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0 }
+        Self { kept: Arc::default(), views, auctions: Auctions::default(), appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0 }
     }
 
     /// The read models.
@@ -119,6 +121,11 @@ impl Runs {
     /// The run's newest state.
     pub fn get(&self, run: &RunId) -> Option<Snapshot> {
         self.kept.read().expect("no holder of this lock panics").runs.get(run).cloned()
+    }
+
+    /// The last auctions of the runs.
+    pub fn auctions(&self) -> &Auctions {
+        &self.auctions
     }
 
     /// The sequence of the run's first record.

@@ -11,14 +11,17 @@ mod tests;
 
 use std::time::Duration;
 
-use apispec::{AnswerCreate, Code, EventView, Problem, RerunCreate, RunCreate, RunCreated, RunDetail, RunList, RunView, WaitList};
+use apispec::{
+    AnswerCreate, Code, EventView, Problem, ProjectList, RerunCreate, RunCreate, RunCreated, RunDetail, RunList, RunView, TokenView,
+    WaitList, WhyView,
+};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use model::RunId;
 use reqwest::{Method, RequestBuilder, Response, header};
 use serde::de::DeserializeOwned;
 
-pub use connection::Connection;
+pub use connection::{Connection, Login};
 pub use follow::{EventFollower, EventMessage, LogFollower, LogMessage};
 pub use pick::{LATEST, PickError};
 
@@ -107,6 +110,26 @@ impl Client {
             request = request.query(&[("cursor", cursor)]);
         }
         self.read(request).await
+    }
+
+    /// Runs that are so, the newest first: `filters` are the parameters of the API.
+    pub async fn find(&self, limit: usize, filters: &[(&str, String)]) -> Result<RunList, ClientError> {
+        self.read(self.request(Method::GET, "/v1/runs").query(&[("limit", limit.to_string())]).query(filters)).await
+    }
+
+    /// The token of this client.
+    pub async fn token(&self) -> Result<TokenView, ClientError> {
+        self.read(self.request(Method::GET, "/v1/token")).await
+    }
+
+    /// The projects of the server.
+    pub async fn projects(&self) -> Result<ProjectList, ClientError> {
+        self.read(self.request(Method::GET, "/v1/projects")).await
+    }
+
+    /// Why stages run where they do, or wait.
+    pub async fn why(&self, run: &RunId, stage: Option<&str>) -> Result<WhyView, ClientError> {
+        self.read(with_stage(self.request(Method::GET, &format!("/v1/runs/{run}/why")), stage)).await
     }
 
     /// A run with its stages.

@@ -9,7 +9,7 @@ use model::RunOutcome;
 use orchestrator::{
     callbacks::CallbackKey,
     engine::{self, EngineOptions},
-    http::{self, ApiToken, HttpOptions, Tokens},
+    http::{self, ApiToken, HttpOptions, Projects, Tokens},
 };
 use parser_service::{Isolation, ParserOptions};
 use service::Supervisor;
@@ -43,8 +43,14 @@ impl House {
         let options = EngineOptions::new("test", CallbackKey::generate().unwrap());
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let options =
-            HttpOptions { listen, token: ApiToken::new(TOKEN), tokens: Tokens::default(), hosts: Vec::new(), origins: Vec::new() };
+        let options = HttpOptions {
+            listen,
+            token: ApiToken::new(TOKEN),
+            tokens: Tokens::default(),
+            projects: Projects::default(),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+        };
         let address = http::serve(options, orchestrator, &supervisor).unwrap();
         let client = Client::new(Connection::new(&format!("http://{address}/"), TOKEN)).unwrap();
         Self { client, bus, blobs, supervisor, folder }

@@ -12,12 +12,15 @@ pub mod fmt;
 pub mod follow;
 pub mod lock;
 pub mod log;
+pub mod login;
 pub mod lsp;
+pub mod projects;
 pub mod rerun;
 pub mod runs;
 pub mod show;
 pub mod token;
 pub mod waits;
+pub mod why;
 
 mod terminal;
 pub(crate) mod text;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use apispec::{RunStatus, RunView};
 use clap::Args;
-use model::Timestamp;
+use model::{ProjectName, Timestamp};
 use service::clock;
 
 use super::{Terminal, text};
@@ -16,6 +16,18 @@ pub struct RunsArgs {
     /// How many at most
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: u16,
+    /// Of this project only
+    #[arg(long)]
+    project: Option<ProjectName>,
+    /// Of this branch only
+    #[arg(long)]
+    branch: Option<String>,
+    /// Only those that stand so
+    #[arg(long, value_parser = ["running", "held", "cancelling", "damaged", "ended"])]
+    status: Option<String>,
+    /// Only those that have ended so
+    #[arg(long, value_parser = ["skipped", "success", "unstable", "failure", "aborted", "unknown"])]
+    outcome: Option<String>,
     /// Print what the API answers
     #[arg(long)]
     json: bool,
@@ -26,7 +38,10 @@ pub struct RunsArgs {
 /// Lists runs.
 pub async fn run(args: RunsArgs) -> anyhow::Result<ExitCode> {
     let reader = reach(args.source, None).await?;
-    let list = reader.client.list(args.limit.into(), None).await?;
+    let project = args.project.map(|project| project.to_string());
+    let filters = [("project", project), ("branch", args.branch), ("status", args.status), ("outcome", args.outcome)];
+    let filters: Vec<_> = filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let list = reader.client.find(args.limit.into(), &filters).await?;
     reader.end().await;
     let text =
         if args.json { format!("{}\n", serde_json::to_string_pretty(&list)?) } else { table(&list.runs, Timestamp(clock::unix_ms())) };

@@ -108,7 +108,7 @@ fn row(stage: &StageView, now: Timestamp) -> Vec<String> {
 }
 
 /// Where the stage stands, in a word, and what there is to say of it.
-fn words(stage: &StageView, now: Timestamp) -> (String, String) {
+pub(super) fn words(stage: &StageView, now: Timestamp) -> (String, String) {
     let (word, what) = match &stage.status {
         StageStatus::Waiting { on } => {
             let paths: Vec<&str> = on.iter().map(|stage| stage.path.as_str()).collect();

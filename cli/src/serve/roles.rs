@@ -18,7 +18,7 @@ use eventbus::{
 use model::{AgentClass, AgentName};
 use orchestrator::{
     engine::{self, EngineOptions, Protections, Reach},
-    http::{self, ApiToken, HttpOptions, Tokens},
+    http::{self, ApiToken, HttpOptions, Projects, Tokens},
 };
 use parser_service::ParserOptions;
 use service::{Supervisor, env};
@@ -178,9 +178,9 @@ impl Serve for Orchestrator {
             None => Some(Tokens::default()),
             file => reader.required_with(env::API_TOKENS, file, |file| Tokens::open(file.into())),
         };
-        let protections = match reader.optional::<String>(env::PROJECTS) {
-            None => Some(Protections::default()),
-            folder => reader.required_with(env::PROJECTS, folder, |folder| config::load(folder.as_ref()).map(protections)),
+        let projects = match reader.optional::<String>(env::PROJECTS) {
+            None => Some(Vec::new()),
+            folder => reader.required_with(env::PROJECTS, folder, |folder| config::load(folder.as_ref())),
         };
         let key = reader.required_file(env::CALLBACK_KEY_FILE);
         let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
@@ -190,10 +190,18 @@ impl Serve for Orchestrator {
         let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
-        let (signer, commands, protections) = (Some(signer?), Some(commands?), protections?);
+        let (signer, commands, projects) = (Some(signer?), Some(commands?), projects?);
+        let protections = protections(&projects);
         let engine =
             EngineOptions { signer, commands, callback_base, reach, protections, views, ..EngineOptions::new(&name, callback_key?) };
-        let http = HttpOptions { listen, token: ApiToken::new(&api_token?), tokens: tokens?, hosts, origins: vec![] };
+        let http = HttpOptions {
+            listen,
+            token: ApiToken::new(&api_token?),
+            tokens: tokens?,
+            projects: Projects::of(projects),
+            hosts,
+            origins: vec![],
+        };
         Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }
 
@@ -205,8 +213,8 @@ impl Serve for Orchestrator {
 }
 
 /// What protects each of the projects.
-fn protections(projects: Vec<config::Project>) -> Protections {
-    Protections::of(projects.into_iter().map(|project| (project.name, project.protection)))
+fn protections(projects: &[config::Project]) -> Protections {
+    Protections::of(projects.iter().map(|project| (project.name.clone(), project.protection.clone())))
 }
 
 /// Where the API is reached from outside. It answers under that name, too.

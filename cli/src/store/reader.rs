@@ -21,7 +21,7 @@ use eventbus::{
 use model::RunId;
 use orchestrator::{
     archive::Archive,
-    http::{ApiToken, HttpOptions, Tokens, serve},
+    http::{ApiToken, HttpOptions, Projects, Tokens, serve},
 };
 use service::{OnError, Supervisor, env, settings::Settings, supervisor::chain};
 use tokio::time::sleep;
@@ -88,7 +88,8 @@ impl Reader {
         getrandom::fill(&mut random).context("the system gives no random bytes")?;
         let token = HEXLOWER.encode(&random);
         let (listen, tokens) = ((Ipv4Addr::LOCALHOST, 0).into(), Tokens::default());
-        let options = HttpOptions { listen, token: ApiToken::new(&token), tokens, hosts: Vec::new(), origins: Vec::new() };
+        let projects = Projects::default();
+        let options = HttpOptions { listen, token: ApiToken::new(&token), tokens, projects, hosts: Vec::new(), origins: Vec::new() };
         let supervisor = Supervisor::new();
         let address = serve(options, archive.orchestrator.clone(), &supervisor)?;
         let live: Vec<(u64, Kept)> = (1..).zip(kept).filter(|(_, kept)| kept.is_live()).collect();

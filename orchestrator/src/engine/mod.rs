@@ -83,6 +83,7 @@ use self::{
     timing::PollKey,
 };
 use crate::{
+    auctions::Auction,
     callbacks::CallbackKey,
     core::{Answer, Context, Input, Run, decide, effects::touched, resolve},
     handle::{COMMANDS_MAX, Orchestrator},
@@ -379,6 +380,7 @@ impl Engine {
         let Some(at) = open.run.shape.find(&stage) else { return };
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
         let project = open.run.trigger.project.clone();
+        self.runs.auctions().remember(Auction { project: project.clone(), proposal: proposal.clone() });
         let starves = open.propose(at, proposal, Instant::now());
         // Of a stage that has an agent, or of a run that has ended, a late word says nothing.
         if starves || unplaced.is_none() {

@@ -71,6 +71,12 @@ pub enum ApiError {
         /// What was asked for.
         stage: String,
     },
+    /// There is no such project.
+    #[error("the configuration has no project `{0}` that the token is for")]
+    UnknownProject(String),
+    /// There is no such environment.
+    #[error("no project that the token is for has an environment `{0}`")]
+    UnknownEnvironment(String),
     /// There is no such attempt.
     #[error("the stage `{stage}` of {run} has no such attempt")]
     UnknownAttempt {
@@ -141,6 +147,8 @@ impl ApiError {
             Self::Origin(_) => Code::OriginRefused,
             Self::UnknownRun(_) | Self::Command(CommandError::UnknownRun(_)) => Code::UnknownRun,
             Self::UnknownStage { .. } | Self::Command(CommandError::UnknownStage { .. }) => Code::UnknownStage,
+            Self::UnknownProject(_) => Code::UnknownProject,
+            Self::UnknownEnvironment(_) => Code::UnknownEnvironment,
             Self::UnknownAttempt { .. } => Code::UnknownAttempt,
             Self::NoSuchWait(_) => Code::NoSuchWait,
             Self::Command(CommandError::Unfit { why, .. }) => match why {

@@ -189,7 +189,8 @@ fn only(run: &Run, stage: Option<&str>) -> Result<Option<Index>, ApiError> {
     stage.map(|wanted| self::stage(run, wanted)).transpose()
 }
 
-fn stage(run: &Run, wanted: &str) -> Result<Index, ApiError> {
+/// The stage that is named by its path, the last part of that, or its id.
+pub(super) fn stage(run: &Run, wanted: &str) -> Result<Index, ApiError> {
     let stages = || run.shape.plan().stages.iter().enumerate();
     let exact = stages().find(|(_, stage)| stage.path == wanted || stage.id.as_str() == wanted);
     let mut by_last_part = stages().filter(|(_, stage)| stage.path.rsplit('/').next() == Some(wanted));

@@ -7,9 +7,12 @@
 //! **Invariant:** no decision about a run is made here, and no subject of the bus is known here.
 
 mod access;
+mod auctions;
+mod environments;
 mod error;
 mod events;
 mod logs;
+mod projects;
 mod rights;
 mod runs;
 mod spec;
@@ -37,6 +40,7 @@ use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
 
 pub use access::ApiToken;
 pub use error::ApiError;
+pub use projects::Projects;
 pub use spec::openapi;
 pub use tokens::Tokens;
 
@@ -60,6 +64,8 @@ pub struct HttpOptions {
     pub token: ApiToken,
     /// Other tokens.
     pub tokens: Tokens,
+    /// The projects that the administrator has configured.
+    pub projects: Projects,
     /// Names, besides those of the loopback, under which the API may be called: hosts without a port.
     pub hosts: Vec<String>,
     /// Origins, besides the API's own, whose pages may call it, such as `https://otto.example.org`.
@@ -78,6 +84,7 @@ pub struct HttpError {
 /// What the handlers of all threads share.
 pub(crate) struct Api {
     orchestrator: Orchestrator,
+    projects: Projects,
     access: access::Access,
     followers: Arc<Semaphore>,
     /// Cancelled when streams are to end.
@@ -87,9 +94,16 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    fn new(access: access::Access, document: &utoipa::openapi::OpenApi, orchestrator: Orchestrator, token: CancellationToken) -> Self {
+    fn new(
+        access: access::Access,
+        projects: Projects,
+        document: &utoipa::openapi::OpenApi,
+        orchestrator: Orchestrator,
+        token: CancellationToken,
+    ) -> Self {
         Self {
             orchestrator,
+            projects,
             access,
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             token,
@@ -105,7 +119,7 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
     let failed = |source| HttpError { listen, source };
     let token = supervisor.token().clone();
     let access = access::Access { token: options.token, tokens: options.tokens.clone(), hosts: options.hosts, origins: options.origins };
-    let api = web::Data::new(Api::new(access, &openapi(), orchestrator, token.clone()));
+    let api = web::Data::new(Api::new(access, options.projects, &openapi(), orchestrator, token.clone()));
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| configure(config, &api));
         app.into_app()
@@ -135,7 +149,7 @@ pub fn serve_callbacks(listener: TcpListener, orchestrator: Orchestrator, superv
     let token = supervisor.token().clone();
     let listen = listener.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
     let access = access::Access { token: ApiToken::nobodys(), tokens: Tokens::default(), hosts: Vec::new(), origins: Vec::new() };
-    let api = web::Data::new(Api::new(access, &spec::openapi_of_callbacks(), orchestrator, token.clone()));
+    let api = web::Data::new(Api::new(access, Projects::default(), &spec::openapi_of_callbacks(), orchestrator, token.clone()));
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| {
             config.app_data(api.clone()).configure(callback_routes).default_service(web::to(spec::unknown_path));
@@ -168,6 +182,12 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::show)
         .service(runs::cancel)
         .service(runs::rerun)
+        .service(auctions::why)
+        .service(auctions::list)
+        .service(projects::list)
+        .service(projects::show)
+        .service(environments::list)
+        .service(environments::show)
         .service(waits::list)
         .service(waits::answer)
         .configure(callback_routes)

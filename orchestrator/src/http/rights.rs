@@ -30,6 +30,12 @@ pub(super) const RIGHTS: &[(&str, &str, Right)] = &[
     ("GET", "/v1/runs/{run}/log", Right::Of(Role::View)),
     ("GET", "/v1/runs/{run}/log/follow", Right::Of(Role::View)),
     ("GET", "/v1/runs/{run}/output", Right::Of(Role::View)),
+    ("GET", "/v1/runs/{run}/why", Right::Of(Role::View)),
+    ("GET", "/v1/auctions", Right::Of(Role::View)),
+    ("GET", "/v1/projects", Right::Of(Role::View)),
+    ("GET", "/v1/projects/{project}", Right::Of(Role::View)),
+    ("GET", "/v1/environments", Right::Of(Role::View)),
+    ("GET", "/v1/environments/{name}", Right::Of(Role::View)),
     ("GET", "/v1/waits", Right::Of(Role::View)),
 ];
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
-use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunView};
+use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunStatus, RunView, StatusName};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use model::{
-    RunId, TriggerId,
+    ProjectName, RunId, RunOutcome, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
     trigger::{self, Claims, Trigger},
@@ -16,7 +16,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Api, ApiError, access::Caller, view};
-use crate::{CommandError, runs::Snapshot};
+use crate::{
+    CommandError,
+    core::Run,
+    runs::{Runs, Snapshot},
+};
 
 /// How long a request for an unknown run waits for it to appear: a trigger that was just stored is a run as soon as its pipeline is
 /// planned, which takes milliseconds.
@@ -168,6 +172,48 @@ struct ListQuery {
     /// The `cursor` of the answer before.
     #[param(value_type = Option<apispec::schema::Cursor>)]
     cursor: Option<String>,
+    /// Of this project only.
+    #[param(value_type = Option<apispec::schema::ProjectName>)]
+    project: Option<ProjectName>,
+    /// Of this branch only, without `refs/heads/`.
+    branch: Option<String>,
+    /// Of this commit only, by its full id.
+    commit: Option<String>,
+    /// Only those that this made start.
+    #[param(value_type = Option<apispec::schema::TriggerKind>)]
+    event: Option<EventKind>,
+    /// Only those that stand so.
+    status: Option<StatusName>,
+    /// Only those that have ended so.
+    #[param(value_type = Option<apispec::schema::RunOutcome>)]
+    outcome: Option<RunOutcome>,
+    /// Only those that were taken up then or later.
+    #[param(value_type = Option<apispec::schema::Timestamp>)]
+    since: Option<u64>,
+}
+
+impl ListQuery {
+    /// Whether the run is asked for.
+    fn wants(&self, run: &Run, runs: &Runs) -> bool {
+        let context = &run.trigger.context;
+        self.project.as_ref().is_none_or(|project| run.trigger.project == *project)
+            && self.branch.as_ref().is_none_or(|branch| context.branch == *branch)
+            && self.commit.as_ref().is_none_or(|commit| context.commit == *commit)
+            && self.event.is_none_or(|event| context.event == event)
+            && self.since.is_none_or(|since| run.accepted_at.0 >= since)
+            && self.outcome.is_none_or(|outcome| run.ended.is_some_and(|(ended, _)| ended == outcome))
+            && self.status.is_none_or(|status| status == status_name(run, runs))
+    }
+}
+
+fn status_name(run: &Run, runs: &Runs) -> StatusName {
+    match view::status_of_run(run, runs) {
+        RunStatus::Running => StatusName::Running,
+        RunStatus::Held { .. } => StatusName::Held,
+        RunStatus::Cancelling { .. } => StatusName::Cancelling,
+        RunStatus::Damaged { .. } => StatusName::Damaged,
+        RunStatus::Ended { .. } => StatusName::Ended,
+    }
 }
 
 /// The sequence that a cursor names. One is good for as long as there are runs, also when the run that it was made of is gone.
@@ -192,7 +238,7 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<
     }
     let before = query.cursor.as_deref().map(cursor).transpose()?;
     let runs = &api.orchestrator.runs;
-    let mut found = runs.list(before, limit + 1, |run| caller.sees_run(run));
+    let mut found = runs.list(before, limit + 1, |run| caller.sees_run(run) && query.wants(run, runs));
     let more = found.len() > limit;
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|(sequence, _)| sequence.to_string());

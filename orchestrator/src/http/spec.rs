@@ -23,13 +23,15 @@ use super::{Api, ApiError, callback_routes, routes};
     info(
         title = "Otto orchestrator",
         version = "1",
-        description = "Runs of pipelines: create, show, list, follow, cancel, run again, answer what they wait for.\n\nWhat can be followed has two paths: the thing as it is now, \
+        description = "Runs of pipelines: create, show, list, follow, cancel, run again, answer what they wait for. Projects, environments, auctions.\n\nWhat can be followed has two paths: the thing as it is now, \
                        and beside it `…/follow`, the same as server-sent events, whose last one is named `end`. Every error is a problem \
                        document (RFC 9457), whose `code` is for programs.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
         (name = "runs", description = "one execution of a pipeline"),
+        (name = "projects", description = "what is delivered, and where to"),
+        (name = "auctions", description = "who runs a stage, and why"),
         (name = "waits", description = "what runs wait for, of people and of outside systems"),
         (name = "events", description = "the log of a run: what happened, in its order"),
         (name = "logs", description = "the output of a run's stages"),

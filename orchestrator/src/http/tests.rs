@@ -1,5 +1,6 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
+mod delivered;
 mod rights;
 
 use std::{
@@ -81,8 +82,14 @@ impl Served {
         };
         let supervisor = Supervisor::new();
         let tokens = Tokens::open(folder.path().join("tokens.yml")).unwrap();
-        let options =
-            HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), tokens, hosts: Vec::new(), origins: Vec::new() };
+        let options = HttpOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            token: ApiToken::new(TOKEN),
+            tokens,
+            projects: projects(),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+        };
         let address = serve(options, orchestrator.clone(), &supervisor).unwrap();
         let client = Client::builder().timeout(DEADLINE).build().unwrap();
         Self { orchestrator, supervisor, client, base: format!("http://{address}"), folder }
@@ -123,15 +130,22 @@ impl Served {
 
     /// A run of the stages `paths`, one after the other, whose first stage is ready.
     fn begin(&self, delivery: &str, paths: &[&str], sequence: u64) -> Run {
+        let ready = RunEvent::StageReady { stage: StageId::of(paths[0]), attempt: 1 };
+        self.begin_plan(delivery, plan(paths), sequence, &[ready])
+    }
+
+    /// A run of this plan, in whose first record this follows.
+    fn begin_plan(&self, delivery: &str, plan: Plan, sequence: u64, then: &[RunEvent]) -> Run {
         let trigger = trigger(delivery);
-        let document = PlanDocument::new(plan(paths));
+        let document = PlanDocument::new(plan);
         let planned = Planned::plan(document.digest());
         let shape = Arc::new(Shape::new(document.plan().clone()));
         let at = Timestamp(clock::unix_ms());
         let mut run = Run::accepted(trigger.run(), trigger.clone(), planned.clone(), shape, Position { sequence, at });
-        let ready = RunEvent::StageReady { stage: StageId::of(paths[0]), attempt: 1 };
-        run.apply(Position { sequence, at }, &ready).unwrap();
-        let events = vec![RunEvent::RunAccepted { trigger, planned }, ready];
+        for event in then {
+            run.apply(Position { sequence, at }, event).unwrap();
+        }
+        let events = [&[RunEvent::RunAccepted { trigger, planned }], then].concat();
         let record = RunRecord { schema: RECORD_SCHEMA, previous: None, actor: "test".to_owned(), at, events };
         self.orchestrator.runs.publish(&run, Appended { run: run.id.clone(), sequence, record });
         run
@@ -149,6 +163,21 @@ impl Served {
         let put = |text: String| self.orchestrator.blobs.put(Bytes::from(text));
         StoredLog::whole(put(parts.concat()).await.unwrap(), offset, put(index).await.unwrap())
     }
+}
+
+/// The configured projects: that of the runs, and another one.
+fn projects() -> Projects {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, title: &str| {
+        let text = format!(
+            "title: {title}\ndescription: What is sold.\nsource: {{ url: 'https://git.example/{name}' }}\nprotection:\n  \
+             environments: {{ production: {{ from: {{ tags: ['v*'] }}, approvers: [ann] }} }}\n"
+        );
+        std::fs::write(folder.path().join(format!("{name}.yml")), text).unwrap();
+    };
+    file(crate::core::tests::trigger().project.as_str(), "The shop");
+    file("other", "Another one");
+    Projects::of(config::load(folder.path()).unwrap())
 }
 
 fn trigger(delivery: &str) -> Trigger {

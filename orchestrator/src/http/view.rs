@@ -49,7 +49,8 @@ pub(crate) fn sound(run: &Run) -> RunView {
     }
 }
 
-fn status_of_run(run: &Run, runs: &Runs) -> RunStatus {
+/// Where the run stands.
+pub(super) fn status_of_run(run: &Run, runs: &Runs) -> RunStatus {
     if let Some(Damage { why, help }) = runs.damage(&run.id) {
         return RunStatus::Damaged { why, help };
     }
@@ -84,7 +85,8 @@ pub fn events(appended: &Appended) -> impl Iterator<Item = EventView> + '_ {
     (0..).zip(&appended.record.events).map(move |(index, event)| EventView { sequence, index, at, event: event.clone() })
 }
 
-fn stage(run: &Run, at: Index, runs: &Runs) -> StageView {
+/// A stage with its attempts.
+pub(super) fn stage(run: &Run, at: Index, runs: &Runs) -> StageView {
     let (planned, state) = (run.shape.stage(at), &*run.stages[at]);
     StageView {
         id: planned.id.clone(),
@@ -107,7 +109,8 @@ pub(super) fn reference(run: &Run, at: Index) -> StageRef {
     StageRef { id: stage.id.clone(), path: stage.path.clone() }
 }
 
-fn status(run: &Run, at: Index, runs: &Runs) -> StageStatus {
+/// Where the stage stands.
+pub(super) fn status(run: &Run, at: Index, runs: &Runs) -> StageStatus {
     let stage = &run.stages[at];
     let last = || stage.attempts.last().expect("a stage that was placed has an attempt");
     match &stage.status {
@@ -207,7 +210,8 @@ fn segment(segment: &LogSegment) -> SegmentView {
     SegmentView { bytes, length, offset, lines_before }
 }
 
-fn offer(ranked: &RankedOffer) -> OfferView {
+/// An offer of an auction.
+pub(super) fn offer(ranked: &RankedOffer) -> OfferView {
     OfferView {
         agent: ranked.agent.clone(),
         price_micros_per_s: ranked.offer.price_micros_per_s,

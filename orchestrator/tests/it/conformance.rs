@@ -205,10 +205,12 @@ async fn every_operation_keeps_what_the_document_promises() {
 fn document(orchestrator: &Orchestrator, built: &Trigger, asked: &Trigger, paused: &Trigger, called: &Trigger) -> Document {
     let mut document = Document(serde_json::to_value(orchestrator::http::openapi()).unwrap());
     let built = built.run().to_string();
-    for what in ["", "/events", "/events/follow", "/log", "/log/follow", "/output"] {
+    for what in ["", "/events", "/events/follow", "/log", "/log/follow", "/output", "/why"] {
         document.parameter("get", &format!("/v1/runs/{{run}}{what}"), "run", built.as_str());
     }
     document.parameter("get", "/v1/runs/{run}/output", "stage", "Build");
+    document.parameter("get", "/v1/projects/{project}", "project", "demo");
+    document.parameter("get", "/v1/environments/{name}", "name", "production");
     document.parameter("post", "/v1/runs/{run}/rerun", "run", built.as_str());
     document.body("/v1/runs/{run}/rerun", &json!({}));
     document.parameter("post", "/v1/runs/{run}/cancel", "run", paused.run().to_string());

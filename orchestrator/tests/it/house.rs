@@ -21,7 +21,7 @@ use orchestrator::{
     callbacks::CallbackKey,
     core::Run,
     engine::{self, EngineOptions},
-    http::{ApiToken, HttpOptions, Tokens},
+    http::{ApiToken, HttpOptions, Projects, Tokens},
     runs::Snapshot,
 };
 use serde_json::Value as Json;
@@ -108,8 +108,18 @@ impl House {
 
     /// The same, for others besides the owner.
     pub(crate) fn serve_for(&self, orchestrator: &Orchestrator, tokens: Tokens) -> Api {
-        let options =
-            HttpOptions { listen: ([127, 0, 0, 1], 0).into(), token: ApiToken::new(TOKEN), tokens, hosts: vec![], origins: vec![] };
+        let text = "title: The demo\nsource: { url: 'https://git.example/demo' }\nprotection: { environments: { production: {} } }\n";
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("demo.yml"), text).unwrap();
+        let projects = Projects::of(config::load(folder.path()).unwrap());
+        let options = HttpOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            token: ApiToken::new(TOKEN),
+            tokens,
+            projects,
+            hosts: vec![],
+            origins: vec![],
+        };
         let address = orchestrator::http::serve(options, orchestrator.clone(), &self.others).unwrap();
         Api {
             client: reqwest::Client::builder().timeout(DEADLINE).build().unwrap(),

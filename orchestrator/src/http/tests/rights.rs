@@ -11,10 +11,10 @@ use super::*;
 use crate::http::rights::{RIGHTS, Right, right};
 
 /// A token that is for another project than the runs of these tests.
-const STRANGER: &str = "stranger";
+pub(super) const STRANGER: &str = "stranger";
 
 /// A token of each role, whose text is the role's name, and a stranger's, who may do everything in another project.
-fn with_tokens() -> Served {
+pub(super) fn with_tokens() -> Served {
     Served::start_with(|folder| {
         let token = |name: &str, role, projects: Option<&str>| Token {
             name: format!("a-{name}").parse().unwrap(),
@@ -31,7 +31,8 @@ fn with_tokens() -> Served {
 
 /// A request of this route that its handler can read, about the run.
 fn request(served: &Served, method: &str, path: &str, run: &RunId) -> RequestBuilder {
-    let path = path.replace("{run}", run.as_str()).replace("{secret}", "x");
+    let path = path.replace("{run}", run.as_str()).replace("{secret}", "x").replace("{name}", "production");
+    let path = path.replace("{project}", crate::core::tests::trigger().project.as_str());
     let request = served.client.request(method.parse().unwrap(), format!("{}{path}", served.base));
     match (method, path.rsplit('/').next().unwrap()) {
         ("POST", "runs") => request.json(&json!({ "pipeline": "pipeline {}" })),
