@@ -6,11 +6,14 @@
 //!
 //! **Invariant:** no HTTP server and no client in here, and no state of the orchestrator: only what both ends must agree on.
 
+mod agent;
 mod auction;
+mod audit;
 mod bytes;
 mod event;
 mod log;
 mod output;
+mod plan;
 mod problem;
 mod project;
 mod run;
@@ -20,11 +23,14 @@ mod token;
 mod wait;
 mod whole;
 
+pub use agent::{AgentList, AgentStageView, AgentView, Presence};
 pub use auction::{AuctionList, AuctionView, StageWhy, WhyView};
+pub use audit::{ActionView, AuditList, AuditView, CancelReasonView};
 pub use bytes::Base64;
 pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
 pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_GAP};
 pub use output::{OutputsView, TestFailureView, TestsView, TreeView};
+pub use plan::{PlanCreate, PlanDetail, PullRequestView};
 pub use problem::{Code, Problem};
 pub use project::{
     DeliveryView, EnvironmentDetail, EnvironmentList, EnvironmentRule, EnvironmentView, LockView, ProjectList, ProjectView, ProtectionView,

@@ -91,7 +91,7 @@ codes! {
     /// The path exists, with other methods.
     MethodNotAllowed = "method_not_allowed", 405, "the path does not take this method",
         "the header `Allow` names the methods of this path";
-    /// There is the run has no such stage in the run.
+    /// The run has no such stage.
     UnknownStage = "unknown_stage", 409, "the run has no such stage",
         "GET /v1/runs/{run} lists the run's stages; name one by its path or its id";
     /// There is no such attempt of the stage.
@@ -130,6 +130,9 @@ codes! {
     /// The request came under another host's name.
     ForeignHost = "foreign_host", 421, "asked for another host",
         "call the API as localhost or by a loopback address, or allow the host's name in the orchestrator's settings";
+    /// More requests than one may make.
+    TooManyRequests = "too_many_requests", 429, "too many requests",
+        "wait as long as the header `Retry-After` says; follow a run instead of asking for it again and again";
     /// A mistake of the orchestrator.
     Internal = "internal", 500, "the orchestrator made a mistake",
         "its log has more; please report it";
@@ -139,6 +142,9 @@ codes! {
     /// The depot does not answer.
     DepotUnavailable = "depot_unavailable", 503, "the depot is not there",
         "nothing was done: try again; if it stays so, see whether the depot runs and has room on its disk";
+    /// The lists of runs cannot be read.
+    ListsUnavailable = "lists_unavailable", 503, "the lists of runs are not there",
+        "try again; if it stays so, see whether the orchestrator's disk is full: the lists are made anew from the logs by themselves";
     /// As many follow as the orchestrator serves at once.
     TooManyFollowers = "too_many_followers", 503, "too many follow already",
         "close streams that nobody reads, or try again later";

@@ -75,11 +75,11 @@ pub enum RerunStages {
     },
 }
 
-fn project_default() -> ProjectName {
+pub(crate) fn project_default() -> ProjectName {
     PROJECT_DEFAULT.parse().expect("the default is a name")
 }
 
-fn pipeline_path_default() -> String {
+pub(crate) fn pipeline_path_default() -> String {
     PIPELINE_PATH_DEFAULT.to_owned()
 }
 

@@ -43,18 +43,18 @@ impl Visitor<'_> for Whole {
 
 #[cfg(test)]
 mod tests {
-    fn read(text: &str) -> Option<Option<u64>> {
-        super::optional(&mut serde_json::Deserializer::from_str(text)).ok()
+    fn read(text: &str) -> Result<Option<u64>, ()> {
+        super::optional(&mut serde_json::Deserializer::from_str(text)).map_err(drop)
     }
 
     #[test]
     fn a_whole_number_may_be_written_as_a_float() {
         for (text, number) in [("0", 0), ("920", 920), ("920.0", 920), ("9.2e2", 920), ("18446744073709551615", u64::MAX)] {
-            assert_eq!(read(text), Some(Some(number)), "{text}");
+            assert_eq!(read(text), Ok(Some(number)), "{text}");
         }
-        assert_eq!(read("null"), Some(None));
+        assert_eq!(read("null"), Ok(None));
         for text in ["-1", "-1.0", "1.5", "1e300", "\"1\"", "true", "[]"] {
-            assert_eq!(read(text), None, "{text}");
+            assert_eq!(read(text), Err(()), "{text}");
         }
     }
 }

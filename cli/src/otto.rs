@@ -7,8 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, login, lsp, projects, rerun,
-        runs, show, token, waits, why,
+        Terminal, agent as agent_command, agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, login, lsp,
+        projects, rerun, runs, show, token, waits, why,
     },
     demo, hook, run, serve, step, up,
 };
@@ -57,6 +57,7 @@ enum Command {
     Up(up::UpArgs),
     Login(login::LoginArgs),
     Projects(projects::ProjectsArgs),
+    Agents(agents::AgentsArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
     Why(why::WhyArgs),
@@ -70,7 +71,7 @@ enum Command {
     Token(token::TokenArgs),
     Hook(hook::HookArgs),
     Serve(serve::ServeArgs),
-    Agent(agents::AgentArgs),
+    Agent(agent_command::AgentArgs),
     /// Serve an editor: errors, completion, documentation and formatting over standard input and output
     Lsp,
     /// Print the API's OpenAPI document
@@ -141,6 +142,7 @@ impl Command {
             Self::Why(args) => why::run(args).await,
             Self::Login(args) => login::run(args).await,
             Self::Projects(args) => projects::run(args).await,
+            Self::Agents(args) => agents::run(args).await,
             Self::Log(args) => log::run(args).await,
             Self::Waits(args) => waits::run(args).await,
             Self::Approve(args) => answer::approve(args).await,
@@ -151,7 +153,7 @@ impl Command {
             Self::Token(args) => token::run(args),
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),
-            Self::Agent(args) => agents::run(args).await,
+            Self::Agent(args) => agent_command::run(args).await,
             Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
             Self::PlanWorker { .. } | Self::StepExec { .. } => unreachable!("it is done before the runtime starts"),

@@ -137,8 +137,9 @@ fn body(command: &AgentCommand) -> Vec<u8> {
 fn guarded(command: &AgentCommand) -> Option<&Lease> {
     match command {
         AgentCommand::Assign(assignment) => Some(&assignment.lease),
-        AgentCommand::Cancel { lease, .. } | AgentCommand::RunAnswer { lease, .. } => Some(lease),
-        AgentCommand::Acknowledge { lease, report: ReportKind::Finished | ReportKind::Lost } => Some(lease),
+        AgentCommand::Cancel { lease, .. }
+        | AgentCommand::RunAnswer { lease, .. }
+        | AgentCommand::Acknowledge { lease, report: ReportKind::Finished | ReportKind::Lost } => Some(lease),
         // All of them are in the body; where there is none, nothing is renewed.
         AgentCommand::Renewed { leases, .. } => leases.first(),
         AgentCommand::TellOutput { .. }

@@ -15,6 +15,7 @@ use model::{
 use tokio::{sync::broadcast, time::timeout};
 
 use crate::{
+    agents::Agents,
     auctions::Auctions,
     core::Run,
     views::{RunFilter, ViewError, Views},
@@ -61,6 +62,7 @@ pub struct Runs {
     /// What is listed and searched of all runs.
     views: Views,
     auctions: Auctions,
+    agents: Agents,
     appended: broadcast::Sender<Arc<Appended>>,
 }
 
@@ -86,7 +88,13 @@ impl Default for Runs {
 impl Runs {
     /// Without a run yet. What happens to runs is taken up in the views.
     pub fn new(views: Views) -> Self {
-        Self { kept: Arc::default(), views, auctions: Auctions::default(), appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0 }
+        Self {
+            kept: Arc::default(),
+            views,
+            auctions: Auctions::default(),
+            agents: Agents::default(),
+            appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0,
+        }
     }
 
     /// The read models.
@@ -126,6 +134,11 @@ impl Runs {
     /// The last auctions of the runs.
     pub fn auctions(&self) -> &Auctions {
         &self.auctions
+    }
+
+    /// The agents, as they last told of themselves.
+    pub fn agents(&self) -> &Agents {
+        &self.agents
     }
 
     /// The sequence of the run's first record.

@@ -31,6 +31,8 @@ pub const API_TOKEN: &str = "OTTO_API_TOKEN";
 pub const API_TOKEN_FILE: &str = "OTTO_API_TOKEN_FILE";
 /// The file of the API's other tokens, each with its role and its projects. Default: there are none.
 pub const API_TOKENS: &str = "OTTO_API_TOKENS";
+/// Requests that each token of the orchestrator's API may make in a second; 0 for as many as come.
+pub const API_REQUESTS_PER_S: &str = "OTTO_API_REQUESTS_PER_S";
 /// The token with which `otto agent join` enrols an agent; the argument is seen by everybody on the machine.
 pub const AGENT_ENROL_TOKEN: &str = "OTTO_AGENT_ENROL_TOKEN";
 /// The file that holds the seed with which the orchestrator signs the depot's tokens.

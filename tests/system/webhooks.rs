@@ -82,7 +82,7 @@ async fn a_webhook_of_a_local_run_is_called_once_with_post_at_the_address_that_i
     assert_eq!(asked(Method::POST, &format!("{address}0")).await, StatusCode::NOT_FOUND);
     assert_eq!(asked(Method::GET, &format!("{base}/v1/runs")).await, StatusCode::NOT_FOUND, "nothing else is served");
     assert_eq!(asked(Method::POST, &address).await, StatusCode::NO_CONTENT);
-    assert_eq!(asked(Method::POST, &address).await, StatusCode::GONE);
+    assert_eq!(asked(Method::POST, &address).await, StatusCode::CONFLICT);
     fs::write(folder.path().join("go"), "").unwrap();
     assert!(exited(&mut run.child).await.success());
     let end = run.lines.lock().unwrap().last().cloned().unwrap();

@@ -12,8 +12,8 @@ mod tests;
 use std::time::Duration;
 
 use apispec::{
-    AnswerCreate, Code, EventView, Problem, ProjectList, RerunCreate, RunCreate, RunCreated, RunDetail, RunList, RunView, TokenView,
-    WaitList, WhyView,
+    AgentList, AnswerCreate, Code, EventView, Problem, ProjectList, RerunCreate, RunCreate, RunCreated, RunDetail, RunList, RunView,
+    TokenView, WaitList, WhyView,
 };
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
@@ -125,6 +125,11 @@ impl Client {
     /// The projects of the server.
     pub async fn projects(&self) -> Result<ProjectList, ClientError> {
         self.read(self.request(Method::GET, "/v1/projects")).await
+    }
+
+    /// The agents, by name, at most so many.
+    pub async fn agents(&self, limit: usize) -> Result<AgentList, ClientError> {
+        self.read(self.request(Method::GET, "/v1/agents").query(&[("limit", limit.to_string())])).await
     }
 
     /// Why stages run where they do, or wait.

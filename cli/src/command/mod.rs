@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod agent_join;
+pub mod agents;
 pub mod answer;
 pub mod cancel;
 pub mod check;

@@ -21,6 +21,7 @@ use orchestrator::{
     callbacks::CallbackKey,
     engine::{self, EngineOptions, Hint},
     http::serve_callbacks,
+    views::ViewsPlace,
 };
 use parser_service::ParserOptions;
 use service::Supervisor;
@@ -109,7 +110,8 @@ impl House {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let callbacks = address.map(|address| format!("http://{address}"));
         let key = means.callback_key.clone().map_or_else(CallbackKey::generate, Ok)?;
-        let options = EngineOptions { hints, callback_base: callbacks.clone(), ..EngineOptions::new(NAME, key) };
+        let options =
+            EngineOptions { views: ViewsPlace::Nowhere, hints, callback_base: callbacks.clone(), ..EngineOptions::new(NAME, key) };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
         if let Some(listener) = listener {
             serve_callbacks(listener, orchestrator.clone(), &supervisor)?;

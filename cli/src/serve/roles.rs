@@ -18,7 +18,8 @@ use eventbus::{
 use model::{AgentClass, AgentName};
 use orchestrator::{
     engine::{self, EngineOptions, Protections, Reach},
-    http::{self, ApiToken, HttpOptions, Projects, Tokens},
+    http::{self, ApiToken, HttpOptions, Projects, REQUESTS_PER_S_DEFAULT, Tokens},
+    views::ViewsPlace,
 };
 use parser_service::ParserOptions;
 use service::{Supervisor, env};
@@ -186,10 +187,11 @@ impl Serve for Orchestrator {
         let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
         let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
         let reach = reader.or(env::POLL_REACH, Reach::Public);
-        let views = reader.optional::<PathBuf>(env::DATA).map(|data| data.join(VIEWS_FILE));
+        let views = reader.optional::<PathBuf>(env::DATA).map_or(ViewsPlace::Memory, |data| ViewsPlace::File(data.join(VIEWS_FILE)));
         let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
+        let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
         let (signer, commands, projects) = (Some(signer?), Some(commands?), projects?);
         let protections = protections(&projects);
         let engine =
@@ -199,6 +201,7 @@ impl Serve for Orchestrator {
             token: ApiToken::new(&api_token?),
             tokens: tokens?,
             projects: Projects::of(projects),
+            requests_per_s,
             hosts,
             origins: vec![],
         };

@@ -89,7 +89,15 @@ impl Reader {
         let token = HEXLOWER.encode(&random);
         let (listen, tokens) = ((Ipv4Addr::LOCALHOST, 0).into(), Tokens::default());
         let projects = Projects::default();
-        let options = HttpOptions { listen, token: ApiToken::new(&token), tokens, projects, hosts: Vec::new(), origins: Vec::new() };
+        let options = HttpOptions {
+            listen,
+            token: ApiToken::new(&token),
+            tokens,
+            projects,
+            requests_per_s: None,
+            hosts: Vec::new(),
+            origins: Vec::new(),
+        };
         let supervisor = Supervisor::new();
         let address = serve(options, archive.orchestrator.clone(), &supervisor)?;
         let live: Vec<(u64, Kept)> = (1..).zip(kept).filter(|(_, kept)| kept.is_live()).collect();

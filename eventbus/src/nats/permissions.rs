@@ -53,11 +53,11 @@ pub(super) fn account_update(account: &str) -> String {
     format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.UPDATE")
 }
 
-/// What the user of the server's own account may do: say what an account may be from now on, ask whether that was heard, and hear when somebody
-/// else says so.
+/// What the user of the server's own account may do: say what an account may be from now on, ask whether that was heard, hear when somebody else
+/// says so, and ask itself whether the server has seen what it said.
 pub(super) fn of_system() -> Permissions {
-    let updates = account_update("*");
-    Permissions { publish: vec![updates.clone()], subscribe: vec![updates, inbox(&Identity::System)] }
+    let (updates, inbox) = (account_update("*"), inbox(&Identity::System));
+    Permissions { publish: vec![updates.clone(), inbox.clone()], subscribe: vec![updates, inbox] }
 }
 
 /// What an agent may do: speak under its own name, and hear what is said to it and to its class. The server puts in the name and the class of the

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use async_nats::{Client, ConnectOptions, HeaderMap};
+use async_nats::{Client, ConnectOptions, HeaderMap, Subscriber};
 use eventbus::{
     Pattern, Subject,
     nats::Identity,
@@ -40,6 +40,12 @@ async fn send(client: &Client, subject: &str, payload: &'static str) {
     client.publish(subject.to_owned(), payload.into()).await.unwrap();
 }
 
+/// Returns when somebody who may hear everything does.
+async fn hears(client: &Client, everything: &mut Subscriber) {
+    send(client, "its.own", "its own").await;
+    timeout(TEST_DEADLINE, everything.next()).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_hears_everything_only_without_the_guard() {
     for guard in [Guard::Off, Guard::On] {
@@ -48,10 +54,7 @@ async fn it_hears_everything_only_without_the_guard() {
         let one = rogue(&server, guard).await;
         let mut everything = one.subscribe(">").await.unwrap();
         match guard {
-            Guard::Off => {
-                send(&one, "its.own", "its own").await;
-                timeout(TEST_DEADLINE, everything.next()).await.unwrap().unwrap();
-            }
+            Guard::Off => hears(&one, &mut everything).await,
             Guard::On => seen(&one).await,
         }
         orchestrator.append(&run("1"), 0, bytes("secret")).await.unwrap();
@@ -161,10 +164,11 @@ fn subjects_of_others() -> BTreeSet<String> {
 async fn it_is_heard_on_every_subject_of_the_table_only_without_the_guard() {
     for guard in [Guard::Off, Guard::On] {
         let server = NatsServer::start().await;
+        let (orchestrator, other) = (server.bus(Role::Orchestrator).await, server.agent_bus(&agent("a2")).await);
         let ear = ConnectOptions::with_credentials(&server.unguarded()).unwrap().connect(server.url()).await.unwrap();
         let mut everything = ear.subscribe(">").await.unwrap();
-        ear.flush().await.unwrap();
-        let mut in_its_account = server.agent_bus(&agent("a2")).await.subscribe(Subject::inbox(&agent("a2"))).await.unwrap();
+        hears(&ear, &mut everything).await;
+        let mut in_its_account = other.subscribe(Subject::inbox(&agent("a2"))).await.unwrap();
         let one = rogue(&server, guard).await;
         for subject in subjects_of_others() {
             send(&one, &subject, "\"rogue\"").await;
@@ -183,7 +187,7 @@ async fn it_is_heard_on_every_subject_of_the_table_only_without_the_guard() {
         }
         assert_eq!(heard, if guard == Guard::Off { subjects_of_others() } else { BTreeSet::new() }, "{guard:?}");
         // Agents share an account: nor does another one of them hear it.
-        server.bus(Role::Orchestrator).await.publish(&Subject::inbox(&agent("a2")), &"own").await.unwrap();
+        orchestrator.publish(&Subject::inbox(&agent("a2")), &"own").await.unwrap();
         let first: String = timeout(TEST_DEADLINE, in_its_account.next()).await.unwrap().unwrap().read().unwrap();
         assert_eq!(first, if guard == Guard::Off { "rogue" } else { "own" }, "{guard:?}");
     }

@@ -101,6 +101,7 @@ impl Engine {
             Heard::Status(message) => {
                 let Some((agent, status)) = spoken::<AgentStatus>(&message) else { return };
                 self.status(&agent, &status);
+                self.runs.agents().remember(&agent, status);
             }
             Heard::Proposal(message) => match message.read::<Proposal>() {
                 Ok(proposal) => self.propose(proposal),

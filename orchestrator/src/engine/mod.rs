@@ -37,7 +37,6 @@ mod timing;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::pending,
-    path::PathBuf,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -89,7 +88,7 @@ use crate::{
     handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
     runs::{Appended, Runs},
-    views::{Views, rebuild::keep},
+    views::{Views, ViewsPlace, rebuild::keep},
 };
 
 /// The target of the log lines from which the benchmark draws where the time of a stage goes.
@@ -122,8 +121,8 @@ pub struct EngineOptions {
     pub protections: Protections,
     /// Caches of earlier runs that are in no log of the bus.
     pub hints: Vec<Hint>,
-    /// The file of the read models; without one, they end with the process.
-    pub views: Option<PathBuf>,
+    /// Where the read models are.
+    pub views: ViewsPlace,
 }
 
 impl EngineOptions {
@@ -138,7 +137,7 @@ impl EngineOptions {
             reach: Reach::Loopback,
             protections: Protections::default(),
             hints: Vec::new(),
-            views: None,
+            views: ViewsPlace::default(),
         }
     }
 }
@@ -154,7 +153,7 @@ pub enum EngineError {
 /// Reads the logs, starts the engine under `supervisor`, and gives the handle. When it returns, every open run is in memory.
 pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<Orchestrator, EngineError> {
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
-    let views = options.views.clone().map_or_else(Views::in_memory, Views::open);
+    let views = Views::at(options.views.clone());
     let handle = Orchestrator {
         runs: Runs::new(views),
         logs: LogHub::default(),
@@ -181,13 +180,15 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
             Ok(())
         }
     });
-    supervisor.spawn("views", OnError::Log, {
-        let (handle, token) = (handle.clone(), token.clone());
-        async move {
-            token.run_until_cancelled(keep(&handle, end)).await;
-            Ok(())
-        }
-    });
+    if handle.runs.views().are_kept() {
+        supervisor.spawn("views", OnError::Log, {
+            let (handle, token) = (handle.clone(), token.clone());
+            async move {
+                token.run_until_cancelled(keep(&handle, end)).await;
+                Ok(())
+            }
+        });
+    }
     let logs = handle.logs.clone().collect(output, handle.runs.clone(), token.clone());
     supervisor.spawn("logs", OnError::Shutdown, async move { Ok(logs.await?) });
     supervisor.spawn("engine", OnError::Shutdown, async move { Ok(engine.run(ears, triggers, token).await?) });

@@ -139,6 +139,7 @@ impl Engine {
     /// and nobody else must meanwhile.
     pub(super) fn revoked(&mut self, agent: &AgentName) {
         self.agents.remove(agent);
+        self.runs.agents().forget(agent);
         for lease in self.leases.of(agent) {
             if !self.holds_a_lock(&lease) {
                 info!(%agent, attempt = %lease.attempt, "its agent was revoked");

@@ -5,7 +5,7 @@
 
 use std::{
     future::{Ready, ready},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -23,6 +23,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Api, ApiError, Tokens,
+    limits::{Asker, Limits},
     rights::{Right, right},
 };
 use crate::core::Run;
@@ -58,6 +59,7 @@ impl std::fmt::Debug for ApiToken {
 pub(super) struct Access {
     pub(super) token: ApiToken,
     pub(super) tokens: Tokens,
+    pub(super) limits: Limits,
     pub(super) hosts: Vec<String>,
     pub(super) origins: Vec<String>,
 }
@@ -103,7 +105,17 @@ impl Access {
         }
         Ok(Some(caller))
     }
+
+    /// Refuses a request that is one too many.
+    fn count(&self, request: &ServiceRequest, caller: Option<&Caller>) -> Result<(), ApiError> {
+        let address = || request.peer_addr().map_or(NOWHERE, |peer| peer.ip());
+        let asker = caller.map_or_else(|| Asker::Address(address()), |caller| Asker::Token(caller.name().clone()));
+        self.limits.count(&asker).map_err(|wait| ApiError::TooManyRequests { wait })
+    }
 }
+
+/// Where a request comes from that names no peer, as one over a unix socket.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Whoever sent the request has shown this token, and its role suffices. A handler that takes one is open to no one else.
 #[derive(Debug, Clone)]
@@ -128,6 +140,14 @@ impl Caller {
     /// Whether the token is for the project.
     pub(super) fn sees(&self, project: &ProjectName) -> bool {
         self.0.projects.as_ref().is_none_or(|projects| projects.contains(project))
+    }
+
+    /// Refuses what is asked for another project than those of the token.
+    pub(super) fn check_sees(&self, project: &ProjectName) -> Result<(), ApiError> {
+        if self.sees(project) {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden(format!("the token `{}` is not for the project `{project}`", self.name())))
     }
 
     /// Whether the token is for all projects.
@@ -163,7 +183,10 @@ pub(super) async fn guard(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let api = request.app_data::<web::Data<Api>>().expect("every app of this module has the data");
     api.access.check_names(request.headers())?;
-    if let Some(caller) = api.access.admit(&request)? {
+    let admitted = api.access.admit(&request);
+    // Also whoever tries tokens.
+    api.access.count(&request, admitted.as_ref().ok().and_then(Option::as_ref))?;
+    if let Some(caller) = admitted? {
         request.extensions_mut().insert(caller);
     }
     next.call(request).await
@@ -195,6 +218,7 @@ mod tests {
         Access {
             token: ApiToken::new("s3cret"),
             tokens: Tokens::default(),
+            limits: Limits::new(None),
             hosts: vec!["otto.test".into()],
             origins: vec!["https://pages.test".into()],
         }

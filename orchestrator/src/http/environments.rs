@@ -124,18 +124,13 @@ pub(super) async fn show(
 /// Notes the lock that the stage holds or waits for.
 fn note_lock(locks: &mut BTreeMap<(ProjectName, String), LockView>, run: &Run, at: Index) {
     let stage = &run.stages[at];
-    let (lock, holds) = match &stage.status {
-        Status::Queued { lock, .. } => (lock, false),
-        _ if stage.is_over() => return,
-        _ => match &stage.lock {
-            Some(lock) => (lock, true),
-            None => return,
-        },
-    };
+    let waits_for = if let Status::Queued { lock, .. } = &stage.status { Some(lock) } else { None };
+    let holds = stage.lock.as_ref().filter(|_| waits_for.is_none() && !stage.is_over());
+    let Some(lock) = waits_for.or(holds) else { return };
     let project = run.trigger.project.clone();
     let view =
         locks.entry((project.clone(), lock.clone())).or_insert_with(|| LockView { project, lock: lock.clone(), holder: None, waiting: 0 });
-    if holds {
+    if holds.is_some() {
         view.holder = Some(LockHolderView { run: run.id.clone(), stage: view::reference(run, at) });
     } else {
         view.waiting += 1;

@@ -1,6 +1,6 @@
 //! From what went wrong to the problem document that says so. The codes, their statuses and their texts are `apispec`'s one table.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -21,7 +21,7 @@ use utoipa::{
     },
 };
 
-use crate::{CommandError, core::wait::Unfit};
+use crate::{CommandError, core::wait::Unfit, views::ViewError};
 
 /// The media type of a problem document (RFC 9457, section 3).
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -106,6 +106,12 @@ pub enum ApiError {
     /// The source is not in the depot.
     #[error("the depot has no {0}")]
     UnknownSource(Digest),
+    /// Too many requests.
+    #[error("these are more requests than one token, or one address without a token, may make in a second")]
+    TooManyRequests {
+        /// After how long there is room for one.
+        wait: Duration,
+    },
     /// Too many streams.
     #[error("{} streams are being followed", super::FOLLOWERS_MAX)]
     TooManyFollowers,
@@ -118,6 +124,9 @@ pub enum ApiError {
     /// The depot did not do it.
     #[error("the depot did not do its part")]
     Depot(#[from] BlobError),
+    /// The read models did not answer.
+    #[error(transparent)]
+    Views(#[from] ViewError),
     /// The system has no randomness for an id.
     #[error("the system gives no random bytes: {0}")]
     Randomness(getrandom::Error),
@@ -138,7 +147,7 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match self {
             Self::InvalidBody(_) => Code::InvalidBody,
-            Self::InvalidQuery(_) => Code::InvalidQuery,
+            Self::InvalidQuery(_) | Self::Views(ViewError::UnknownCursor(_)) => Code::InvalidQuery,
             Self::InvalidHeader { .. } => Code::InvalidHeader,
             Self::Unauthorized(_) => Code::Unauthorized,
             Self::Forbidden(_) => Code::Forbidden,
@@ -162,6 +171,7 @@ impl ApiError {
             Self::BodyTooLarge | Self::Command(CommandError::Bus(BusError::TooLarge { .. })) => Code::BodyTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::UnknownSource(_) => Code::UnknownSource,
+            Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::TooManyFollowers => Code::TooManyFollowers,
             Self::Command(CommandError::Ended(_)) => Code::RunEnded,
             Self::Command(CommandError::NoPlan(_) | CommandError::PlanGone { .. }) => Code::NoPlan,
@@ -170,6 +180,9 @@ impl ApiError {
             Self::Command(CommandError::Late(_)) => Code::OutcomeUnknown,
             Self::Command(CommandError::Bus(_)) => Code::BusUnavailable,
             Self::Depot(_) | Self::Command(CommandError::Depot(_) | CommandError::Plan(_)) => Code::DepotUnavailable,
+            Self::Views(ViewError::Database(_) | ViewError::Unreadable(_) | ViewError::Malformed(_) | ViewError::Closed) => {
+                Code::ListsUnavailable
+            }
             Self::Randomness(_) => Code::Internal,
         }
     }
@@ -192,6 +205,11 @@ impl ResponseError for ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
         }
+        if let Self::TooManyRequests { wait } = self {
+            // Whole seconds, and not too few (RFC 9110, section 10.2.3).
+            let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.insert_header((header::RETRY_AFTER, whole));
+        }
         if let Self::MethodNotAllowed { allow } = self {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
@@ -205,7 +223,7 @@ fn header_of(status: u16) -> Option<(&'static str, &'static str)> {
     match status {
         401 => Some(("WWW-Authenticate", "`Bearer`")),
         405 => Some(("Allow", "the methods that the path takes")),
-        503 => Some(("Retry-After", "when to try again, in seconds")),
+        429 | 503 => Some(("Retry-After", "when to try again, in seconds")),
         _ => None,
     }
 }

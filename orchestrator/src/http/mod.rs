@@ -7,11 +7,16 @@
 //! **Invariant:** no decision about a run is made here, and no subject of the bus is known here.
 
 mod access;
+mod agents;
 mod auctions;
+mod audit;
+mod docs;
 mod environments;
 mod error;
 mod events;
+mod limits;
 mod logs;
+mod plans;
 mod projects;
 mod rights;
 mod runs;
@@ -29,21 +34,24 @@ mod tests;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
     sync::Arc,
 };
 
 use actix_web::{App, HttpServer, middleware::from_fn, web};
 use service::{OnError, Supervisor};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
 
 pub use access::ApiToken;
 pub use error::ApiError;
+pub use limits::REQUESTS_PER_S_DEFAULT;
 pub use projects::Projects;
 pub use spec::openapi;
 pub use tokens::Tokens;
 
+use self::limits::{FORGET_PERIOD, Limits};
 use crate::Orchestrator;
 
 /// The largest body of a request, in bytes: a pipeline file of 1 MiB, escaped, with room for the rest.
@@ -66,6 +74,8 @@ pub struct HttpOptions {
     pub tokens: Tokens,
     /// The projects that the administrator has configured.
     pub projects: Projects,
+    /// Requests that each token may make in a second, and each address without one; `None` for as many as come.
+    pub requests_per_s: Option<NonZeroU32>,
     /// Names, besides those of the loopback, under which the API may be called: hosts without a port.
     pub hosts: Vec<String>,
     /// Origins, besides the API's own, whose pages may call it, such as `https://otto.example.org`.
@@ -118,8 +128,11 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
     let listen = options.listen;
     let failed = |source| HttpError { listen, source };
     let token = supervisor.token().clone();
-    let access = access::Access { token: options.token, tokens: options.tokens.clone(), hosts: options.hosts, origins: options.origins };
+    let limits = Limits::new(options.requests_per_s);
+    let access =
+        access::Access { token: options.token, tokens: options.tokens.clone(), limits, hosts: options.hosts, origins: options.origins };
     let api = web::Data::new(Api::new(access, options.projects, &openapi(), orchestrator, token.clone()));
+    let counted = api.clone();
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| configure(config, &api));
         app.into_app()
@@ -141,6 +154,13 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
         }
         Ok(())
     });
+    let ended = supervisor.token().clone();
+    supervisor.spawn("limits", OnError::Log, async move {
+        while ended.run_until_cancelled(sleep(FORGET_PERIOD)).await.is_some() {
+            counted.access.limits.forget();
+        }
+        Ok(())
+    });
     Ok(address)
 }
 
@@ -148,7 +168,13 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
 pub fn serve_callbacks(listener: TcpListener, orchestrator: Orchestrator, supervisor: &Supervisor) -> Result<(), HttpError> {
     let token = supervisor.token().clone();
     let listen = listener.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
-    let access = access::Access { token: ApiToken::nobodys(), tokens: Tokens::default(), hosts: Vec::new(), origins: Vec::new() };
+    let access = access::Access {
+        token: ApiToken::nobodys(),
+        tokens: Tokens::default(),
+        limits: Limits::new(None),
+        hosts: Vec::new(),
+        origins: Vec::new(),
+    };
     let api = web::Data::new(Api::new(access, Projects::default(), &spec::openapi_of_callbacks(), orchestrator, token.clone()));
     let server = HttpServer::new(move || {
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| {
@@ -170,7 +196,7 @@ fn configure(config: &mut ServiceConfig<'_>, api: &web::Data<Api>) {
     let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| ApiError::of_json(&error).into());
     let query = web::QueryConfig::default().error_handler(|error, _| ApiError::InvalidQuery(error.to_string()).into());
     config.app_data(api.clone()).app_data(json).app_data(query);
-    config.configure(routes).default_service(web::to(spec::unknown_path));
+    config.configure(routes).configure(docs::routes).default_service(web::to(spec::unknown_path));
 }
 
 /// Every path of the API.
@@ -182,8 +208,12 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::show)
         .service(runs::cancel)
         .service(runs::rerun)
+        .service(agents::list)
+        .service(audit::list)
         .service(auctions::why)
         .service(auctions::list)
+        .service(plans::create)
+        .service(plans::show)
         .service(projects::list)
         .service(projects::show)
         .service(environments::list)

@@ -23,6 +23,11 @@ impl Projects {
         Self(Arc::new(projects.into_iter().map(|project| (project.name.clone(), project)).collect()))
     }
 
+    /// The project of this name.
+    pub(super) fn get(&self, project: &ProjectName) -> Option<&Project> {
+        self.0.get(project)
+    }
+
     /// Those that the caller's token is for.
     pub(super) fn seen_by(&self, caller: &Caller) -> impl Iterator<Item = &Project> {
         self.0.values().filter(|project| caller.sees(&project.name))

@@ -7,7 +7,7 @@ use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreate
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use model::{
-    ProjectName, RunId, RunOutcome, TriggerId,
+    ProjectName, RunId, RunOutcome, Timestamp, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
     trigger::{self, Claims, Trigger},
@@ -88,9 +88,7 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let delivery = caller.delivery(&delivery(&request)?);
     let wanted = body.into_inner();
-    if !caller.sees(&wanted.project) {
-        return Err(ApiError::Forbidden(format!("the token `{}` is not for the project `{}`", caller.name(), wanted.project)));
-    }
+    caller.check_sees(&wanted.project)?;
     let trigger = trigger(&api, &caller, &delivery, wanted).await?;
     let run = api.orchestrator.create(&trigger).await?;
     let location = (header::LOCATION, format!("/v1/runs/{run}"));
@@ -114,9 +112,9 @@ fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
     }
 }
 
-async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: RunCreate) -> Result<Trigger, ApiError> {
+pub(super) async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: RunCreate) -> Result<Trigger, ApiError> {
     check_text("pipeline_path", &wanted.pipeline_path, PATH_CHARS_MAX)?;
-    check_text("branch", &wanted.branch, BRANCH_CHARS_MAX)?;
+    check_branch("branch", &wanted.branch)?;
     check_text("commit", &wanted.commit, COMMIT_CHARS_MAX)?;
     if wanted.timeout_ms.is_some_and(|ms| !(1..=RUN_TIMEOUT_MS_MAX).contains(&ms)) {
         let why = format!("`timeout_ms` must be 1 to {RUN_TIMEOUT_MS_MAX}: leave it out, and the run takes as long as its stages");
@@ -144,11 +142,15 @@ async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: RunCreate) 
         context,
         source: wanted.source,
         timeout_ms: wanted.timeout_ms,
-        // Nobody vouches for it: whoever asks may have written it.
         // Whoever asks may have written it: nobody vouches for more than who asked.
         claims: Claims { actor: Some(caller.name().to_string()), ..Claims::default() },
         ..Trigger::new(TriggerId::of("api", delivery), wanted.project, &wanted.pipeline_path, pipeline)
     })
+}
+
+/// Refuses what can be the name of no branch and no tag.
+pub(super) fn check_branch(name: &str, text: &str) -> Result<(), ApiError> {
+    check_text(name, text, BRANCH_CHARS_MAX)
 }
 
 fn check_text(name: &str, text: &str, chars_max: usize) -> Result<(), ApiError> {
@@ -216,8 +218,14 @@ fn status_name(run: &Run, runs: &Runs) -> StatusName {
     }
 }
 
+/// A time of a query, where one is given.
+pub(super) fn time(name: &str, given: Option<u64>) -> Result<Option<Timestamp>, ApiError> {
+    let too_late = |ms| ApiError::InvalidQuery(format!("`{name}` is {ms}, and must be at most {}", i64::MAX));
+    given.map(|ms| if i64::try_from(ms).is_ok() { Ok(Timestamp(ms)) } else { Err(too_late(ms)) }).transpose()
+}
+
 /// The sequence that a cursor names. One is good for as long as there are runs, also when the run that it was made of is gone.
-fn cursor(text: &str) -> Result<u64, ApiError> {
+pub(super) fn cursor(text: &str) -> Result<u64, ApiError> {
     let is_one = (1..=CURSOR_DIGITS_MAX).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit());
     let sequence = text.parse().ok().filter(|_| is_one);
     sequence.ok_or_else(|| ApiError::InvalidQuery(format!("`cursor` is `{text}`, and is none that a list has given")))
@@ -236,6 +244,7 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(ApiError::InvalidQuery(format!("`limit` is {limit}, and must be 1 to {LIST_MAX}")));
     }
+    time("since", query.since)?;
     let before = query.cursor.as_deref().map(cursor).transpose()?;
     let runs = &api.orchestrator.runs;
     let mut found = runs.list(before, limit + 1, |run| caller.sees_run(run) && query.wants(run, runs));
@@ -271,7 +280,7 @@ struct CancelQuery {
 
 /// Ask for the end of a run.
 ///
-/// When this is answered, the request is stored; it has taken effect when the run has ended.
+/// When this is answered, the request is stored; it has taken effect when the run has ended. The same request again changes nothing.
 #[utoipa::path(
     tag = "runs",
     operation_id = "run_cancel",

@@ -2,7 +2,7 @@
 
 use actix_web::{App, HttpRequest, HttpResponse, get, http::header::ContentType, web};
 use apispec::{
-    ChunkView, Code, EndView, EventView, GapView, Health, Problem,
+    ChunkView, Code, EndView, EventView, GapView, Health, Problem, StatusName,
     schema::{Cursor, EventId, IdempotencyKey, OutputRange},
 };
 use utoipa::{
@@ -30,14 +30,17 @@ use super::{Api, ApiError, callback_routes, routes};
     ),
     tags(
         (name = "runs", description = "one execution of a pipeline"),
+        (name = "plans", description = "what a run would do"),
         (name = "projects", description = "what is delivered, and where to"),
+        (name = "agents", description = "who runs stages"),
+        (name = "audit", description = "who did what"),
         (name = "auctions", description = "who runs a stage, and why"),
         (name = "waits", description = "what runs wait for, of people and of outside systems"),
         (name = "events", description = "the log of a run: what happened, in its order"),
         (name = "logs", description = "the output of a run's stages"),
         (name = "service", description = "about the API itself"),
     ),
-    components(schemas(Problem, Code, EventView, EndView, ChunkView, GapView, Cursor, EventId, IdempotencyKey, OutputRange)),
+    components(schemas(Problem, Code, StatusName, EventView, EndView, ChunkView, GapView, Cursor, EventId, IdempotencyKey, OutputRange)),
     security(("token" = [])),
     modifiers(&Token),
 )]

@@ -2,8 +2,10 @@
 
 mod delivered;
 mod rights;
+mod told;
 
 use std::{
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -64,6 +66,11 @@ impl Served {
 
     /// Starts in a folder in which `prepare` has put what it wants.
     fn start_with(prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_limited(None, prepare)
+    }
+
+    /// The same, with so many requests a second.
+    fn start_limited(requests_per_s: Option<NonZeroU32>, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
         let blobs = Blobs::Disk(DiskStore::open(folder.path(), Durability::None).unwrap());
@@ -87,6 +94,7 @@ impl Served {
             token: ApiToken::new(TOKEN),
             tokens,
             projects: projects(),
+            requests_per_s,
             hosts: Vec::new(),
             origins: Vec::new(),
         };

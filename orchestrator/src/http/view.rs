@@ -34,18 +34,20 @@ pub(crate) fn sound(run: &Run) -> RunView {
         commit: context.commit.clone(),
         pipeline_path: run.trigger.pipeline_path.clone(),
         accepted_at: run.accepted_at,
-        plan: match &run.planned {
-            Planned::Plan { digest, warnings, warnings_left_out, .. } => PlanView::Planned {
-                digest: *digest,
-                stages: run.shape.len(),
-                warnings: warnings.clone(),
-                warnings_left_out: *warnings_left_out,
-            },
-            Planned::Refused { diagnostics } => PlanView::Refused { diagnostics: diagnostics.clone() },
-            Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
-        },
+        plan: planned(&run.planned, run.shape.len()),
         rerun_of: run.trigger.rerun.as_ref().map(|rerun| rerun.of.clone()),
         status: status_of_sound(run),
+    }
+}
+
+/// What a pipeline file gave: a plan of so many stages, or none.
+pub(super) fn planned(planned: &Planned, stages: usize) -> PlanView {
+    match planned {
+        Planned::Plan { digest, warnings, warnings_left_out, libraries: _ } => {
+            PlanView::Planned { digest: *digest, stages, warnings: warnings.clone(), warnings_left_out: *warnings_left_out }
+        }
+        Planned::Refused { diagnostics } => PlanView::Refused { diagnostics: diagnostics.clone() },
+        Planned::NotTriggered { reason } => PlanView::NotTriggered { reason: reason.clone() },
     }
 }
 

@@ -33,7 +33,7 @@ fn question(question: &Question) -> QuestionView {
     }
 }
 
-fn answer(answer: &Answer, by: Option<&String>) -> AnswerView {
+pub(super) fn answer(answer: &Answer, by: Option<&String>) -> AnswerView {
     let by = by.cloned();
     match answer {
         Answer::Approved { delivery: _ } => AnswerView::Approved { by },

@@ -47,7 +47,8 @@ fn open(run: &Run) -> impl Iterator<Item = OpenWaitView> + '_ {
 
 /// Answer something that a run waits for, as a person: approve, refuse, answer, resume.
 ///
-/// When this is answered, the answer is stored. A second answer to the same question is refused.
+/// When this is answered, the answer is stored. The same answer again, with its stage and wait, changes nothing; another one to the same question is
+/// refused.
 #[utoipa::path(
     tag = "waits",
     operation_id = "wait_answer",

@@ -41,9 +41,22 @@ const JOBS_MAX: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub struct Views(Arc<Shared>);
 
+/// Where the read models are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ViewsPlace {
+    /// Nowhere: nobody lists runs of this process.
+    Nowhere,
+    /// In memory; they end with the process.
+    #[default]
+    Memory,
+    /// In this file.
+    File(PathBuf),
+}
+
 #[derive(Debug)]
 struct Shared {
-    jobs: SyncSender<Job>,
+    /// To the thread; none where nothing is kept.
+    jobs: Option<SyncSender<Job>>,
     /// Somebody should read the logs anew, as not all that they say is here.
     stale: Arc<Notify>,
 }
@@ -63,7 +76,7 @@ pub enum ViewError {
     /// A row does not read as what was written.
     #[error("a row of the lists of runs does not read as what was written")]
     Malformed(#[from] serde_json::Error),
-    /// The thread has ended, as the process does.
+    /// None are kept, or the thread has ended, as the process does.
     #[error("the lists of runs are closed")]
     Closed,
 }
@@ -124,6 +137,25 @@ impl Views {
         Self::of(Place::Memory)
     }
 
+    /// Views that keep nothing, and answer no question.
+    pub fn none() -> Self {
+        Self(Arc::new(Shared { jobs: None, stale: Arc::default() }))
+    }
+
+    /// The views of this place.
+    pub fn at(place: ViewsPlace) -> Self {
+        match place {
+            ViewsPlace::Nowhere => Self::none(),
+            ViewsPlace::Memory => Self::in_memory(),
+            ViewsPlace::File(file) => Self::open(file),
+        }
+    }
+
+    /// Whether they keep anything.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.0.jobs.is_some()
+    }
+
     fn of(place: Place) -> Self {
         let (jobs, received) = sync_channel(JOBS_MAX);
         let stale = Arc::new(Notify::new());
@@ -133,11 +165,14 @@ impl Views {
         if let Err(error) = std::thread::Builder::new().name("views".to_owned()).spawn(worker) {
             tracing::error!(%error, "there is no thread for the lists of runs");
         }
-        Self(Arc::new(Shared { jobs, stale }))
+        Self(Arc::new(Shared { jobs: Some(jobs), stale }))
     }
 
     /// Takes up what these records of the run say, whose newest state is `run`.
     pub(crate) fn take(&self, run: &Arc<Run>, records: &[Arc<Appended>]) {
+        if !self.are_kept() {
+            return;
+        }
         let records: Vec<_> = records.iter().filter(|appended| matters(run, appended)).cloned().collect();
         if !records.is_empty() {
             self.job(Job::Take(Taken { run: run.clone(), records, damaged: false }));
@@ -155,7 +190,7 @@ impl Views {
     }
 
     fn job(&self, job: Job) {
-        if self.0.jobs.try_send(job).is_err() {
+        if self.0.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_err()) {
             self.0.stale.notify_one();
         }
     }
@@ -220,12 +255,13 @@ impl Views {
     }
 
     async fn send(&self, job: Job) -> Result<(), ViewError> {
-        match self.0.jobs.try_send(job) {
+        let Some(jobs) = &self.0.jobs else { return Err(ViewError::Closed) };
+        match jobs.try_send(job) {
             Ok(()) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(ViewError::Closed),
             Err(TrySendError::Full(job)) => {
-                let shared = self.0.clone();
-                let sent = tokio::task::spawn_blocking(move || shared.jobs.send(job).is_ok()).await;
+                let jobs = jobs.clone();
+                let sent = tokio::task::spawn_blocking(move || jobs.send(job).is_ok()).await;
                 if sent.unwrap_or(false) { Ok(()) } else { Err(ViewError::Closed) }
             }
         }

@@ -62,6 +62,7 @@ async fn a_prompt_takes_one_text_of_those_that_are_allowed_and_later_stages_find
     assert_eq!(api.post(&path, &text("blue")).await.0, 200);
     let twice = refusal(api.post(&path, &to("Ask", "itself", text("red"))).await);
     assert_eq!(twice, (409, "wrong_answer".to_owned()));
+    assert_eq!(api.post(&path, &to("Ask", "itself", text("blue"))).await.0, 200, "the word that it was taken may have been lost");
 
     until(&orchestrator, &trigger, "the other question", |run| is_asked(run, "Other")).await;
     let long = refusal(api.post(&path, &text(&"x".repeat(64 * 1024 + 1))).await);

@@ -157,6 +157,7 @@ fn succeeded(record: &Path, document: &Document) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "it is told by its environment how much to try, and schemathesis is a program")]
 async fn every_operation_keeps_what_the_document_promises() {
     let program = Finder::new(&testkit::otto_home()).find_or_install(&SCHEMATHESIS, &|line| eprintln!("{line}")).await.unwrap();
     let house = House::without_parser(eventbus::memory::bus()).await;
@@ -205,7 +206,7 @@ async fn every_operation_keeps_what_the_document_promises() {
 fn document(orchestrator: &Orchestrator, built: &Trigger, asked: &Trigger, paused: &Trigger, called: &Trigger) -> Document {
     let mut document = Document(serde_json::to_value(orchestrator::http::openapi()).unwrap());
     let built = built.run().to_string();
-    for what in ["", "/events", "/events/follow", "/log", "/log/follow", "/output", "/why"] {
+    for what in ["", "/plan", "/events", "/events/follow", "/log", "/log/follow", "/output", "/why"] {
         document.parameter("get", &format!("/v1/runs/{{run}}{what}"), "run", built.as_str());
     }
     document.parameter("get", "/v1/runs/{run}/output", "stage", "Build");
@@ -220,6 +221,7 @@ fn document(orchestrator: &Orchestrator, built: &Trigger, asked: &Trigger, pause
     let path = orchestrator.callback_path(&called.run(), &StageId::of("Ask"), WaitKey::Itself).unwrap();
     document.parameter("post", "/v1/callbacks/{secret}", "secret", path.rsplit('/').next().unwrap());
     document.body("/v1/runs", &json!({ "pipeline": "built" }));
+    document.body("/v1/plans", &json!({ "pipeline": "built", "event": "push", "branch": "main" }));
     document
 }
 

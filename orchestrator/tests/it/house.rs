@@ -117,6 +117,7 @@ impl House {
             token: ApiToken::new(TOKEN),
             tokens,
             projects,
+            requests_per_s: None,
             hosts: vec![],
             origins: vec![],
         };

@@ -25,6 +25,8 @@ mod openapi;
 #[cfg(test)]
 mod planning;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod protection;
 #[cfg(test)]
 mod requests;

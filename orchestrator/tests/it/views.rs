@@ -11,7 +11,7 @@ use model::{
 };
 use orchestrator::{
     Orchestrator,
-    views::{Action, AuditFilter, DeliveryFilter, DeliveryStatus, RunFilter, Standing, ViewError},
+    views::{Action, AuditFilter, DeliveryFilter, DeliveryStatus, RunFilter, Standing, ViewError, ViewsPlace},
 };
 use service::Supervisor;
 use tokio::{task::yield_now, time::timeout};
@@ -23,7 +23,7 @@ fn hold() -> Plan {
 }
 
 async fn start(house: &House, file: &Path) -> (Orchestrator, Supervisor) {
-    house.start_with(|options| orchestrator::engine::EngineOptions { views: Some(file.to_owned()), ..options }).await
+    house.start_with(|options| orchestrator::engine::EngineOptions { views: ViewsPlace::File(file.to_owned()), ..options }).await
 }
 
 async fn finish(orchestrator: &Orchestrator, trigger: &Trigger) {

@@ -35,7 +35,7 @@ const TABLE: [(&str, May); 22] = [
     ("agent", Only(&["model", "graph", "eventbus", "service", "blob", "tree"])),
     ("depot", Only(ROLE)),
     ("forge", Only(&["model", "graph", "eventbus", "service", "blob", "tree", "config"])),
-    ("orchestrator", Only(&["model", "graph", "eventbus", "service", "blob", "apispec", "config"])),
+    ("orchestrator", Only(&["model", "graph", "eventbus", "service", "blob", "apispec", "config", "parser"])),
     ("testkit", Only(&["model", "eventbus", "service"])),
     ("cli", AllBut(&["testkit", "tests", "bench", "xtask"])),
     ("tests", AllBut(&["testkit", "bench", "xtask"])),

@@ -1,0 +1,87 @@
+//! `otto agents`: who runs stages, as they tell of themselves.
+
+use std::process::ExitCode;
+
+use apispec::{AgentList, AgentView, Presence};
+use clap::Args;
+use model::Timestamp;
+use service::clock;
+
+use super::{
+    Terminal,
+    text::{self, printable},
+};
+use crate::client::Client;
+
+/// List the agents that the server has heard of within a day, with what they run
+#[derive(Debug, Args)]
+pub struct AgentsArgs {
+    /// How many at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Print what the API answers
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists them.
+pub async fn run(args: AgentsArgs) -> anyhow::Result<ExitCode> {
+    let list = Client::from_environment()?.agents(args.limit.into()).await?;
+    let text = if args.json { format!("{}\n", serde_json::to_string_pretty(&list)?) } else { table(&list, Timestamp(clock::unix_ms())) };
+    Terminal::stdout().print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(list: &AgentList, now: Timestamp) -> String {
+    let title = ["AGENT", "IS", "HEARD", "SLOTS FREE", "MACHINE", "RUNS"].map(str::to_owned).to_vec();
+    let row = |agent: &AgentView| {
+        let presence = match agent.presence {
+            Presence::Present => "present",
+            Presence::Silent => "silent",
+        };
+        let stages: Vec<&str> = agent.stages.iter().map(|stage| stage.stage.path.as_str()).collect();
+        vec![
+            agent.name.to_string(),
+            presence.to_owned(),
+            text::ago(agent.heard_at, now),
+            format!("{} of {}", agent.slots_free, agent.slots),
+            printable(&text::or_dash(&machine(agent)), false),
+            printable(&text::or_dash(&stages.join(", ")), false),
+        ]
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(title).chain(list.agents.iter().map(row)).collect();
+    let more = if list.cursor.is_some() { "… and more: --limit shows up to 1000\n" } else { "" };
+    text::table(&rows) + more
+}
+
+/// What people choose machines by.
+fn machine(agent: &AgentView) -> String {
+    let fact = |name: &str| agent.facts.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    let cores = fact("cores").map(|cores| format!("{cores} cores"));
+    [fact("os"), fact("arch"), cores].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_stands_in_a_line_with_its_machine() {
+        let agent = AgentView {
+            name: "builder-1".parse().unwrap(),
+            presence: Presence::Silent,
+            heard_at: Timestamp(1_000),
+            slots: 4,
+            slots_free: 3,
+            price_micros_per_s: 0,
+            facts: [("arch".to_owned(), json!("x86_64")), ("cores".to_owned(), json!(8)), ("os".to_owned(), json!("linux"))].into(),
+            stages: Vec::new(),
+        };
+        let text = table(&AgentList { agents: vec![agent], cursor: None }, Timestamp(61_000));
+        let line = text.lines().nth(1).unwrap();
+        let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, ["builder-1", "silent", "1 min ago", "3 of 4", "linux, x86_64, 8 cores", "-"]);
+    }
+}
