@@ -34,7 +34,7 @@ pub const BUFFERED_ATTEMPTS_MAX: usize = 256;
 /// Parts of one attempt's output that are known before its end; an honest agent has fewer.
 const SEGMENTS_MAX: usize = 4 * 1024;
 /// Words of what is new that a follower may be behind before it looks at all it follows; each takes a few bytes.
-const NEWS_MAX: usize = 8_192;
+const NEWS_MAX: usize = 2_048;
 
 /// Output as it comes. Clones share it.
 #[derive(Debug, Clone)]

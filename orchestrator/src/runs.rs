@@ -24,7 +24,7 @@ use crate::{
 /// Ended runs that stay in memory. Older ones are in the log, and read from there.
 pub const ENDED_RUNS_MAX: usize = 2_000;
 /// Appended records that a slow follower may be behind before it must read the log again.
-const FOLLOWED_RECORDS_MAX: usize = 4_096;
+const FOLLOWED_RECORDS_MAX: usize = 1_024;
 
 /// A record that was just appended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use forge::source::SOURCE_FILES_MAX;
-use ignore::WalkBuilder;
+use forge::source::{SOURCE_FILES_MAX, walk_working_tree};
 use model::planning::Listing;
 
 use super::git::{git, git_set, git_with, paths, quoted, without_own_filters};
@@ -175,7 +174,7 @@ fn of_repository(root: &Path) -> anyhow::Result<Listing> {
 /// Every file below a folder that is no repository, with what its `.gitignore` files name left out.
 fn of_folder(root: &Path) -> anyhow::Result<Listing> {
     let mut found = BTreeSet::new();
-    for entry in WalkBuilder::new(root).hidden(false).ignore(false).require_git(false).build() {
+    for entry in walk_working_tree(root) {
         let entry = entry.context("cannot list the files")?;
         let Ok(path) = entry.path().strip_prefix(root) else { continue };
         if let Ok(path) = std::str::from_utf8(path.as_os_str().as_bytes())

@@ -14,7 +14,7 @@ use blob::{BlobError, Blobs};
 use model::Digest;
 use tempfile::NamedTempFile;
 
-pub use working_tree::pack_working_tree;
+pub use working_tree::{pack_working_tree, walk_working_tree};
 
 /// The most bytes of all files of a source tree. Every agent that runs a stage unpacks it; what is larger belongs into artifacts.
 pub const SOURCE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use ignore::WalkBuilder;
+use ignore::{DirEntry, Walk, WalkBuilder};
 
 use super::{Archive, Packed, SOURCE_FILES_MAX, SourceError, failed};
 
@@ -29,12 +29,18 @@ pub fn pack_working_tree(root: &Path) -> Result<Packed, SourceError> {
     archive.finish()
 }
 
+/// Walks the folder `root`, without what git ignores and without what Otto keeps of its runs there: each of them is a folder that would be opened.
+pub fn walk_working_tree(root: &Path) -> Walk {
+    let is_kept_run =
+        |entry: &DirEntry| entry.file_name() == "runs" && entry.path().parent().is_some_and(|folder| folder.ends_with(".otto"));
+    let is_walked = move |entry: &DirEntry| entry.file_name() != ".git" && !is_kept_run(entry);
+    WalkBuilder::new(root).hidden(false).ignore(false).require_git(false).filter_entry(is_walked).build()
+}
+
 /// The files and links below `root`, by the bytes of their paths, as git sorts them.
 fn list(root: &Path) -> Result<BTreeMap<Vec<u8>, (std::path::PathBuf, FileType)>, SourceError> {
-    let walk =
-        WalkBuilder::new(root).hidden(false).ignore(false).require_git(false).filter_entry(|entry| entry.file_name() != ".git").build();
     let mut found = BTreeMap::new();
-    for entry in walk {
+    for entry in walk_working_tree(root) {
         let entry = entry.map_err(SourceError::List)?;
         let Some(kind) = entry.file_type().filter(|kind| kind.is_file() || kind.is_symlink()) else { continue };
         // The root itself is no entry: it is a folder, or what the walk calls an error.
@@ -83,13 +89,14 @@ mod tests {
     fn a_working_tree_is_packed_without_what_git_ignores() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        for path in [".git/HEAD", "target/debug/huge", "sub/.git/HEAD", "sub/x.o"] {
+        for path in [".git/HEAD", "target/debug/huge", "sub/.git/HEAD", "sub/x.o", ".otto/runs/1/journal", "sub/.otto/runs/depot/x"] {
             write(root, path, "not this");
         }
         write(root, ".gitignore", "/target\n*.o\n");
         write(root, "run.sh", "#!/bin/sh");
         fs::set_permissions(root.join("run.sh"), fs::Permissions::from_mode(0o700)).unwrap();
         write(root, "sub/b", "b");
+        write(root, "sub/runs/c", "c");
         write(root, "sub.txt", "");
         let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
         write(root, &long, "far");
@@ -102,6 +109,7 @@ mod tests {
             entry("sub.txt", 0o644, ""),
             entry("sub/b", 0o644, "b"),
             entry("sub/link", 0o777, "-> ../nowhere"),
+            entry("sub/runs/c", 0o644, "c"),
         ];
         assert_eq!(entries(root), expected);
     }
