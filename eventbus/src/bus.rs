@@ -236,11 +236,17 @@ pub trait Backend: fmt::Debug + Send + Sync {
     async fn subscribe(&self, pattern: &Pattern, group: Option<&'static str>) -> Result<Subscription, BusError>;
     /// Stores a message if the last sequence of its subject is `last` (0: there is none yet). One try: an error leaves open whether it was stored.
     async fn store(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError>;
+    /// The same, and all earlier messages of its subject are gone: the message stands for them. If the bus ends abruptly, some of them may be
+    /// there again; never are they gone without it.
+    async fn store_instead(&self, subject: &Subject, _payload: Bytes, _last: u64) -> Result<Stored, BusError> {
+        Err(BusError::Refused { doing: format!("store to {subject}"), source: "this bus keeps everything".into() })
+    }
     /// The last message of a durable subject, asked of the stream's leader.
     async fn last(&self, subject: &Subject) -> Result<Option<(u64, Bytes)>, BusError>;
     /// All records of one run.
     async fn run_log(&self, run: &RunId) -> Result<Vec<StoredRecord>, BusError>;
-    /// All records of all runs that are stored now, oldest first; the channel closes after the last, or after an error.
+    /// All records of all runs that are stored now, oldest first; the channel closes after the last, or after an error. Of a log that is rolled up
+    /// meanwhile, what stands for it is read, and before that perhaps its beginning; some of what is stored meanwhile is read, too.
     async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError>;
     /// Stored triggers.
     async fn triggers(&self) -> Result<Triggers, BusError>;
@@ -329,12 +335,27 @@ impl Bus {
     /// This is the only way to append. Where the outcome of a try is not known, the log's tail is read back and compared, so the record is
     /// stored once, or the caller learns that it must read the log again.
     pub async fn append(&self, run: &RunId, last: u64, record: Bytes) -> Result<u64, AppendError> {
+        self.store_record(run, last, record, false).await
+    }
+
+    /// The same, with a record that stands for all before it: those are gone from the log when this returns. After a crash of the bus some of them
+    /// may be before it once more, so who reads a log passes over what is before such a record.
+    pub async fn append_instead(&self, run: &RunId, last: u64, record: Bytes) -> Result<u64, AppendError> {
+        self.store_record(run, last, record, true).await
+    }
+
+    async fn store_record(&self, run: &RunId, last: u64, record: Bytes, is_instead: bool) -> Result<u64, AppendError> {
         let subject = Subject::run(run);
         let record = within_limit(&subject, record)?;
         let digest = Digest::of(&record);
         let deadline = Instant::now() + APPEND_DEADLINE;
         loop {
-            let failure = match self.0.store(&subject, record.clone(), last).await {
+            let stored = if is_instead {
+                self.0.store_instead(&subject, record.clone(), last).await
+            } else {
+                self.0.store(&subject, record.clone(), last).await
+            };
+            let failure = match stored {
                 Ok(Stored::At(sequence)) => return Ok(sequence),
                 Ok(Stored::WrongLastSequence) => None,
                 Err(error @ BusError::Unavailable { .. }) => Some(error),
@@ -364,7 +385,8 @@ impl Bus {
         self.0.run_log(run).await
     }
 
-    /// All records of all runs that are stored now, oldest first; the channel closes after the last, or after an error.
+    /// All records of all runs that are stored now, oldest first; the channel closes after the last, or after an error. Of a log that is rolled up
+    /// meanwhile, what stands for it is read, and before that perhaps its beginning; some of what is stored meanwhile is read, too.
     pub async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError> {
         self.0.run_logs().await
     }

@@ -76,6 +76,30 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }
+
+    /// The journal keeps also what a message stands for: it is read as if that were there.
+    fn store(&self, subject: &Subject, payload: Bytes, last: u64, is_instead: bool) -> Result<Stored, BusError> {
+        let mut state = self.lock();
+        if !state.stream_of(subject)?.takes(subject, &payload, last)? {
+            return Ok(Stored::WrongLastSequence);
+        }
+        if let Some(journal) = &mut state.journal {
+            let unavailable =
+                |source| BusError::Unavailable { doing: format!("keep what is stored to {subject}"), source: Box::new(source) };
+            journal.append(subject, &payload).map_err(unavailable)?;
+        }
+        let stored = state.stream_of(subject)?.store(subject, payload, last)?;
+        if is_instead && let Stored::At(sequence) = stored {
+            state.stream_of(subject)?.forget_before(subject, sequence);
+        }
+        if let Stored::At(sequence) = stored
+            && state.was_stored(subject, sequence)
+        {
+            drop(state);
+            self.trigger_ready.notify_one();
+        }
+        Ok(stored)
+    }
 }
 
 fn refused(doing: impl Into<String>, why: &'static str) -> BusError {
@@ -150,23 +174,11 @@ impl Backend for Memory {
     }
 
     async fn store(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
-        let mut state = self.shared.lock();
-        if !state.stream_of(subject)?.takes(subject, &payload, last)? {
-            return Ok(Stored::WrongLastSequence);
-        }
-        if let Some(journal) = &mut state.journal {
-            let unavailable =
-                |source| BusError::Unavailable { doing: format!("keep what is stored to {subject}"), source: Box::new(source) };
-            journal.append(subject, &payload).map_err(unavailable)?;
-        }
-        let stored = state.stream_of(subject)?.store(subject, payload, last)?;
-        if let Stored::At(sequence) = stored
-            && state.was_stored(subject, sequence)
-        {
-            drop(state);
-            self.shared.trigger_ready.notify_one();
-        }
-        Ok(stored)
+        self.shared.store(subject, payload, last, false)
+    }
+
+    async fn store_instead(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+        self.shared.store(subject, payload, last, true)
     }
 
     async fn last(&self, subject: &Subject) -> Result<Option<(u64, Bytes)>, BusError> {

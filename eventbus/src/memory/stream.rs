@@ -12,7 +12,7 @@ const STREAM_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    /// Message `n` is at index `n - 1`, as nothing is ever deleted.
+    /// Message `n` is at index `n - 1`; what a later message stands for is empty, and named nowhere.
     messages: Vec<(Subject, Bytes)>,
     /// The sequences of each subject, oldest first.
     subjects: BTreeMap<Subject, Vec<u64>>,
@@ -42,6 +42,16 @@ impl Stream {
         Ok(Stored::At(sequence))
     }
 
+    /// The message at this sequence stands for all earlier ones of its subject.
+    pub(super) fn forget_before(&mut self, subject: &Subject, sequence: u64) {
+        let Some(sequences) = self.subjects.get_mut(subject) else { return };
+        for gone in sequences.extract_if(.., |one| *one < sequence) {
+            let index = usize::try_from(gone - 1).expect("a sequence that was given is an index");
+            self.bytes -= self.messages[index].1.len();
+            self.messages[index].1 = Bytes::new();
+        }
+    }
+
     pub(super) fn last(&self, subject: &Subject) -> Option<(u64, Bytes)> {
         let sequence = *self.subjects.get(subject)?.last()?;
         Some((sequence, self.at(sequence).1.clone()))
@@ -59,6 +69,9 @@ impl Stream {
     }
 
     pub(super) fn all(&self) -> Vec<(u64, Subject, Bytes)> {
-        (1..).zip(&self.messages).map(|(sequence, (subject, bytes))| (sequence, subject.clone(), bytes.clone())).collect()
+        let all = (1..).zip(&self.messages).filter(|(sequence, (subject, _))| {
+            self.subjects.get(subject).is_some_and(|sequences| sequences.binary_search(sequence).is_ok())
+        });
+        all.map(|(sequence, (subject, bytes))| (sequence, subject.clone(), bytes.clone())).collect()
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     connection::{CALL_DEADLINE, Connection, refused, unavailable},
-    reading::{Reading, record},
+    reading::{End, Reading, record},
     triggers,
 };
 use crate::{
@@ -32,6 +32,8 @@ use crate::{
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(2);
 /// Records of run logs that are read ahead of whoever folds them.
 const RECORDS_AHEAD_MAX: usize = 1024;
+/// How often a log is read that is rolled up while it is read: that is done some times in a run's life.
+const RUN_LOG_TRIES_MAX: u32 = 5;
 /// How long a stream is waited for that is not there yet: whoever sets the streams up may be starting at the same time.
 const STREAM_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks for it.
@@ -41,6 +43,9 @@ const STREAM_PAUSE: Duration = Duration::from_millis(50);
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
 /// The same, from where the server says it without the number.
 const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10_164;
+/// The header of a message that stands for all earlier ones of its subject, and what it says then.
+const ROLL_UP: &str = "Nats-Rollup";
+const ROLL_UP_SUBJECT: &str = "sub";
 /// The status of what may succeed later.
 const SERVICE_UNAVAILABLE: u64 = 503;
 
@@ -74,14 +79,17 @@ impl Nats {
         Self { connection, readers: Mutex::default() }
     }
 
-    /// The sequence of the last record of all runs, asked of the stream's leader; 0 if there is none.
-    async fn end_of_runs(&self) -> Result<u64, BusError> {
+    /// The end of all run logs, asked of the stream's leader.
+    async fn end_of_runs(connection: &Connection) -> Result<End, BusError> {
         let doing = || "the end of all run logs".to_owned();
-        let stream = self.connection.jetstream.get_stream_no_info(Stream::Runs.name()).await.map_err(|error| refused(doing(), error))?;
+        let stream = connection.jetstream.get_stream_no_info(Stream::Runs.name()).await.map_err(|error| refused(doing(), error))?;
         let deadline = Instant::now() + STREAM_DEADLINE;
         loop {
-            let failure = match self.connection.during(doing, CALL_DEADLINE, stream.get_info()).await {
-                Ok(Ok(info)) => return Ok(info.state.last_sequence),
+            let failure = match connection.during(doing, CALL_DEADLINE, stream.get_info()).await {
+                Ok(Ok(info)) => {
+                    let sequence = info.state.last_sequence;
+                    return Ok(End { sequence, gone: sequence - info.state.messages });
+                }
                 Ok(Err(error)) => unavailable(doing(), error),
                 Err(error) => error,
             };
@@ -133,23 +141,13 @@ impl Backend for Nats {
     }
 
     async fn store(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
-        let doing = || format!("store to {subject}");
+        self.store_with(HeaderMap::new(), subject, payload, last).await
+    }
+
+    async fn store_instead(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
         let mut headers = HeaderMap::new();
-        headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
-        let request = Request::new().headers(headers).payload(payload);
-        let Some(answer) = self.connection.request(doing, CALL_DEADLINE, subject.as_str(), request).await? else {
-            return Err(unavailable(doing(), "no stream takes it: is the bus set up?"));
-        };
-        let acknowledgement: Acknowledgement = serde_json::from_slice(&answer).map_err(|error| unavailable(doing(), error))?;
-        match acknowledgement {
-            Acknowledgement { seq: Some(sequence), error: None } => Ok(Stored::At(sequence)),
-            Acknowledgement { error: Some(error), .. } => match error.err_code {
-                WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_CONSTANT => Ok(Stored::WrongLastSequence),
-                _ if error.code == SERVICE_UNAVAILABLE => Err(unavailable(doing(), error)),
-                _ => Err(refused(doing(), error)),
-            },
-            Acknowledgement { .. } => Err(unavailable(doing(), "the answer is no acknowledgement")),
-        }
+        headers.insert(ROLL_UP, ROLL_UP_SUBJECT);
+        self.store_with(headers, subject, payload, last).await
     }
 
     async fn last(&self, subject: &Subject) -> Result<Option<(u64, Bytes)>, BusError> {
@@ -168,29 +166,43 @@ impl Backend for Nats {
 
     async fn run_log(&self, run: &RunId) -> Result<Vec<StoredRecord>, BusError> {
         let subject = Subject::run(run);
-        let end = self.last(&subject).await?.map_or(0, |(sequence, _)| sequence);
-        if end == 0 {
-            return Ok(Vec::new());
-        }
-        let mut reading = Reading::begin(&self.connection, subject.as_str(), end).await?;
-        let mut records = Vec::new();
-        while let Some(batch) = reading.next().await? {
-            for message in batch {
-                records.push(record(message)?);
+        for _try in 0..RUN_LOG_TRIES_MAX {
+            let end = self.last(&subject).await?.map_or(0, |(sequence, _)| sequence);
+            if end == 0 {
+                return Ok(Vec::new());
+            }
+            let mut reading = Reading::begin(&self.connection, subject.as_str(), end).await?;
+            let mut records = Vec::new();
+            while let Some(batch) = reading.next().await? {
+                for message in batch {
+                    records.push(record(message)?);
+                }
+            }
+            if records.last().is_some_and(|last| last.sequence == end) {
+                return Ok(records);
             }
         }
-        Ok(records)
+        Err(unavailable(format!("reading {subject}"), "it is rolled up again and again"))
     }
 
     async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError> {
-        let end = self.end_of_runs().await?;
-        let mut reading = Reading::begin(&self.connection, "runs.*", end).await?;
+        let connection = self.connection.clone();
+        let mut end = Self::end_of_runs(&connection).await?;
+        let mut reading = Reading::begin(&connection, "runs.*", end.sequence).await?;
         let (sender, receiver) = mpsc::channel(RECORDS_AHEAD_MAX);
         let read = async move {
             loop {
                 let batch = match reading.next().await {
                     Ok(Some(batch)) => batch,
-                    Ok(None) => return,
+                    Ok(None) => match Self::end_of_runs(&connection).await {
+                        Ok(now) if now.gone == end.gone => return,
+                        Ok(now) => {
+                            end = now;
+                            reading.read_on_to(now.sequence);
+                            continue;
+                        }
+                        Err(error) => return drop(sender.send(Err(error)).await),
+                    },
                     Err(error) => return drop(sender.send(Err(error)).await),
                 };
                 for message in batch {
@@ -210,6 +222,27 @@ impl Backend for Nats {
 
     async fn triggers(&self) -> Result<Triggers, BusError> {
         Ok(triggers::consume(self.connection.clone()))
+    }
+}
+
+impl Nats {
+    async fn store_with(&self, mut headers: HeaderMap, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+        let doing = || format!("store to {subject}");
+        headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
+        let request = Request::new().headers(headers).payload(payload);
+        let Some(answer) = self.connection.request(doing, CALL_DEADLINE, subject.as_str(), request).await? else {
+            return Err(unavailable(doing(), "no stream takes it: is the bus set up?"));
+        };
+        let acknowledgement: Acknowledgement = serde_json::from_slice(&answer).map_err(|error| unavailable(doing(), error))?;
+        match acknowledgement {
+            Acknowledgement { seq: Some(sequence), error: None } => Ok(Stored::At(sequence)),
+            Acknowledgement { error: Some(error), .. } => match error.err_code {
+                WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_CONSTANT => Ok(Stored::WrongLastSequence),
+                _ if error.code == SERVICE_UNAVAILABLE => Err(unavailable(doing(), error)),
+                _ => Err(refused(doing(), error)),
+            },
+            Acknowledgement { .. } => Err(unavailable(doing(), "the answer is no acknowledgement")),
+        }
     }
 }
 

@@ -3,6 +3,9 @@
 //! A batch is one request that the server answers with many messages (direct get, since nats-server 2.11): no consumer is made, nothing is
 //! left over, and the end is exact. Direct gets may be answered by a replica that is behind; the end was asked of the leader, so a reading
 //! that stops short of it is an error and never a shorter log.
+//!
+//! A log that is rolled up while it is read is gone from where it was, and what stands for it comes later than all of it. So who reads one log
+//! begins again unless it had the last message, and who reads all of them reads on until no log was rolled up meanwhile.
 
 use std::time::Duration;
 
@@ -31,6 +34,15 @@ pub(super) struct StoredMessage {
     payload: Bytes,
 }
 
+/// Where the stream of run logs ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The last sequence; 0 if there is none.
+    pub(super) sequence: u64,
+    /// How many messages have left the stream.
+    pub(super) gone: u64,
+}
+
 /// JetStream's request for a batch.
 #[derive(Debug, Serialize)]
 struct BatchRequest<'a> {
@@ -51,7 +63,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read what `filter` stands for up to the sequence `end`, which must be one of `filter`'s (0: there is nothing to read).
+    /// Begins to read what `filter` stands for up to the sequence `end`, which must be or have been one of `filter`'s (0: there is nothing to read).
     pub(super) async fn begin(connection: &Connection, filter: &str, end: u64) -> Result<Self, BusError> {
         let inbox = connection.client.new_inbox();
         let subscribe = connection.client.subscribe(inbox.clone());
@@ -64,6 +76,11 @@ impl Reading {
         format!("reading {} from sequence {} to {}", self.filter, self.next, self.end)
     }
 
+    /// From now on, reads up to a later end.
+    pub(super) fn read_on_to(&mut self, end: u64) {
+        self.end = end;
+    }
+
     /// The next messages; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<StoredMessage>>, BusError> {
         if self.next > self.end {
@@ -71,13 +88,13 @@ impl Reading {
         }
         let doing = self.doing();
         let connection = self.connection.clone();
-        let batch = connection.during(|| doing.clone(), BATCH_DEADLINE, self.batch()).await??;
-        // What was stored since the reading began is the next reading's.
-        let batch: Vec<_> = batch.into_iter().filter(|message| message.sequence <= self.end).collect();
+        let mut batch = connection.during(|| doing.clone(), BATCH_DEADLINE, self.batch()).await??;
         let Some(last) = batch.last() else {
             return Err(unavailable(doing, "the stream ends before the sequence that its leader named"));
         };
-        self.next = last.sequence + 1;
+        // What was stored since the reading began is the next reading's. Where it comes next, what was to be read before it is gone.
+        self.next = last.sequence.min(self.end) + 1;
+        batch.retain(|message| message.sequence <= self.end);
         Ok(Some(batch))
     }
 

@@ -273,8 +273,10 @@ fn as_it_must_be(stream: Stream, config: Config) -> Config {
         no_ack: false,
         sealed: false,
         deny_delete: true,
-        deny_purge: true,
-        allow_rollup: false,
+        // A log that lies in the depot leaves the stream by a roll-up, which counts as a purge. The call itself is nobody's: no key has the right to it.
+        // A stream that was once made to deny purges does so for ever; its logs stay.
+        deny_purge: stream == Stream::Triggers || config.deny_purge,
+        allow_rollup: stream == Stream::Runs && !config.deny_purge,
         allow_direct: true,
         republish: None,
         mirror: None,

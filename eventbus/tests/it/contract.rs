@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bytes::Bytes;
 use eventbus::{
     AppendError, BusError, Subject,
     bus::{MESSAGE_BYTES_MAX, TRIGGER_ACK_WAIT},
@@ -216,6 +217,77 @@ pub(crate) async fn reading_all_logs_ends_with_the_last_record(buses: Buses) {
     let of_one: Vec<_> = buses.orchestrator.run_log(&run("3")).await.unwrap().into_iter().map(|record| record.bytes).collect();
     assert_eq!(of_one, stored.iter().filter(|(of, ..)| *of == run("3")).map(|(.., record)| record.clone()).collect::<Vec<_>>());
     assert_eq!(all_logs(&buses.orchestrator).await.len(), stored.len() + 1);
+}
+
+pub(crate) async fn what_stands_for_a_log_is_all_that_is_left_of_it(buses: Buses) {
+    let (one, other) = (run("1"), run("2"));
+    let first = buses.orchestrator.append(&one, 0, bytes("a")).await.unwrap();
+    let of_other = buses.orchestrator.append(&other, 0, bytes("b")).await.unwrap();
+    let second = buses.orchestrator.append(&one, first, bytes("c")).await.unwrap();
+    let late = buses.other_orchestrator.append_instead(&one, first, bytes("too late")).await;
+    assert!(matches!(late, Err(AppendError::Conflict { last, .. }) if last == second), "{late:?}");
+    let stands = buses.orchestrator.append_instead(&one, second, bytes("a and c")).await.unwrap();
+    let next = buses.other_orchestrator.append(&one, stands, bytes("d")).await.unwrap();
+    let log: Vec<_> = buses.orchestrator.run_log(&one).await.unwrap().into_iter().map(|record| (record.sequence, record.bytes)).collect();
+    assert_eq!(log, [(stands, bytes("a and c")), (next, bytes("d"))]);
+    let all: Vec<_> = all_logs(&buses.orchestrator).await.into_iter().map(|(_, sequence, _)| sequence).collect();
+    assert_eq!(all, [of_other, stands, next]);
+    // As of any log that has begun.
+    let begun = buses.orchestrator.append(&one, 0, bytes("again")).await;
+    assert!(matches!(begun, Err(AppendError::Conflict { .. })), "{begun:?}");
+}
+
+pub(crate) async fn of_concurrent_roll_ups_one_wins(buses: Buses) {
+    let run = run("1");
+    let last = buses.orchestrator.append(&run, 0, bytes("a")).await.unwrap();
+    let (one, other) = tokio::join!(
+        buses.orchestrator.append_instead(&run, last, bytes("one")),
+        buses.other_orchestrator.append_instead(&run, last, bytes("other")),
+    );
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    let winner = if one.is_ok() { "one" } else { "other" };
+    let log: Vec<_> = buses.orchestrator.run_log(&run).await.unwrap().into_iter().map(|record| record.bytes).collect();
+    assert_eq!(log, [bytes(winner)]);
+}
+
+pub(crate) async fn a_roll_up_whose_acknowledgement_is_lost_is_stored_once(buses: Buses) {
+    let run = run("1");
+    let first = buses.orchestrator.append(&run, 0, bytes("a")).await.unwrap();
+    let stands = Forgetful::bus(&buses.orchestrator, 1).append_instead(&run, first, bytes("b")).await.unwrap();
+    let log: Vec<_> = buses.orchestrator.run_log(&run).await.unwrap().into_iter().map(|record| (record.sequence, record.bytes)).collect();
+    assert_eq!(log, [(stands, bytes("b"))]);
+}
+
+/// Records are numbers, in order; one that stands for those before it is the next number.
+pub(crate) async fn a_log_that_is_rolled_up_while_it_is_read_is_never_read_as_nothing(buses: Buses) {
+    const ROUNDS: u32 = 60;
+    let (still, busy) = (run("still"), run("busy"));
+    buses.orchestrator.append(&still, 0, bytes("0")).await.unwrap();
+    let (done, mut is_done) = tokio::sync::watch::channel(false);
+    let mut last = buses.orchestrator.append(&busy, 0, bytes("0")).await.unwrap();
+    let writing = async {
+        for number in 1..ROUNDS {
+            let record = bytes(number.to_string());
+            last = match number % 3 {
+                0 => buses.orchestrator.append_instead(&busy, last, record).await.unwrap(),
+                _ => buses.orchestrator.append(&busy, last, record).await.unwrap(),
+            };
+        }
+        done.send_replace(true);
+    };
+    let number = |bytes: &Bytes| str::from_utf8(bytes).unwrap().parse::<u32>().unwrap();
+    let reading = async {
+        while !*is_done.borrow_and_update() {
+            let log = buses.other_orchestrator.run_log(&busy).await.unwrap();
+            let numbers: Vec<_> = log.iter().map(|record| number(&record.bytes)).collect();
+            assert!(!numbers.is_empty() && numbers.iter().zip(&numbers[1..]).all(|(one, next)| one + 1 == *next), "{numbers:?}");
+            assert!(numbers[0] % 3 == 0, "{numbers:?}");
+            let all = all_logs(&buses.other_orchestrator).await;
+            assert!(all.iter().any(|(run, ..)| *run == still) && all.iter().any(|(run, ..)| *run == busy), "{all:?}");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(writing, reading);
 }
 
 pub(crate) async fn reading_no_log_ends_at_once(buses: Buses) {

@@ -38,6 +38,11 @@ impl Forgetful {
     pub(crate) fn deaf_and_blind(bus: &Bus) -> Bus {
         Bus::new(Self { backend: bus.backend(), left: AtomicU32::new(u32::MAX), blind: true })
     }
+
+    fn forget(&self, stored: Stored) -> Result<Stored, BusError> {
+        let lose = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if lose { Err(lost("store")) } else { Ok(stored) }
+    }
 }
 
 fn lost(doing: &str) -> BusError {
@@ -48,8 +53,12 @@ fn lost(doing: &str) -> BusError {
 impl Backend for Forgetful {
     async fn store(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
         let stored = self.backend.store(subject, payload, last).await?;
-        let lose = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if lose { Err(lost("store")) } else { Ok(stored) }
+        self.forget(stored)
+    }
+
+    async fn store_instead(&self, subject: &Subject, payload: Bytes, last: u64) -> Result<Stored, BusError> {
+        let stored = self.backend.store_instead(subject, payload, last).await?;
+        self.forget(stored)
     }
 
     async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {

@@ -48,4 +48,8 @@ on_both_buses!(
     a_message_may_be_as_large_as_the_limit_and_no_larger,
     reading_all_logs_ends_with_the_last_record,
     reading_no_log_ends_at_once,
+    what_stands_for_a_log_is_all_that_is_left_of_it,
+    of_concurrent_roll_ups_one_wins,
+    a_roll_up_whose_acknowledgement_is_lost_is_stored_once,
+    a_log_that_is_rolled_up_while_it_is_read_is_never_read_as_nothing,
 );

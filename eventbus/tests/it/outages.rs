@@ -72,6 +72,42 @@ async fn what_was_acknowledged_survives_kills_and_everything_goes_on() {
     delivery.done().await.unwrap();
 }
 
+/// Each record stands for all before it, and is their number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_server_is_killed_while_it_is_rolled_up_is_never_gone() {
+    const RECORDS: u32 = 200;
+    let mut server = NatsServer::start().await;
+    let (orchestrator, reader) = (server.bus(Role::Orchestrator).await, server.bus(Role::Orchestrator).await);
+    let (sender, mut progress) = tokio::sync::watch::channel(0);
+    let run = run("1");
+    let writing = async {
+        let mut last = 0;
+        for number in 1..=RECORDS {
+            last = loop {
+                match orchestrator.append_instead(&run, last, bytes(number.to_string())).await {
+                    Ok(sequence) => break sequence,
+                    Err(AppendError::Unknown { .. } | AppendError::Bus(BusError::Unavailable { .. })) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            };
+            sender.send_replace(number);
+        }
+    };
+    let killing = async {
+        for kill_at in [RECORDS / 4, RECORDS / 2, RECORDS * 3 / 4] {
+            let known = *progress.wait_for(|number| *number >= kill_at).await.unwrap();
+            server.kill();
+            server.restart().await;
+            let log = wait_for(TEST_DEADLINE, "the log to be read", async || reader.run_log(&run).await.ok()).await;
+            let last = log.last().map(|record| str::from_utf8(&record.bytes).unwrap().parse::<u32>().unwrap());
+            assert!(last.is_some_and(|last| last >= known), "{last:?} {known}");
+        }
+    };
+    timeout(TEST_DEADLINE * 2, async { tokio::join!(writing, killing) }).await.unwrap();
+    let log: Vec<_> = reader.run_log(&run).await.unwrap().into_iter().map(|record| record.bytes).collect();
+    assert_eq!(log, [bytes(RECORDS.to_string())]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn during_an_outage_nothing_hangs_and_nothing_is_kept() {
     let mut server = NatsServer::start().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, HeaderMap};
 use eventbus::{Pattern, Subject, nats::Identity, subject::Role};
 use futures_util::StreamExt as _;
 use model::{RunId, StageId, protocol::agent::ReportKind};
@@ -136,6 +136,42 @@ async fn services_write_only_what_they_own_and_delete_nothing() {
     }
     let log: Vec<_> = orchestrator.run_log(&run("1")).await.unwrap().into_iter().map(|record| record.sequence).collect();
     assert_eq!(log, [first]);
+}
+
+/// Sends a message that is to stand for what is stored at `subject`, or in its whole stream, and gives what the server says.
+async fn roll_up(client: &Client, subject: &str, what: &str) -> Option<String> {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Rollup", what);
+    let request = async_nats::Request::new().headers(headers).payload("\"hostile\"".into()).timeout(Some(Duration::from_millis(100)));
+    let answer = client.send_request(subject.to_owned(), request).await.ok()?;
+    Some(String::from_utf8_lossy(&answer.payload).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_orchestrators_key_rolls_a_log_up_and_no_key_rolls_triggers_up() {
+    let server = NatsServer::start().await;
+    let (orchestrator, forge) = (server.bus(Role::Orchestrator).await, server.bus(Role::Forge).await);
+    let first = orchestrator.append(&run("1"), 0, "{}".into()).await.unwrap();
+    orchestrator.append(&run("1"), first, "{}".into()).await.unwrap();
+    forge.store_trigger(&trigger("1")).await.unwrap();
+    let (log, stored) = (Subject::run(&run("1")), Subject::trigger(&trigger("1").id));
+    let others = Role::ALL.into_iter().filter(|role| *role != Role::Orchestrator).map(Identity::Service);
+    for identity in others.chain([Identity::Agent(agent("a1"))]) {
+        let client = hostile(&server, identity.clone()).await;
+        for what in ["sub", "all"] {
+            assert_eq!(roll_up(&client, log.as_str(), what).await, None, "{identity} {what}");
+            // Who may store triggers is told that it may not do this.
+            let told = roll_up(&client, stored.as_str(), what).await;
+            assert!(told.is_none_or(|told| told.contains("rollup not permitted")), "{identity} {what}");
+        }
+    }
+    assert_eq!(orchestrator.run_log(&run("1")).await.unwrap().len(), 2);
+    let delivery = timeout(TEST_DEADLINE, orchestrator.triggers().await.unwrap().next()).await.unwrap().unwrap();
+    assert_eq!(delivery.trigger.as_ref().unwrap().id, trigger("1").id);
+    let own = hostile(&server, Identity::Service(Role::Orchestrator)).await;
+    assert!(roll_up(&own, log.as_str(), "sub").await.is_some_and(|told| told.contains("seq")));
+    assert_eq!(orchestrator.run_log(&run("1")).await.unwrap().len(), 1);
+    assert!(roll_up(&own, stored.as_str(), "sub").await.is_some_and(|told| told.contains("rollup not permitted")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -134,6 +134,26 @@ async fn it_takes_the_place_of_a_trigger_or_its_message_id_only_without_the_guar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_puts_a_message_in_the_place_of_a_log_only_without_the_guard() {
+    for guard in [Guard::Off, Guard::On] {
+        let server = NatsServer::start().await;
+        let orchestrator = server.bus(Role::Orchestrator).await;
+        let mut last = 0;
+        for record in ["a", "b", "c"] {
+            last = orchestrator.append(&run("1"), last, bytes(record)).await.unwrap();
+        }
+        let one = rogue(&server, guard).await;
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Rollup", "sub");
+        one.publish_with_headers(Subject::run(&run("1")).as_str().to_owned(), headers, "\"forged\"".into()).await.unwrap();
+        seen(&one).await;
+        let left = if guard == Guard::Off { 1 } else { 3 };
+        wait_for(TEST_DEADLINE, "the log", async || (orchestrator.run_log(&run("1")).await.unwrap().len() == left).then_some(())).await;
+        assert_eq!(orchestrator.append(&run("1"), last, bytes("d")).await.is_ok(), guard == Guard::On, "{guard:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_floods_the_server_with_subscriptions_only_without_the_guard() {
     for guard in [Guard::Off, Guard::On] {
         let server = NatsServer::start().await;

@@ -2,6 +2,7 @@
 
 use async_nats::{ConnectOptions, jetstream};
 use eventbus::{
+    AppendError, BusError,
     nats::{Identity, Keys, setup::SetupError},
     role,
     subject::Role,
@@ -80,13 +81,46 @@ async fn a_stream_that_was_changed_is_mended() {
     let server = NatsServer::start().await;
     let jetstream = bare_hands(&server).await;
     let as_it_was = jetstream.get_stream("RUNS").await.unwrap().cached_info().config.clone();
-    assert!(as_it_was.deny_delete && as_it_was.deny_purge && as_it_was.discard == jetstream::stream::DiscardPolicy::New);
+    assert!(as_it_was.deny_delete && as_it_was.allow_rollup && as_it_was.discard == jetstream::stream::DiscardPolicy::New);
 
     let changed = jetstream::stream::Config { max_bytes: 1024, max_messages: 5, ..as_it_was.clone() };
     jetstream.update_stream(&changed).await.unwrap();
     server.setup().await.check().await.unwrap();
     assert_eq!(jetstream.get_stream("RUNS").await.unwrap().cached_info().config, as_it_was);
     server.setup().await.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_let_no_log_be_rolled_up_does_after_it_was_looked_at() {
+    let server = NatsServer::start().await;
+    let jetstream = bare_hands(&server).await;
+    let as_it_was = jetstream.get_stream("RUNS").await.unwrap().cached_info().config.clone();
+    let older = jetstream::stream::Config { allow_rollup: false, ..as_it_was.clone() };
+    jetstream.update_stream(&older).await.unwrap();
+    let orchestrator = server.bus(Role::Orchestrator).await;
+    let first = orchestrator.append(&run("1"), 0, bytes("a")).await.unwrap();
+    let refused = orchestrator.append_instead(&run("1"), first, bytes("b")).await;
+    assert!(matches!(refused, Err(AppendError::Bus(BusError::Refused { .. }))), "{refused:?}");
+    server.setup().await.check().await.unwrap();
+    assert_eq!(jetstream.get_stream("RUNS").await.unwrap().cached_info().config, as_it_was);
+    orchestrator.append_instead(&run("1"), first, bytes("b")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_denies_purges_for_ever_is_left_so_and_keeps_every_record() {
+    let server = NatsServer::start().await;
+    let jetstream = bare_hands(&server).await;
+    let as_it_was = jetstream.get_stream("RUNS").await.unwrap().cached_info().config.clone();
+    // As an older Otto made it. The server does not let it be taken back.
+    let older = jetstream::stream::Config { allow_rollup: false, deny_purge: true, ..as_it_was };
+    jetstream.update_stream(&older).await.unwrap();
+    server.setup().await.check().await.unwrap();
+    let orchestrator = server.bus(Role::Orchestrator).await;
+    let first = orchestrator.append(&run("1"), 0, bytes("a")).await.unwrap();
+    let refused = orchestrator.append_instead(&run("1"), first, bytes("b")).await;
+    assert!(matches!(refused, Err(AppendError::Bus(BusError::Refused { .. }))), "{refused:?}");
+    orchestrator.append(&run("1"), first, bytes("b")).await.unwrap();
+    assert_eq!(orchestrator.run_log(&run("1")).await.unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
