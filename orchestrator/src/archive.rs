@@ -86,11 +86,10 @@ impl Archive {
     async fn load(&self, run: &RunId, records: &[StoredRecord]) -> Result<(), Unreadable> {
         let plans = &self.orchestrator.plans;
         let mut reading = Reading::default();
-        let taken = records.iter().try_for_each(|record| reading.take(record));
-        let outcome = match taken {
-            Ok(()) => reading.finish(run, plans).await,
-            Err(error) => reading.damaged(run, error, plans).await,
-        };
+        for record in records {
+            reading.take(record);
+        }
+        let outcome = reading.finish(run, plans).await;
         let runs = &self.orchestrator.runs;
         match outcome {
             Reloaded::Run(loaded) => {
@@ -110,6 +109,7 @@ impl Archive {
             }
             Reloaded::Later(later) => match later.reason {
                 LaterReason::Plan(error) => Err(error.into()),
+                LaterReason::Depot(error) => Err(PlanningError::from(error).into()),
                 LaterReason::Bus(_) => unreachable!("only a plan is waited for"),
             },
         }

@@ -174,6 +174,7 @@ impl Orchestrator {
             Reloaded::Later(later) => Err(match later.reason {
                 LaterReason::Bus(error) => error.into(),
                 LaterReason::Plan(error) => error.into(),
+                LaterReason::Depot(error) => error.into(),
             }),
         }
     }

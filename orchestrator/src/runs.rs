@@ -18,10 +18,11 @@ use crate::{
     agents::Agents,
     auctions::Auctions,
     core::Run,
+    engine::putaway::Leaving,
     views::{RunFilter, ViewError, Views},
 };
 
-/// Ended runs that stay in memory. Older ones are in the log, and read from there.
+/// Ended runs that stay in memory unless told otherwise. Older ones are in the log, and read from there.
 pub const ENDED_RUNS_MAX: usize = 2_000;
 /// Appended records that a slow follower may be behind before it must read the log again.
 const FOLLOWED_RECORDS_MAX: usize = 1_024;
@@ -63,6 +64,9 @@ pub struct Runs {
     views: Views,
     auctions: Auctions,
     agents: Agents,
+    /// Ended runs that have left.
+    leaving: Leaving,
+    ended_max: usize,
     appended: broadcast::Sender<Arc<Appended>>,
 }
 
@@ -81,20 +85,32 @@ struct Kept {
 
 impl Default for Runs {
     fn default() -> Self {
-        Self::new(Views::in_memory())
+        Self::new(Views::in_memory(), ENDED_RUNS_MAX)
     }
 }
 
 impl Runs {
-    /// Without a run yet. What happens to runs is taken up in the views.
-    pub fn new(views: Views) -> Self {
+    /// Without a run yet. What happens to runs is taken up in the views; of ended ones, so many stay.
+    pub fn new(views: Views, ended_max: usize) -> Self {
         Self {
             kept: Arc::default(),
             views,
+            leaving: Leaving::default(),
+            ended_max,
             auctions: Auctions::default(),
             agents: Agents::default(),
             appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0,
         }
+    }
+
+    /// Ended runs that stay in memory.
+    pub(crate) fn ended_max(&self) -> usize {
+        self.ended_max
+    }
+
+    /// Ended runs that have left memory.
+    pub(crate) fn leaving(&self) -> &Leaving {
+        &self.leaving
     }
 
     /// The read models.
@@ -230,7 +246,7 @@ impl Runs {
             let news: Vec<_> = records.iter().filter(|record| record.sequence > known).cloned().collect();
             let run = Arc::new(run);
             self.views.take(&run, &records);
-            kept.put(Snapshot { run, records: Arc::new(records) });
+            self.put(&mut kept, Snapshot { run, records: Arc::new(records) });
             news
         };
         for appended in news {
@@ -249,11 +265,20 @@ impl Runs {
             if known.is_some() || appended.record.previous.is_none() {
                 let mut records = known.unwrap_or_default();
                 Arc::make_mut(&mut records).push(appended.clone());
-                kept.put(Snapshot { run: run.clone(), records });
+                self.put(&mut kept, Snapshot { run: run.clone(), records });
+            } else {
+                self.leaving.push(run.id.clone());
             }
         }
         let _nobody_follows = self.appended.send(appended.clone());
         (run, appended)
+    }
+
+    fn put(&self, kept: &mut Kept, snapshot: Snapshot) {
+        kept.put(snapshot);
+        while let Some(oldest) = kept.leave(self.ended_max) {
+            self.leaving.push(oldest);
+        }
     }
 }
 
@@ -280,12 +305,18 @@ impl Kept {
             self.unplaced.retain(|(run, _), _| *run != id);
         }
         self.runs.insert(id, snapshot);
-        if self.by_end.len() > ENDED_RUNS_MAX
-            && let Some((_, oldest)) = self.by_end.pop_first()
-            && let Some(first) = self.runs.remove(&oldest).as_ref().and_then(Snapshot::first_sequence)
-        {
+    }
+
+    /// The run that ended first leaves, if there are more than so many.
+    fn leave(&mut self, ended_max: usize) -> Option<RunId> {
+        if self.by_end.len() <= ended_max {
+            return None;
+        }
+        let (_, oldest) = self.by_end.pop_first()?;
+        if let Some(first) = self.runs.remove(&oldest).as_ref().and_then(Snapshot::first_sequence) {
             self.by_age.remove(&first);
         }
+        Some(oldest)
     }
 }
 

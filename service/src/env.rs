@@ -47,6 +47,8 @@ pub const CALLBACK_KEY_FILE: &str = "OTTO_CALLBACK_KEY_FILE";
 pub const PUBLIC_URL: &str = "OTTO_PUBLIC_URL";
 /// Which addresses a pipeline's `poll` may ask: `public`, `loopback` for this machine's as well, or `all`. Default: `public`.
 pub const POLL_REACH: &str = "OTTO_POLL_REACH";
+/// How many ended runs the orchestrator keeps in memory, and their logs in the bus. Those of older ones lie in the depot. Default: 2000.
+pub const RUNS_KEPT: &str = "OTTO_RUNS_KEPT";
 /// The folder of the projects' configuration, one `*.yml` each.
 pub const PROJECTS: &str = "OTTO_PROJECTS";
 /// The agent's name.

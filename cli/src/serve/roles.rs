@@ -19,6 +19,7 @@ use model::{AgentClass, AgentName};
 use orchestrator::{
     engine::{self, EngineOptions, Protections, Reach},
     http::{self, ApiToken, HttpOptions, Projects, REQUESTS_PER_S_DEFAULT, Tokens},
+    runs::ENDED_RUNS_MAX,
     views::ViewsPlace,
 };
 use parser_service::ParserOptions;
@@ -188,14 +189,24 @@ impl Serve for Orchestrator {
         let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
         let reach = reader.or(env::POLL_REACH, Reach::Public);
         let views = reader.optional::<PathBuf>(env::DATA).map_or(ViewsPlace::Memory, |data| ViewsPlace::File(data.join(VIEWS_FILE)));
+        let ended_runs_max = reader.or(env::RUNS_KEPT, ENDED_RUNS_MAX);
         let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
         let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
         let (signer, commands, projects) = (Some(signer?), Some(commands?), projects?);
         let protections = protections(&projects);
-        let engine =
-            EngineOptions { signer, commands, callback_base, reach, protections, views, ..EngineOptions::new(&name, callback_key?) };
+        let engine = EngineOptions {
+            signer,
+            commands,
+            callback_base,
+            reach,
+            protections,
+            views,
+            ended_runs_max,
+            puts_away: true,
+            ..EngineOptions::new(&name, callback_key?)
+        };
         let http = HttpOptions {
             listen,
             token: ApiToken::new(&api_token?),

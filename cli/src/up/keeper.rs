@@ -32,8 +32,16 @@ pub(super) const END_GRACE: Duration = Duration::from_secs(8);
 /// How long the rest of a dead process's output is read. What it started elsewhere may hold the pipe open for ever.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(500);
 /// Settings of Otto that a process inherits; all others are given by name.
-const INHERITED: [&str; 7] =
-    [env::HOME, env::LOG, env::LOG_FORMAT, env::AGENT_ISOLATION, env::AGENT_USERS, env::CONTAINER_CLIENT, env::CONTAINER_ARGUMENTS];
+const INHERITED: [&str; 8] = [
+    env::HOME,
+    env::LOG,
+    env::LOG_FORMAT,
+    env::AGENT_ISOLATION,
+    env::AGENT_USERS,
+    env::CONTAINER_CLIENT,
+    env::CONTAINER_ARGUMENTS,
+    env::RUNS_KEPT,
+];
 
 /// How a process is.
 #[derive(Debug, Clone, PartialEq, Eq)]

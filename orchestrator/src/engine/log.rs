@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use blob::BlobError;
 use bytes::Bytes;
 use eventbus::StoredRecord;
 use model::{
     Digest, RunId, Timestamp,
-    event::run::{Planned, RECORD_SCHEMA, RunEvent, RunRecord},
+    event::{
+        archive::{ARCHIVE_SCHEMA, ArchivedLog},
+        run::{Planned, RECORD_SCHEMA, RunEvent, RunRecord},
+    },
     plan::PlanError,
 };
 use serde::Deserialize;
@@ -41,7 +45,7 @@ pub enum LogError {
         source: serde_json::Error,
     },
     /// A newer Otto wrote it.
-    #[error("the record of {run} at sequence {sequence} has schema {schema}, and this Otto reads up to {RECORD_SCHEMA}: update it")]
+    #[error("the record of {run} at sequence {sequence} has schema {schema}, and this Otto reads up to {ARCHIVE_SCHEMA}: update it")]
     TooNew {
         /// The run.
         run: RunId,
@@ -85,6 +89,23 @@ pub enum LogError {
         /// The last record that is known.
         known: u64,
     },
+    /// A part of the log that was put away is not what it was.
+    #[error("a part of the log of {run} that lies in the depot cannot be had")]
+    Part {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: BlobError,
+    },
+    /// A part of the log that was put away has other lines than records.
+    #[error("the part {part} of the log of {run} has a line that is no record")]
+    MalformedPart {
+        /// The run.
+        run: RunId,
+        /// The part.
+        part: Digest,
+    },
     /// An event cannot follow.
     #[error(transparent)]
     Illegal(#[from] Illegal),
@@ -95,7 +116,7 @@ impl LogError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::TooNew { .. } => "update this Otto to the version that wrote the log, and start it again",
-            Self::Plan(_) | Self::NoPlan { .. } => {
+            Self::Plan(_) | Self::NoPlan { .. } | Self::Part { .. } | Self::MalformedPart { .. } => {
                 "bring the depot's bytes back from a copy and start the orchestrator again: the run goes on; or run the pipeline anew"
             }
             Self::Malformed { .. } | Self::Broken { .. } | Self::NoBeginning(_) | Self::Illegal(_) | Self::Shortened { .. } => {
@@ -112,8 +133,17 @@ pub(crate) fn encode(tail: Tail, actor: &str, at: Timestamp, events: Vec<RunEven
     (record, Bytes::from(bytes))
 }
 
-/// Reads a record and checks that it follows `tail`.
-pub(crate) fn decode(tail: Tail, stored: &StoredRecord) -> Result<(RunRecord, Tail), LogError> {
+/// A message of a log.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    /// A record.
+    Record(RunRecord),
+    /// It stands for all before it.
+    Archived(ArchivedLog),
+}
+
+/// Reads a message.
+pub(crate) fn decode(stored: &StoredRecord) -> Result<Decoded, LogError> {
     #[derive(Deserialize)]
     struct Versioned {
         schema: u32,
@@ -121,14 +151,17 @@ pub(crate) fn decode(tail: Tail, stored: &StoredRecord) -> Result<(RunRecord, Ta
     let (run, sequence) = (&stored.run, stored.sequence);
     let malformed = |source| LogError::Malformed { run: run.clone(), sequence, source };
     let Versioned { schema } = serde_json::from_slice(&stored.bytes).map_err(malformed)?;
-    if schema > RECORD_SCHEMA {
-        return Err(LogError::TooNew { run: run.clone(), sequence, schema });
+    match schema {
+        ..=RECORD_SCHEMA => serde_json::from_slice(&stored.bytes).map(Decoded::Record).map_err(malformed),
+        ARCHIVE_SCHEMA => serde_json::from_slice(&stored.bytes).map(Decoded::Archived).map_err(malformed),
+        _ => Err(LogError::TooNew { run: run.clone(), sequence, schema }),
     }
-    let record: RunRecord = serde_json::from_slice(&stored.bytes).map_err(malformed)?;
-    if record.previous != tail.digest {
-        return Err(LogError::Broken { run: run.clone(), sequence, named: record.previous, actual: tail.digest });
-    }
-    Ok((record, Tail { sequence, digest: Some(Digest::of(&stored.bytes)) }))
+}
+
+/// Checks that a record follows `tail`.
+pub(crate) fn follows(tail: Tail, stored: &StoredRecord, record: &RunRecord) -> Result<(), LogError> {
+    let (named, actual) = (record.previous, tail.digest);
+    if named == actual { Ok(()) } else { Err(LogError::Broken { run: stored.run.clone(), sequence: stored.sequence, named, actual }) }
 }
 
 /// What a run's first record accepted.

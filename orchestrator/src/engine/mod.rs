@@ -22,9 +22,11 @@ mod locks;
 mod open;
 mod others;
 mod outbox;
+mod parts;
 pub(crate) mod plans;
 mod polls;
 mod protect;
+pub(crate) mod putaway;
 pub(crate) mod recovery;
 mod refusal;
 mod requests;
@@ -77,6 +79,7 @@ use self::{
     outbox::{Outbox, post},
     plans::Plans,
     polls::Poller,
+    putaway::put_all_away,
     series::{AllSeries, Key},
     starving::Starving,
     timing::PollKey,
@@ -87,7 +90,7 @@ use crate::{
     core::{Answer, Context, Input, Run, decide, effects::touched, resolve},
     handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
-    runs::{Appended, Runs},
+    runs::{Appended, ENDED_RUNS_MAX, Runs},
     views::{Views, ViewsPlace, rebuild::keep},
 };
 
@@ -123,6 +126,10 @@ pub struct EngineOptions {
     pub hints: Vec<Hint>,
     /// Where the read models are.
     pub views: ViewsPlace,
+    /// Ended runs that stay in memory, and in the stream.
+    pub ended_runs_max: usize,
+    /// Whether the logs of older ones go from the stream to the depot.
+    pub puts_away: bool,
 }
 
 impl EngineOptions {
@@ -138,6 +145,8 @@ impl EngineOptions {
             protections: Protections::default(),
             hints: Vec::new(),
             views: ViewsPlace::default(),
+            ended_runs_max: ENDED_RUNS_MAX,
+            puts_away: false,
         }
     }
 }
@@ -155,7 +164,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
     let views = Views::at(options.views.clone());
     let handle = Orchestrator {
-        runs: Runs::new(views),
+        runs: Runs::new(views, options.ended_runs_max),
         logs: LogHub::default(),
         plans: Plans::new(bus.clone(), blobs.clone()).protected_by(options.protections.clone()),
         protections: options.protections.clone(),
@@ -168,7 +177,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let ears = Ears::open(&bus, received).await?;
     let output = LogHub::subscribe(&bus).await?;
     let (outbox, letters) = Outbox::new();
-    let commands = options.commands.clone();
+    let (commands, puts_away, name) = (options.commands.clone(), options.puts_away, options.name.clone());
     let mut engine = Engine::new(options, &handle, outbox);
     let end = engine.recover().await?;
     let triggers = bus.triggers().await?;
@@ -180,6 +189,14 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
             Ok(())
         }
     });
+    if puts_away {
+        let work = put_all_away(handle.runs.leaving().clone(), name, bus.clone(), handle.blobs.clone());
+        let token = token.clone();
+        supervisor.spawn("put away", OnError::Log, async move {
+            token.run_until_cancelled(work).await;
+            Ok(())
+        });
+    }
     if handle.runs.views().are_kept() {
         supervisor.spawn("views", OnError::Log, {
             let (handle, token) = (handle.clone(), token.clone());

@@ -93,6 +93,11 @@ impl Plans {
         Self { protections, ..self }
     }
 
+    /// Where plans lie.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// Asks the parser, some times if it does not answer. A plan lies in the depot when this returns.
     pub(crate) async fn plan(&self, trigger: &Trigger) -> Result<(Planned, Arc<Shape>), PlanningError> {
         let path = trigger.pipeline_path.as_str();

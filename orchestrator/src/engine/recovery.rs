@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use blob::{BlobError, Blobs};
 use eventbus::{Bus, BusError, StoredRecord};
 use model::{
-    AgentName, RunId,
-    event::run::RunEvent,
+    AgentName, Digest, RunId,
+    event::{archive::ArchivedLog, run::RunEvent},
     protocol::agent::{AgentCommand, AgentReport, LEASE_MS},
 };
 use tokio::time::Instant;
@@ -18,8 +19,9 @@ use tracing::{error, info, warn};
 use super::{
     APPEND_PAUSE, Done, Engine,
     intake::appended,
-    log::{self, LogError, Tail},
+    log::{self, Decoded, LogError, Tail},
     open::OpenRun,
+    parts::{self, Unpacked},
     plans::{PlanningError, Plans, empty_shape},
 };
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
         Context, Decision, Input, Run,
         decide::{Proposals, decide},
     },
-    runs::{Appended, Damage, ENDED_RUNS_MAX},
+    runs::{Appended, Damage},
 };
 
 /// How often a log is read whose plan the depot does not have, with pauses that double from [`APPEND_PAUSE`], before it counts as damaged:
@@ -39,14 +41,14 @@ pub(crate) struct Loaded {
     run: Run,
     records: Vec<Arc<Appended>>,
     tail: Tail,
+    /// Every end that the log has had.
+    links: Vec<Tail>,
 }
 
 impl Loaded {
-    /// Whether the log has the record that was its last one.
+    /// Whether the log has what was its end.
     fn has(&self, last: Tail) -> bool {
-        let Some(at) = self.records.iter().position(|record| record.sequence == last.sequence) else { return false };
-        let digest = self.records.get(at + 1).map_or(self.tail.digest, |next| next.record.previous);
-        digest == last.digest
+        self.links.contains(&last)
     }
 
     /// The state, and the records that make it.
@@ -95,24 +97,43 @@ pub(crate) enum LaterReason {
     Bus(#[from] BusError),
     #[error("the plan cannot be read now")]
     Plan(#[from] PlanningError),
+    #[error("the log, which lies in the depot, cannot be read now")]
+    Depot(#[from] BlobError),
 }
 
 impl LaterReason {
     /// Whether it is likely to be so for ever.
-    pub(super) fn is_lasting(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            Self::Bus(_) => false,
+            Self::Bus(_) | Self::Depot(_) => false,
             Self::Plan(error) => error.is_lasting(),
         }
     }
 }
 
 /// The records of one run as they come.
+///
+/// What stands for a log stands for all that is before it: the bus may have read some of that before it was rolled up, and after a crash some
+/// of it may be there again. So what is wrong with a log is known when all of it was read.
 #[derive(Default)]
 pub(crate) struct Reading {
+    archived: Option<Archived>,
     records: Vec<Arc<Appended>>,
     tail: Tail,
+    links: Vec<Tail>,
     has_ended: bool,
+    /// What is wrong with what was read. What comes after it is not read, but for what stands for all of it.
+    wrong: Option<LogError>,
+}
+
+/// The last message that stands for what is before it.
+struct Archived {
+    sequence: u64,
+    log: ArchivedLog,
+    /// Whether all that it stands for was read before it.
+    is_read: bool,
+    /// Whether something that it stands for was read before it.
+    has_remnants: bool,
 }
 
 impl Reading {
@@ -121,15 +142,89 @@ impl Reading {
         self.has_ended
     }
 
-    pub(crate) fn take(&mut self, stored: &StoredRecord) -> Result<(), LogError> {
-        let (record, tail) = log::decode(self.tail, stored)?;
-        self.has_ended |= record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. }));
-        self.records.push(appended(&stored.run, stored.sequence, record));
-        self.tail = tail;
+    pub(crate) fn take(&mut self, stored: &StoredRecord) {
+        let decoded = log::decode(stored).and_then(|decoded| match &decoded {
+            Decoded::Record(record) if self.wrong.is_none() => log::follows(self.tail, stored, record).map(|()| decoded),
+            Decoded::Record(_) | Decoded::Archived(_) => Ok(decoded),
+        });
+        match decoded {
+            Ok(Decoded::Archived(archived)) => {
+                let is_read = self.wrong.is_none() && self.tail.digest == Some(archived.previous);
+                let has_remnants = self.wrong.is_some() || self.tail.digest.is_some();
+                if !is_read {
+                    *self = Self::default();
+                }
+                self.has_ended = true;
+                self.archived = Some(Archived { sequence: stored.sequence, log: archived, is_read, has_remnants });
+            }
+            Ok(Decoded::Record(_)) | Err(_) if self.wrong.is_some() => return,
+            Ok(Decoded::Record(record)) => {
+                self.has_ended |= record.events.iter().any(|event| matches!(event, RunEvent::RunFinished { .. }));
+                self.records.push(appended(&stored.run, stored.sequence, record));
+            }
+            Err(error) => {
+                self.wrong = Some(error);
+                return;
+            }
+        }
+        self.tail = Tail { sequence: stored.sequence, digest: Some(Digest::of(&stored.bytes)) };
+        self.links.push(self.tail);
+    }
+
+    /// What is wrong with the log, as far as it was read.
+    pub(crate) fn wrong(&self) -> Option<&LogError> {
+        self.wrong.as_ref()
+    }
+
+    /// Where the log ends so far.
+    pub(crate) fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    /// The last message that stands for what is before it, and its sequence.
+    pub(crate) fn archived(&self) -> Option<(u64, &ArchivedLog)> {
+        self.archived.as_ref().map(|Archived { sequence, log, .. }| (*sequence, log))
+    }
+
+    /// Whether the beginning of the log lies in the depot, and nowhere else.
+    pub(crate) fn is_put_away(&self) -> bool {
+        self.archived.as_ref().is_some_and(|archived| !archived.is_read)
+    }
+
+    /// Whether some of the beginning is still where it was.
+    fn has_remnants(&self) -> bool {
+        self.archived.as_ref().is_some_and(|archived| archived.has_remnants)
+    }
+
+    /// Reads the beginning, where it lies in the depot alone.
+    async fn unpack(&mut self, run: &RunId, blobs: &Blobs) -> Result<(), Unpacked> {
+        let Some(Archived { sequence, log: archived, .. }) = self.archived.take_if(|archived| !archived.is_read) else { return Ok(()) };
+        let mut before = Self::default();
+        for record in parts::read(run, &archived, blobs).await? {
+            before.take(&record);
+        }
+        if let Some(error) = before.wrong {
+            return Err(error.into());
+        }
+        if before.is_put_away() || before.tail.digest != Some(archived.previous) {
+            let (named, actual) = (Some(archived.previous), before.tail.digest);
+            return Err(LogError::Broken { run: run.clone(), sequence, named, actual }.into());
+        }
+        before.records.append(&mut self.records);
+        before.links.append(&mut self.links);
+        (self.records, self.links) = (before.records, before.links);
         Ok(())
     }
 
-    pub(crate) async fn finish(self, run: &RunId, plans: &Plans) -> Reloaded {
+    pub(crate) async fn finish(mut self, run: &RunId, plans: &Plans) -> Reloaded {
+        match self.unpack(run, plans.blobs()).await {
+            Ok(()) => {}
+            Err(Unpacked::Damaged(error)) => return self.damaged(run, *error, plans).await,
+            Err(Unpacked::Later(error)) => return Reloaded::Later(Box::new(Later { reason: error.into(), records: self.records })),
+        }
+        if let Some(error) = self.wrong.take() {
+            return self.damaged(run, error, plans).await;
+        }
         let Some(first) = self.records.first() else { return Reloaded::Missing };
         let planned = match log::planned_by(run, &first.record) {
             Ok(planned) => planned,
@@ -142,13 +237,13 @@ impl Reading {
             Err(error) => return Reloaded::Later(Box::new(Later { reason: error.into(), records: self.records })),
         };
         match log::replay(run, shape, &self.records) {
-            Ok(state) => Reloaded::Run(Box::new(Loaded { run: state, records: self.records, tail: self.tail })),
+            Ok(state) => Reloaded::Run(Box::new(Loaded { run: state, records: self.records, tail: self.tail, links: self.links })),
             Err(error) => self.damaged(run, error, plans).await,
         }
     }
 
     /// The log must not be run upon: what was read before that was noticed can still be shown.
-    pub(crate) async fn damaged(self, run: &RunId, error: LogError, plans: &Plans) -> Reloaded {
+    async fn damaged(self, run: &RunId, error: LogError, plans: &Plans) -> Reloaded {
         let first = self.records.first();
         let planned = first.and_then(|first| log::planned_by(run, &first.record).ok());
         let shape = match planned {
@@ -175,24 +270,30 @@ impl Engine {
             let record = record?;
             end = record.sequence;
             let run = record.run.clone();
-            if self.damaged.contains(&run) || left_out.contains(&run) {
+            if left_out.contains(&run) {
+                // What was said late is put away, too.
+                self.runs.leaving().push(run);
                 continue;
             }
             let reading = readings.entry(run.clone()).or_default();
             let had_ended = reading.has_ended;
-            if let Err(error) = reading.take(&record) {
-                let reading = readings.remove(&run).unwrap_or_default();
-                let damaged = reading.damaged(&run, error, &self.plans).await;
-                self.reloaded(&run, None, damaged);
+            reading.take(&record);
+            if reading.is_put_away() {
+                if reading.has_remnants() {
+                    self.runs.leaving().push(run.clone());
+                }
+                readings.remove(&run);
+                left_out.insert(run);
                 continue;
             }
             if !had_ended && reading.has_ended {
                 ended.push_back(run);
             }
-            if ended.len() > ENDED_RUNS_MAX
+            if ended.len() > self.runs.ended_max()
                 && let Some(oldest) = ended.pop_front()
             {
                 readings.remove(&oldest);
+                self.runs.leaving().push(oldest.clone());
                 left_out.insert(oldest);
             }
         }
@@ -295,7 +396,7 @@ impl Engine {
                 let error = LogError::NoPlan { run: run.clone(), source: Box::new(source) };
                 Err(Box::new(Damaged { error, seen: log::glimpse(run, empty_shape(), &records).map(|state| (state, records)) }))
             }
-            reason @ (LaterReason::Plan(_) | LaterReason::Bus(_)) => {
+            reason @ (LaterReason::Plan(_) | LaterReason::Bus(_) | LaterReason::Depot(_)) => {
                 warn!(%run, error = service::supervisor::chain(&reason), ?pause, "reading the run's log again");
                 self.reloading.insert(run.clone());
                 if self.recovering {
@@ -394,9 +495,7 @@ pub(crate) async fn read(run: &RunId, bus: &Bus, plans: &Plans) -> Reloaded {
     };
     let mut reading = Reading::default();
     for record in &stored {
-        if let Err(error) = reading.take(record) {
-            return reading.damaged(run, error, plans).await;
-        }
+        reading.take(record);
     }
     reading.finish(run, plans).await
 }

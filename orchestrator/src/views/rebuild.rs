@@ -8,6 +8,7 @@ use std::{
 
 use eventbus::{Bus, BusError};
 use model::RunId;
+use service::supervisor::chain;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -26,6 +27,9 @@ pub enum RebuildError {
     /// The logs cannot be read.
     #[error("the logs cannot be read")]
     Bus(#[from] BusError),
+    /// What the logs name cannot be read now.
+    #[error("what the logs name cannot be read now")]
+    Named(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The views cannot be written.
     #[error(transparent)]
     Views(#[from] ViewError),
@@ -71,13 +75,10 @@ pub(crate) async fn rebuild(views: &Views, bus: &Bus, plans: &Plans) -> Result<u
             continue;
         }
         let reading = readings.entry(record.run.clone()).or_default();
-        let taken = reading.take(&record);
-        if taken.is_err() || reading.has_ended() {
+        reading.take(&record);
+        if reading.has_ended() {
             let reading = readings.remove(&record.run).unwrap_or_default();
-            let outcome = match taken {
-                Ok(()) => reading.finish(&record.run, plans).await,
-                Err(error) => reading.damaged(&record.run, error, plans).await,
-            };
+            let outcome = reading.finish(&record.run, plans).await;
             count += 1;
             show(views, &record.run, outcome).await?;
             over.insert(record.run);
@@ -92,7 +93,7 @@ pub(crate) async fn rebuild(views: &Views, bus: &Bus, plans: &Plans) -> Result<u
     Ok(count)
 }
 
-async fn show(views: &Views, run: &RunId, outcome: Reloaded) -> Result<(), ViewError> {
+async fn show(views: &Views, run: &RunId, outcome: Reloaded) -> Result<(), RebuildError> {
     let (state, records, damaged) = match outcome {
         Reloaded::Run(loaded) => {
             let (state, records) = loaded.into_parts();
@@ -103,10 +104,11 @@ async fn show(views: &Views, run: &RunId, outcome: Reloaded) -> Result<(), ViewE
             None => return Ok(()),
         },
         Reloaded::Missing => return Ok(()),
-        Reloaded::Later(_) => {
-            warn!(%run, "the run's plan cannot be read, so it is not listed");
+        Reloaded::Later(later) if later.reason.is_lasting() => {
+            warn!(%run, error = chain(&later.reason), "the run is not listed");
             return Ok(());
         }
+        Reloaded::Later(later) => return Err(RebuildError::Named(Box::new(later.reason))),
     };
-    views.take_waiting(Arc::new(state), records, damaged).await
+    Ok(views.take_waiting(Arc::new(state), records, damaged).await?)
 }

@@ -29,6 +29,8 @@ mod plans;
 #[cfg(test)]
 mod protection;
 #[cfg(test)]
+mod putaway;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod reruns;
