@@ -7,8 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agent_command, agents, answer, cancel, check, complain, explain, explain_error, fmt, lock, log, login, lsp,
-        projects, rerun, runs, show, token, waits, why,
+        Terminal, agent as agent_command, agents, answer, cancel, check, complain, explain, explain_error, fmt, fsck, lock, log, login,
+        lsp, projects, rerun, runs, show, token, waits, why,
     },
     demo, hook, run, serve, step, up,
 };
@@ -72,6 +72,7 @@ enum Command {
     Hook(hook::HookArgs),
     Serve(serve::ServeArgs),
     Agent(agent_command::AgentArgs),
+    Fsck(fsck::FsckArgs),
     /// Serve an editor: errors, completion, documentation and formatting over standard input and output
     Lsp,
     /// Print the API's OpenAPI document
@@ -154,6 +155,7 @@ impl Command {
             Self::Hook(args) => hook::run(args).await,
             Self::Serve(args) => Ok(serve::run(args).await),
             Self::Agent(args) => agent_command::run(args).await,
+            Self::Fsck(args) => fsck::run(args).await,
             Self::Lsp => lsp::run(),
             Self::Openapi => openapi(),
             Self::PlanWorker { .. } | Self::StepExec { .. } => unreachable!("it is done before the runtime starts"),

@@ -8,6 +8,7 @@ pub mod auctions;
 pub mod callbacks;
 pub mod core;
 pub mod engine;
+pub mod fsck;
 pub mod handle;
 pub mod http;
 pub mod logs;

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod explain_error;
 pub mod fmt;
 pub mod follow;
+pub mod fsck;
 pub mod lock;
 pub mod log;
 pub mod login;

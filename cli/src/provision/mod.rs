@@ -50,6 +50,8 @@ const ROLE_TOKEN_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 /// Random bytes of the API's token, and of the key of callbacks.
 const API_TOKEN_BYTES: usize = 32;
 
+/// The orchestrator's read models, in its data folder.
+pub const VIEWS_FILE: &str = "views.sqlite";
 /// The file of the API's other tokens, in the folder of `otto up`.
 pub const TOKENS_FILE: &str = "tokens.yml";
 
@@ -149,6 +151,24 @@ pub fn bus_keys(data: &Path) -> PathBuf {
 pub fn bus_url(data: &Path) -> anyhow::Result<String> {
     let ports = ports::read(data).with_context(|| format!("there was no `otto up` on {} yet", data.display()))?;
     Ok(format!("nats://{}", ports::listen(ports.nats)))
+}
+
+/// Where the depot of the `otto up` of this folder is reached.
+pub fn depot_url(data: &Path) -> anyhow::Result<String> {
+    let ports = ports::read(data).with_context(|| format!("there was no `otto up` on {} yet", data.display()))?;
+    Ok(ports::url(ports.depot))
+}
+
+/// The file of a service's credentials for the bus, in the folder of an `otto up`.
+pub fn service_credentials(data: &Path, role: BusRole) -> anyhow::Result<PathBuf> {
+    let folder = bus_keys(data);
+    anyhow::ensure!(folder.exists(), "there was no `otto up` on {} yet", data.display());
+    Ok(Keys::open(&folder)?.service_credentials_file(role))
+}
+
+/// The file of a role's token for the depot, in the folder of an `otto up`.
+pub fn depot_token(data: &Path, role: &str) -> PathBuf {
+    data.join(format!("keys/depot/{role}.token"))
 }
 
 /// Where the bus's configuration lies in the folder of an `otto up`.
@@ -322,7 +342,7 @@ impl Provision {
     }
 
     fn depot_token_file(&self, role: &str) -> PathBuf {
-        self.data.join(format!("keys/depot/{role}.token"))
+        depot_token(&self.data, role)
     }
 
     fn write_nats_config(&self) -> Result<(), FileError> {

@@ -26,13 +26,10 @@ use parser_service::ParserOptions;
 use service::{Supervisor, env};
 
 use super::reader::Reader;
-use crate::otto::PLAN_WORKER;
+use crate::{otto::PLAN_WORKER, provision::VIEWS_FILE};
 
 /// Slots of an agent on a machine that does not tell its cores.
 const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
-
-/// The orchestrator's read models, in its data folder.
-const VIEWS_FILE: &str = "views.sqlite";
 
 /// A role that can be served.
 pub(super) trait Serve: Sized {

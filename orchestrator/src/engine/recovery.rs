@@ -176,6 +176,16 @@ impl Reading {
         self.wrong.as_ref()
     }
 
+    /// What comes after the end of a log that was read.
+    pub(crate) fn after(tail: Tail) -> Self {
+        Self { tail, ..Self::default() }
+    }
+
+    /// What was read.
+    pub(crate) fn into_records(self) -> Vec<Arc<Appended>> {
+        self.records
+    }
+
     /// Where the log ends so far.
     pub(crate) fn tail(&self) -> Tail {
         self.tail

@@ -1,6 +1,6 @@
 //! The tables, and what is asked of them.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf};
 
 use apispec::RunView;
 use model::{ProjectName, RunId};
@@ -43,7 +43,11 @@ pub(super) enum Place {
 }
 
 #[derive(Debug)]
-pub(super) struct Database(Connection);
+pub(super) struct Database {
+    connection: Connection,
+    /// Held while the database is: two processes do not make one anew at once.
+    _lock: Option<File>,
+}
 
 impl Place {
     /// Removes what is there. What cannot be removed fails when it is opened.
@@ -54,6 +58,14 @@ impl Place {
             name.push(suffix);
             let _it_is_gone = std::fs::remove_file(PathBuf::from(name));
         }
+    }
+
+    /// `None` where another process has it, or there is no file for a lock.
+    fn lock(&self, waits: bool) -> Option<File> {
+        let Self::File(file) = self else { return None };
+        let lock = File::create(file.with_extension("lock")).ok()?;
+        let taken = if waits { lock.lock().is_ok() } else { lock.try_lock().is_ok() };
+        taken.then_some(lock)
     }
 
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
@@ -67,57 +79,72 @@ impl Place {
 impl Database {
     /// Opens what is there; makes it anew, empty, if it is of another version or none at all.
     pub(super) fn open(place: &Place) -> Result<Self, rusqlite::Error> {
+        let lock = place.lock(true);
+        Self::open_locked(place, lock)
+    }
+
+    /// The same, unless another process has it.
+    pub(super) fn open_alone(place: &Place) -> Option<Result<Self, rusqlite::Error>> {
+        place.lock(false).map(|lock| Self::open_locked(place, Some(lock)))
+    }
+
+    /// Says to the process that has it that it is to be made anew.
+    pub(super) fn ask_anew(place: &Place) -> Result<(), rusqlite::Error> {
+        place.connect()?.execute("UPDATE whole SET is_whole = 0", []).map(drop)
+    }
+
+    fn open_locked(place: &Place, mut lock: Option<File>) -> Result<Self, rusqlite::Error> {
         let found = place.connect().and_then(|connection| Self::set_up(connection, false));
         match found {
-            Ok(Some(database)) => return Ok(database),
+            Ok(Some(connection)) => return Ok(Self { connection, _lock: lock.take() }),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the lists of runs cannot be used, and are made again"),
         }
         place.remove();
         let made = Self::set_up(place.connect()?, true)?;
-        made.ok_or(rusqlite::Error::InvalidQuery)
+        Ok(Self { connection: made.ok_or(rusqlite::Error::InvalidQuery)?, _lock: lock })
     }
 
     /// `None` where the tables are of another version, and are not to be made.
-    fn set_up(connection: Connection, make: bool) -> Result<Option<Self>, rusqlite::Error> {
+    fn set_up(connection: Connection, make: bool) -> Result<Option<Connection>, rusqlite::Error> {
         // What is written survives the process at once, and a loss of power but for its end, which is read from the logs again.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version == VERSION {
             connection.query_row("SELECT is_whole FROM whole", [], |row| row.get::<_, i64>(0))?;
-            return Ok(Some(Self(connection)));
+            return Ok(Some(connection));
         }
         if !make {
             return Ok(None);
         }
         connection.execute_batch(TABLES)?;
         connection.pragma_update(None, "user_version", VERSION)?;
-        Ok(Some(Self(connection)))
+        Ok(Some(connection))
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) -> Result<(), ViewError> {
         Ok(self
-            .0
+            .connection
             .execute_batch("BEGIN; DELETE FROM runs; DELETE FROM deliveries; DELETE FROM audit; UPDATE whole SET is_whole = 0; COMMIT;")?)
     }
 
     pub(super) fn set_whole(&mut self) -> Result<(), ViewError> {
-        self.0.execute("UPDATE whole SET is_whole = 1", [])?;
+        self.connection.execute("UPDATE whole SET is_whole = 1", [])?;
         Ok(())
     }
 
     /// Whether all was read once, and nothing is from a log that is behind `end`.
     pub(super) fn is_whole(&mut self, end: u64) -> Result<bool, ViewError> {
-        let is_whole: i64 = self.0.query_row("SELECT is_whole FROM whole", [], |row| row.get(0))?;
-        let last: Option<u64> = self.0.query_row("SELECT max(last) FROM runs", [], |row| row.get(0))?;
+        let is_whole: i64 = self.connection.query_row("SELECT is_whole FROM whole", [], |row| row.get(0))?;
+        let last: Option<u64> = self.connection.query_row("SELECT max(last) FROM runs", [], |row| row.get(0))?;
         Ok(is_whole == 1 && last.is_none_or(|last| last <= end))
     }
 
     /// Writes all of it or nothing.
     pub(super) fn write<'taken>(&mut self, all: impl Iterator<Item = &'taken Taken>) -> Result<(), rusqlite::Error> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         for taken in all {
             write(&transaction, taken)?;
         }
@@ -128,8 +155,11 @@ impl Database {
         let RunFilter { projects, standing, branch, commit, event, since, until } = filter;
         let mut conditions = Conditions::default();
         if let Some(run) = before {
-            let first: Option<u64> =
-                self.0.prepare_cached("SELECT first FROM runs WHERE run = ?1")?.query_row([run.as_str()], |row| row.get(0)).optional()?;
+            let first: Option<u64> = self
+                .connection
+                .prepare_cached("SELECT first FROM runs WHERE run = ?1")?
+                .query_row([run.as_str()], |row| row.get(0))
+                .optional()?;
             conditions.number("first < ?", first.ok_or_else(|| ViewError::UnknownCursor(run.clone()))?);
         }
         conditions.projects(projects.as_deref());
@@ -197,7 +227,7 @@ impl Database {
 
     fn read<T: serde::de::DeserializeOwned>(&self, query: &str, mut values: Vec<Value>, limit: usize) -> Result<Vec<T>, ViewError> {
         values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-        let mut statement = self.0.prepare_cached(&format!("{query} LIMIT ?"))?;
+        let mut statement = self.connection.prepare_cached(&format!("{query} LIMIT ?"))?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {

@@ -25,7 +25,7 @@ use model::{ProjectName, RunId, Timestamp, context::EventKind};
 use tokio::sync::{Notify, oneshot};
 
 pub use entry::{Action, AuditEntry, Delivery, DeliveryStatus, Standing};
-pub use rebuild::RebuildError;
+pub use rebuild::{RebuildError, rebuild_file};
 
 use self::{
     database::{Database, Place},

@@ -2,17 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use blob::Blobs;
 use eventbus::{Bus, BusError};
 use model::RunId;
 use service::supervisor::chain;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::{ViewError, Views};
+use super::{
+    ViewError, Views,
+    database::{Database, Place},
+};
 use crate::{
     Orchestrator,
     engine::{
@@ -37,6 +42,21 @@ pub enum RebuildError {
 
 /// Between two tries to read the logs.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the views are to be made anew.
+const LOOK_PAUSE: Duration = Duration::from_secs(10);
+
+/// Makes the views of a file anew, and gives how many runs there are; `None` where an orchestrator has them, which does it itself within some
+/// seconds.
+pub async fn rebuild_file(file: &Path, bus: &Bus, blobs: &Blobs) -> Result<Option<usize>, RebuildError> {
+    let place = Place::File(file.to_owned());
+    let Some(opened) = Database::open_alone(&place) else {
+        Database::ask_anew(&place).map_err(ViewError::from)?;
+        return Ok(None);
+    };
+    drop(opened.map_err(ViewError::from)?);
+    let views = Views::open(file.to_owned());
+    Ok(Some(rebuild(&views, bus, &Plans::new(bus.clone(), blobs.clone())).await?))
+}
 
 /// Keeps the views whole: they are made anew where they are not what the logs say up to `end`, and whenever something was not taken up.
 pub(crate) async fn keep(orchestrator: &Orchestrator, end: u64) {
@@ -56,8 +76,11 @@ pub(crate) async fn keep(orchestrator: &Orchestrator, end: u64) {
                 }
             }
         }
-        views.stale().await;
-        is_whole = false;
+        // Another process may have asked for it.
+        is_whole = match timeout(LOOK_PAUSE, views.stale()).await {
+            Ok(()) => false,
+            Err(_elapsed) => views.is_whole(u64::MAX).await.unwrap_or(true),
+        };
     }
 }
 

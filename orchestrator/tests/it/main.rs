@@ -11,6 +11,8 @@ mod damage;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod fsck;
+#[cfg(test)]
 mod hints;
 #[cfg(test)]
 mod hostile;

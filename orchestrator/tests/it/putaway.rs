@@ -16,6 +16,7 @@ use model::{
 use orchestrator::{
     CommandError, Orchestrator,
     engine::EngineOptions,
+    fsck::{Depth, check},
     runs::Snapshot,
     views::{Action, AuditFilter, RunFilter},
 };
@@ -173,6 +174,8 @@ async fn after_a_crash_at_any_point_of_it_the_run_is_whole_and_is_put_away() {
     let with_remnants = remnants.map(|left| [left, slice::from_ref(&stands.bytes)].concat());
     for left in [log.clone()].into_iter().chain(with_remnants) {
         let after = elsewhere(&house, &run, &left).await;
+        let report = check(&after.bus, &after.blobs, Depth::Bytes).await.unwrap();
+        assert!(report.is_sound() && report.runs == 1 && report.open == 0, "{report:?}");
         let (orchestrator, supervisor) = after.start().await;
         assert_eq!(records_of(&orchestrator.find(&run).await.unwrap().unwrap()), expected);
         assert_eq!(orchestrator.create(&trigger("1")).await.unwrap(), run);
@@ -181,6 +184,8 @@ async fn after_a_crash_at_any_point_of_it_the_run_is_whole_and_is_put_away() {
         archived(&after.bus, &run).await;
         assert_eq!(records_of(&orchestrator.find(&run).await.unwrap().unwrap()), expected);
         supervisor.shut_down().await;
+        let report = check(&after.bus, &after.blobs, Depth::Bytes).await.unwrap();
+        assert!(report.is_sound() && report.archived == 1, "{report:?}");
     }
 }
 
@@ -218,6 +223,8 @@ async fn of_two_orchestrators_that_put_the_same_logs_away_each_is_put_away_once_
     for supervisor in [first, second, third] {
         supervisor.shut_down().await;
     }
+    let report = check(&house.bus, &house.blobs, Depth::Bytes).await.unwrap();
+    assert!(report.is_sound() && report.archived == RUNS, "{report:?}");
 }
 
 #[tokio::test]
