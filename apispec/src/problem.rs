@@ -142,6 +142,12 @@ codes! {
     /// The depot does not answer.
     DepotUnavailable = "depot_unavailable", 503, "the depot is not there",
         "nothing was done: try again; if it stays so, see whether the depot runs and has room on its disk";
+    /// The depot's disk is full.
+    DepotFull = "depot_full", 503, "the depot's disk is full",
+        "nothing was done: runs that have begun go on; make room on the depot's disk, and try again";
+    /// As many runs or stages are under way as may be.
+    TooBusy = "too_busy", 503, "as many runs are under way as may be",
+        "nothing was done: try again when some have ended";
     /// The lists of runs cannot be read.
     ListsUnavailable = "lists_unavailable", 503, "the lists of runs are not there",
         "try again; if it stays so, see whether the orchestrator's disk is full: the lists are made anew from the logs by themselves";

@@ -185,6 +185,17 @@ impl DiskStore {
         Ok(BlobWriter { store: self.clone(), file, path, hasher: Digest::builder(), length: 0 })
     }
 
+    /// The bytes that this process can still store on the disk.
+    pub async fn free_bytes(&self) -> Result<u64, BlobError> {
+        let store = self.clone();
+        blocking(move || {
+            let folder = &store.shared.blobs;
+            let found = rustix::fs::statvfs(folder).map_err(|error| failed("look at", folder)(error.into()))?;
+            Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        })
+        .await
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         let (folder, name) = hex.split_at(2);

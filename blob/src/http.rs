@@ -184,6 +184,14 @@ impl DepotClient {
         Ok(())
     }
 
+    /// The bytes that are free on the depot's disk, as it says.
+    pub async fn free_bytes(&self) -> Result<u64, BlobError> {
+        let url = self.blobs.join("/health").expect("it is a valid path");
+        let answered = async { self.client.get(url).send().await?.error_for_status()?.json::<Health>().await };
+        let Health { free_bytes } = answered.await.map_err(|error| BlobError::Unavailable(chain(&error)))?;
+        Ok(free_bytes)
+    }
+
     fn request(&self, method: Method, digest: &Digest) -> reqwest::RequestBuilder {
         let url = self.blobs.join(&format!("./{digest}")).expect("a digest is a valid segment of a path");
         self.client.request(method, url).bearer_auth(&self.token)
@@ -214,6 +222,12 @@ async fn tries<T, F: Future<Output = Result<T, Failure>>>(once: impl Fn() -> F) 
 
 fn same(expected: &Digest, actual: Digest) -> Result<(), BlobError> {
     if *expected == actual { Ok(()) } else { Err(BlobError::Damaged { expected: *expected, actual }) }
+}
+
+/// How the depot is.
+#[derive(Deserialize)]
+struct Health {
+    free_bytes: u64,
 }
 
 /// The response if it is a success, else what the depot says is wrong.

@@ -118,6 +118,14 @@ impl Blobs {
         }
     }
 
+    /// The bytes that are free on the disk of the store.
+    pub async fn free_bytes(&self) -> Result<u64, BlobError> {
+        match self {
+            Self::Disk(store) => store.free_bytes().await,
+            Self::Depot(client) => client.free_bytes().await,
+        }
+    }
+
     /// The same depot, with the rights of another token. The store on disk asks for none.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {

@@ -22,8 +22,8 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
     config.service(blobs).route("/health", web::get().to(health));
 }
 
-async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(serde_json::json!({ "status": "ok" }))
+async fn health(depot: web::Data<Depot>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "status": "ok", "free_bytes": depot.store.free_bytes().await? })))
 }
 
 async fn put(

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Orchestrator,
+    admission::Admission,
     engine::{
         LogError, PlanningError, Protections,
         plans::Plans,
@@ -55,6 +56,7 @@ impl Archive {
             commands,
             callback_key: None,
             hints: Arc::default(),
+            admission: Admission::default(),
         };
         Self { orchestrator, unreadable: BTreeMap::new(), known: BTreeMap::new() }
     }

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    admission::{Admission, Full},
     callbacks::{self, CallbackKey, Called},
     core::{
         Input,
@@ -55,6 +56,7 @@ pub struct Orchestrator {
     /// None where nobody is called back.
     pub(crate) callback_key: Option<CallbackKey>,
     pub(crate) hints: Arc<RwLock<Hints>>,
+    pub(crate) admission: Admission,
 }
 
 /// Why a command had no effect.
@@ -88,6 +90,9 @@ pub enum CommandError {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// There is no room for another run.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The depot does not answer.
     #[error("the depot did not do its part")]
     Depot(#[from] BlobError),
@@ -134,6 +139,9 @@ pub(crate) struct Command {
 impl Orchestrator {
     /// Stores the trigger; when this returns, its run exists or will. The same trigger again is the same run.
     pub async fn create(&self, trigger: &Trigger) -> Result<RunId, CommandError> {
+        if self.runs.get(&trigger.run()).is_none() {
+            self.admission.admit(self.runs.load_now())?;
+        }
         self.bus.store_trigger(trigger).await?;
         Ok(trigger.run())
     }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it executes nothing and holds no secret.
 
+pub mod admission;
 pub mod agents;
 pub mod archive;
 pub mod auctions;

@@ -15,6 +15,7 @@ use model::{
 use tokio::{sync::broadcast, time::timeout};
 
 use crate::{
+    admission::Load,
     agents::Agents,
     auctions::Auctions,
     core::Run,
@@ -79,6 +80,10 @@ struct Kept {
     by_end: BTreeMap<u64, RunId>,
     /// Why a ready stage found no agent in its last auction. Soft: it is asked anew all the time.
     unplaced: BTreeMap<(RunId, StageId), Vec<Declined>>,
+    /// Open runs, with how many of their stages wait for an agent or have one.
+    open: BTreeMap<RunId, usize>,
+    /// All those stages.
+    active: usize,
     /// Runs whose log must not be run upon; of those that are shown, as far as it could be read.
     damaged: BTreeMap<RunId, Damage>,
 }
@@ -111,6 +116,12 @@ impl Runs {
     /// Ended runs that have left memory.
     pub(crate) fn leaving(&self) -> &Leaving {
         &self.leaving
+    }
+
+    /// How much is under way.
+    pub(crate) fn load_now(&self) -> Load {
+        let kept = self.kept.read().expect("no holder of this lock panics");
+        Load { open_runs: kept.open.len(), active_stages: kept.active }
     }
 
     /// The read models.
@@ -179,6 +190,9 @@ impl Runs {
         let last = {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
             let is_damaged = damage.is_some();
+            if is_damaged {
+                kept.count(run, None);
+            }
             match damage {
                 Some(damage) => kept.damaged.insert(run.clone(), damage),
                 None => kept.damaged.remove(run),
@@ -298,6 +312,8 @@ impl Kept {
     fn put(&mut self, snapshot: Snapshot) {
         let Some(first) = snapshot.first_sequence() else { return };
         let id = snapshot.run.id.clone();
+        let is_open = snapshot.run.ended.is_none() && !self.damaged.contains_key(&id);
+        self.count(&id, is_open.then_some(snapshot.run.active.len()));
         self.by_age.insert(first, id.clone());
         if let Some(end) = snapshot.end_sequence() {
             self.by_end.insert(end, id.clone());
@@ -305,6 +321,15 @@ impl Kept {
             self.unplaced.retain(|(run, _), _| *run != id);
         }
         self.runs.insert(id, snapshot);
+    }
+
+    /// Notes how many stages of the open run wait for an agent or have one; `None` of one that is not open any more.
+    fn count(&mut self, run: &RunId, active: Option<usize>) {
+        let before = match active {
+            Some(active) => self.open.insert(run.clone(), active),
+            None => self.open.remove(run),
+        };
+        self.active = self.active + active.unwrap_or(0) - before.unwrap_or(0);
     }
 
     /// The run that ended first leaves, if there are more than so many.

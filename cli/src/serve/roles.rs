@@ -17,6 +17,7 @@ use eventbus::{
 };
 use model::{AgentClass, AgentName};
 use orchestrator::{
+    admission::Bounds,
     engine::{self, EngineOptions, Protections, Reach},
     http::{self, ApiToken, HttpOptions, Projects, REQUESTS_PER_S_DEFAULT, Tokens},
     runs::ENDED_RUNS_MAX,
@@ -202,6 +203,7 @@ impl Serve for Orchestrator {
             views,
             ended_runs_max,
             puts_away: true,
+            bounds: Some(Bounds::default()),
             ..EngineOptions::new(&name, callback_key?)
         };
         let http = HttpOptions {

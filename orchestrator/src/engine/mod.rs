@@ -85,6 +85,7 @@ use self::{
     timing::PollKey,
 };
 use crate::{
+    admission::{Admission, Bounds},
     auctions::Auction,
     callbacks::CallbackKey,
     core::{Answer, Context, Input, Run, decide, effects::touched, resolve},
@@ -128,6 +129,8 @@ pub struct EngineOptions {
     pub views: ViewsPlace,
     /// Ended runs that stay in memory, and in the stream.
     pub ended_runs_max: usize,
+    /// What may be under way at once; without it, everything.
+    pub bounds: Option<Bounds>,
     /// Whether the logs of older ones go from the stream to the depot.
     pub puts_away: bool,
 }
@@ -146,6 +149,7 @@ impl EngineOptions {
             hints: Vec::new(),
             views: ViewsPlace::default(),
             ended_runs_max: ENDED_RUNS_MAX,
+            bounds: None,
             puts_away: false,
         }
     }
@@ -173,6 +177,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
         commands,
         callback_key: Some(options.callback_key.clone()),
         hints: Arc::default(),
+        admission: Admission::new(options.bounds),
     };
     let ears = Ears::open(&bus, received).await?;
     let output = LogHub::subscribe(&bus).await?;
@@ -188,6 +193,11 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
             post(bus, letters, commands, token).await;
             Ok(())
         }
+    });
+    let (watch, ended) = (handle.admission.clone().watch(handle.blobs.clone()), token.clone());
+    supervisor.spawn("room", OnError::Log, async move {
+        ended.run_until_cancelled(watch).await;
+        Ok(())
     });
     if puts_away {
         let work = put_all_away(handle.runs.leaving().clone(), name, bus.clone(), handle.blobs.clone());
@@ -221,6 +231,7 @@ struct Engine {
     blobs: Blobs,
     plans: Plans,
     runs: Runs,
+    admission: Admission,
     /// The output of running attempts.
     logs: LogHub,
     outbox: Outbox,
@@ -305,6 +316,7 @@ impl Engine {
             bus: handle.bus.clone(),
             blobs: handle.blobs.clone(),
             runs: handle.runs.clone(),
+            admission: handle.admission.clone(),
             logs: handle.logs.clone(),
             outbox,
             open: BTreeMap::new(),
@@ -364,7 +376,7 @@ impl Engine {
                     }
                     None => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed) },
                 },
-                delivery = triggers.next(), if self.intake.len() < INTAKE_MAX => match delivery {
+                delivery = triggers.next(), if self.takes_in() => match delivery {
                     Some(delivery) => self.take_in(delivery),
                     None => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed) },
                 },
@@ -375,6 +387,11 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether another trigger can become a run; until then it waits in the stream.
+    fn takes_in(&self) -> bool {
+        self.intake.len() < INTAKE_MAX && self.admission.is_below(self.runs.load_now()).is_ok()
     }
 
     /// Gives an input to its run. A run that is not in memory is read from the log first; the input is said again by then.

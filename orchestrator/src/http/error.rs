@@ -21,12 +21,14 @@ use utoipa::{
     },
 };
 
-use crate::{CommandError, core::wait::Unfit, views::ViewError};
+use crate::{CommandError, admission::Full, core::wait::Unfit, views::ViewError};
 
 /// The media type of a problem document (RFC 9457, section 3).
 const PROBLEM_JSON: &str = "application/problem+json";
 /// When to try again what is refused because too much is going on, in seconds.
 const RETRY_AFTER_S: &str = "1";
+/// The same, where runs must end first, or somebody must make room.
+const RETRY_FULL_S: &str = "10";
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +185,8 @@ impl ApiError {
             Self::Views(ViewError::Database(_) | ViewError::Unreadable(_) | ViewError::Malformed(_) | ViewError::Closed) => {
                 Code::ListsUnavailable
             }
+            Self::Command(CommandError::Full(Full::Depot { .. })) => Code::DepotFull,
+            Self::Command(CommandError::Full(Full::Runs { .. } | Full::Stages { .. })) => Code::TooBusy,
             Self::Randomness(_) => Code::Internal,
         }
     }
@@ -203,7 +207,8 @@ impl ResponseError for ApiError {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+            let is_full = matches!(code, Code::DepotFull | Code::TooBusy);
+            response.insert_header((header::RETRY_AFTER, if is_full { RETRY_FULL_S } else { RETRY_AFTER_S }));
         }
         if let Self::TooManyRequests { wait } = self {
             // Whole seconds, and not too few (RFC 9110, section 10.2.3).

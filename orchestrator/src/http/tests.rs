@@ -86,6 +86,7 @@ impl Served {
             commands,
             callback_key: Some(CallbackKey::generate().unwrap()),
             hints: Arc::default(),
+            admission: crate::admission::Admission::default(),
         };
         let supervisor = Supervisor::new();
         let tokens = Tokens::open(folder.path().join("tokens.yml")).unwrap();

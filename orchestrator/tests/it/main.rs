@@ -1,6 +1,8 @@
 //! The orchestrator from outside.
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod answers;
 #[cfg(test)]
 mod cancels;
