@@ -5,6 +5,7 @@
 //! GET  /v1/blobs/<digest>   the bytes, or one range of them                 200, 206
 //! HEAD /v1/blobs/<digest>   whether they are there, and how many            200
 //! GET  /health              without a token: how many bytes are free        200
+//! GET  /metrics             the same, for Prometheus                        200
 //! ```
 //!
 //! Errors are problem documents (RFC 9457).

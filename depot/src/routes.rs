@@ -9,6 +9,7 @@ use actix_web::{
 use blob::BlobError;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use model::Digest;
+use service::metrics::{CONTENT_TYPE, Exposition};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -19,11 +20,19 @@ const SEND_BYTES: usize = 64 * 1024;
 
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
     let blobs = web::resource("/v1/blobs/{digest}").route(web::put().to(put)).route(web::get().to(get)).route(web::head().to(head));
-    config.service(blobs).route("/health", web::get().to(health));
+    config.service(blobs).route("/health", web::get().to(health)).route("/metrics", web::get().to(metrics));
 }
 
 async fn health(depot: web::Data<Depot>) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok().json(serde_json::json!({ "status": "ok", "free_bytes": depot.store.free_bytes().await? })))
+}
+
+/// For Prometheus.
+async fn metrics(depot: web::Data<Depot>) -> Result<HttpResponse, ApiError> {
+    let mut told = Exposition::new("depot");
+    #[expect(clippy::cast_precision_loss, reason = "of so many bytes, some more or less are nothing")]
+    told.gauge("otto_depot_free_bytes", "Bytes that are free on the depot's disk", depot.store.free_bytes().await? as f64);
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(told.text()))
 }
 
 async fn put(

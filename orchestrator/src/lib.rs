@@ -13,6 +13,7 @@ pub mod fsck;
 pub mod handle;
 pub mod http;
 pub mod logs;
+pub mod metrics;
 pub mod output;
 pub mod runs;
 pub mod views;

@@ -17,6 +17,7 @@ use model::{
         log::{LogChunk, LogHeader, LogMark},
     },
 };
+use service::metrics::Counter;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
@@ -41,6 +42,8 @@ const NEWS_MAX: usize = 2_048;
 pub struct LogHub {
     buffers: Arc<Mutex<Buffers>>,
     news: broadcast::Sender<Arc<Lease>>,
+    /// Bytes that were heard.
+    heard: Counter,
 }
 
 /// What there is of a running attempt's output from a place on.
@@ -76,11 +79,16 @@ struct Buffer {
 
 impl Default for LogHub {
     fn default() -> Self {
-        Self { buffers: Arc::default(), news: broadcast::channel(NEWS_MAX).0 }
+        Self { buffers: Arc::default(), news: broadcast::channel(NEWS_MAX).0, heard: Counter::default() }
     }
 }
 
 impl LogHub {
+    /// How many bytes of output were heard.
+    pub(crate) fn heard(&self) -> &Counter {
+        &self.heard
+    }
+
     /// What there is of an attempt from its byte `from` on.
     pub fn next(&self, lease: &Lease, from: u64) -> Next {
         let buffers = self.buffers.lock().expect("no holder of this lock panics");
@@ -130,6 +138,7 @@ impl LogHub {
 
     pub(crate) fn take(&self, chunk: LogChunk) {
         trace!(target: WATERFALL, point = "output heard", attempt = %chunk.header.lease.attempt, stream = ?chunk.header.mark.stream);
+        self.heard.inc_by(chunk.bytes.len() as u64);
         let lease = self.buffers.lock().expect("no holder of this lock panics").take(chunk);
         let _nobody_follows = self.news.send(lease);
     }

@@ -20,6 +20,7 @@ use crate::{
     auctions::Auctions,
     core::Run,
     engine::putaway::Leaving,
+    metrics::Metrics,
     views::{RunFilter, ViewError, Views},
 };
 
@@ -68,6 +69,7 @@ pub struct Runs {
     /// Ended runs that have left.
     leaving: Leaving,
     ended_max: usize,
+    metrics: Metrics,
     appended: broadcast::Sender<Arc<Appended>>,
 }
 
@@ -104,6 +106,7 @@ impl Runs {
             ended_max,
             auctions: Auctions::default(),
             agents: Agents::default(),
+            metrics: Metrics::default(),
             appended: broadcast::channel(FOLLOWED_RECORDS_MAX).0,
         }
     }
@@ -118,10 +121,20 @@ impl Runs {
         &self.leaving
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// How much is under way.
     pub(crate) fn load_now(&self) -> Load {
         let kept = self.kept.read().expect("no holder of this lock panics");
         Load { open_runs: kept.open.len(), active_stages: kept.active }
+    }
+
+    /// How many runs are damaged.
+    pub(crate) fn damaged(&self) -> usize {
+        self.kept.read().expect("no holder of this lock panics").damaged.len()
     }
 
     /// The read models.
@@ -274,7 +287,9 @@ impl Runs {
         self.views.take(&run, std::slice::from_ref(&appended));
         {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
-            let known = kept.runs.remove(&run.id).map(|snapshot| snapshot.records);
+            let known = kept.runs.remove(&run.id);
+            self.metrics.count(known.as_ref().map(|snapshot| &*snapshot.run), &appended);
+            let known = known.map(|snapshot| snapshot.records);
             // An ended run may have left memory: its log is not shown in part.
             if known.is_some() || appended.record.previous.is_none() {
                 let mut records = known.unwrap_or_default();

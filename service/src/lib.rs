@@ -6,6 +6,7 @@ pub mod clock;
 pub mod env;
 pub mod file;
 pub mod host;
+pub mod metrics;
 pub mod settings;
 pub mod signals;
 pub mod supervisor;

@@ -299,6 +299,7 @@ enum Done {
 
 /// A record on its way to the log.
 struct Pending {
+    sent: Instant,
     inputs: Vec<Input>,
     record: RunRecord,
     digest: Digest,
@@ -416,6 +417,7 @@ impl Engine {
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
         let project = open.run.trigger.project.clone();
         self.runs.auctions().remember(Auction { project: project.clone(), proposal: proposal.clone() });
+        self.runs.metrics().auctioned(unplaced.is_none());
         let starves = open.propose(at, proposal, Instant::now());
         // Of a stage that has an agent, or of a run that has ended, a late word says nothing.
         if starves || unplaced.is_none() {
@@ -448,7 +450,7 @@ impl Engine {
         open.busy = true;
         let tail = open.tail;
         let (record, bytes) = log::encode(tail, &self.name, now, decision.events);
-        let pending = Pending { inputs, record, digest: Digest::of(&bytes), answers: decision.answers };
+        let pending = Pending { sent: Instant::now(), inputs, record, digest: Digest::of(&bytes), answers: decision.answers };
         let (bus, run) = (self.bus.clone(), run.clone());
         self.work.push(Box::pin(async move {
             let outcome = bus.append(&run, tail.sequence, bytes).await;
@@ -476,6 +478,7 @@ impl Engine {
     fn appended(&mut self, run: &RunId, pending: Pending, sequence: u64) {
         trace!(target: WATERFALL, point = "stored", %run);
         let Some(open) = self.open.get_mut(run) else { return };
+        self.runs.metrics().append.took(pending.sent.elapsed());
         let appended = Appended { run: run.clone(), sequence, record: pending.record };
         let freed = appended.record.events.iter().filter(|event| frees_a_slot(event)).count();
         if let Err(error) = log::apply(&mut open.run, &appended, 0) {

@@ -227,6 +227,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(logs::follow)
         .service(logs::part)
         .service(spec::health)
+        .service(spec::metrics)
         .service(spec::openapi_json);
 }
 

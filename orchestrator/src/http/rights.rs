@@ -16,6 +16,7 @@ pub(super) enum Right {
 /// Every route, by its method and its path.
 pub(super) const RIGHTS: &[(&str, &str, Right)] = &[
     ("GET", "/health", Right::Open),
+    ("GET", "/metrics", Right::Open),
     ("GET", "/v1/openapi.json", Right::Open),
     ("POST", "/v1/callbacks/{secret}", Right::Open),
     ("GET", "/v1/token", Right::Of(Role::View)),

@@ -5,6 +5,7 @@ use apispec::{
     ChunkView, Code, EndView, EventView, GapView, Health, Problem, StatusName,
     schema::{Cursor, EventId, IdempotencyKey, OutputRange},
 };
+use service::metrics::CONTENT_TYPE;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -147,6 +148,18 @@ pub(super) async fn unknown_path(api: web::Data<Api>, request: HttpRequest) -> R
 #[get("/health")]
 pub(super) async fn health() -> web::Json<Health> {
     web::Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+/// How the process is, for Prometheus. It asks for no token, and names no project.
+#[utoipa::path(
+    tag = "service",
+    operation_id = "metrics",
+    security(()),
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ApiError),
+)]
+#[get("/metrics")]
+pub(super) async fn metrics(api: web::Data<Api>) -> HttpResponse {
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(crate::metrics::text(&api.orchestrator))
 }
 
 /// This document. It asks for no token.

@@ -50,6 +50,8 @@ async fn over_the_bound_new_runs_are_refused_and_stored_triggers_wait_for_their_
     // What somebody else has accepted waits in the stream.
     house.bus.store_trigger(&told).await.unwrap();
     assert!(orchestrator.runs.get(&told.run()).is_none());
+    let (status, text) = api.get("/metrics").await;
+    assert!(status == 200 && text.as_str().unwrap().contains("otto_runs_open 2"), "{text}");
     resume(&orchestrator, &first).await;
     until(&orchestrator, &told, "its turn", |run| is_asked(run, "Hold")).await;
     assert!(orchestrator.create(&third).await.is_err(), "its place is taken");
