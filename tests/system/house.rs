@@ -45,12 +45,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) isolation: &'a str,
     /// Its processes, if not those of the program.
     pub(crate) procfile: Option<String>,
+    /// Settings of all processes.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
         // The stages of most stories write to a witness file that is not theirs.
-        Self { agents: 1, isolation: "group", procfile: None }
+        Self { agents: 1, isolation: "group", procfile: None, settings: &[] }
     }
 }
 
@@ -78,6 +80,7 @@ impl House {
             .arg(&data)
             .env("OTTO_HOME", testkit::otto_home())
             .env("OTTO_AGENT_ISOLATION", plan.isolation)
+            .envs(plan.settings.iter().copied())
             // At every level, stages write to the homes of tools.
             .env("CARGO_HOME", folder.path().join(SHARED))
             .stdin(Stdio::null())
@@ -182,8 +185,13 @@ impl House {
         fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default()
     }
 
-    /// Ends the services as Ctrl-C does, and checks that nothing is left.
+    /// Ends the services as Ctrl-C does, checks that nothing is left, and forgets the folder.
     pub(crate) async fn end(mut self) {
+        self.stop().await;
+    }
+
+    /// The same, and the folder stays.
+    pub(crate) async fn stop(&mut self) {
         kill(Pid::from_raw(self.up.id().cast_signed()), Signal::SIGINT).unwrap();
         let status = exited(&mut self.up).await;
         assert!(status.success(), "{status}\n{}", self.log());

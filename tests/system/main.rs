@@ -10,6 +10,8 @@ mod wire;
 mod witness;
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod delivery;
