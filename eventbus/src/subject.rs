@@ -32,6 +32,11 @@ impl Subject {
         Self("parser.plan".to_owned())
     }
 
+    /// [`model::planning::TriggersRequest`], answered by [`model::planning::TriggersReply`].
+    pub fn triggers() -> Self {
+        Self("parser.triggers".to_owned())
+    }
+
     /// [`model::protocol::auction::AuctionRequest`], orchestrator to auctioneer.
     pub fn for_auction() -> Self {
         Self("tasks.for_auction".to_owned())
@@ -209,6 +214,7 @@ mod tests {
             (Subject::trigger(&trigger), "trigger"),
             (Subject::run(&run), "run"),
             (Subject::plan(), "plan"),
+            (Subject::triggers(), "triggers"),
             (Subject::for_auction(), "for_auction"),
             (Subject::auction("default"), "auction"),
             (Subject::call(&agent), "call"),

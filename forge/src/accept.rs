@@ -23,6 +23,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tracing::info;
 
 use crate::{
+    cron::{Head, Looks},
     delivery::{Answer, Delivery, Ignored, REF_BYTES_MAX, StartedRun, UPDATES_MAX, Update},
     git::{
         self, GitError, ObjectId, Wanted,
@@ -75,6 +76,7 @@ pub(crate) struct Acceptor {
     blobs: Blobs,
     folder: PathBuf,
     mirrors: Mirrors,
+    looks: Looks,
     /// What was started of late.
     recent: Mutex<BTreeMap<TriggerId, Arc<OnceCell<StartedRun>>>>,
     packing: Semaphore,
@@ -90,7 +92,8 @@ impl Acceptor {
     /// Accepts deliveries for these projects; large archives lie in `folder` until they are stored.
     pub(crate) fn new(projects: Vec<Project>, hooks: BTreeMap<ProjectName, Hook>, bus: Bus, blobs: Blobs, folder: PathBuf) -> Self {
         let mirrors = Mirrors::new(folder.join("mirrors"));
-        Self { projects, hooks, bus, blobs, folder, mirrors, recent: Mutex::default(), packing: Semaphore::new(PACKING_MAX) }
+        let looks = Looks::new(folder.join("cron"), projects.iter().map(|project| project.name.clone()));
+        Self { projects, hooks, bus, blobs, folder, mirrors, looks, recent: Mutex::default(), packing: Semaphore::new(PACKING_MAX) }
     }
 
     /// The repositories of all projects, each once.
@@ -143,15 +146,62 @@ impl Acceptor {
     /// Stores the trigger of what a project's forge has told. When this returns it is on the bus; told again, by whomever and whenever, it is
     /// the same run.
     pub(crate) async fn accept_told(&self, project: &ProjectName, told: Told) -> Result<Answer, AcceptError> {
-        let mut answer = Answer::default();
-        let Some(project) = self.projects.iter().find(|known| known.name == *project) else {
-            return Err(AcceptError::UnknownRepository(project.to_string()));
-        };
         match told {
-            Told::Ignored(ignored) => answer.ignored.push(ignored),
-            Told::Happened(happened) => self.take(project, &happened, happened.trigger(&project.name), &mut answer).await?,
+            Told::Ignored(ignored) => Ok(Answer { ignored: vec![ignored], ..Answer::default() }),
+            Told::Happened(happened) => self.accept_happened(project, &happened).await,
         }
+    }
+
+    /// The same, of what starts a run.
+    pub(crate) async fn accept_happened(&self, project: &ProjectName, happened: &Happened) -> Result<Answer, AcceptError> {
+        let (project, mut answer) = (self.project(project)?, Answer::default());
+        self.take(project, happened, happened.trigger(&project.name), &mut answer).await?;
         Ok(answer)
+    }
+
+    fn project(&self, name: &ProjectName) -> Result<&Project, AcceptError> {
+        self.projects.iter().find(|known| known.name == *name).ok_or_else(|| AcceptError::UnknownRepository(name.to_string()))
+    }
+
+    /// Whether a project's repository is asked for over the network.
+    pub(crate) fn is_elsewhere(&self, project: &ProjectName) -> bool {
+        self.project(project).is_ok_and(|project| project.source.repository().is_none())
+    }
+
+    /// The names of all projects.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &ProjectName> {
+        self.projects.iter().map(|project| &project.name)
+    }
+
+    /// What is shared by the looks for lines of `cron`.
+    pub(crate) fn looks(&self) -> &Looks {
+        &self.looks
+    }
+
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// The default branch of a project and the path of its pipeline, if the branch is there, protected, and delivered.
+    pub(crate) async fn head(&self, project: &ProjectName) -> Result<Option<(Head, String)>, AcceptError> {
+        let project = self.project(project)?;
+        let head = match &project.source {
+            Source::Repository(path) => git::head(path).await,
+            Source::Remote(address) => self.mirrors.head(&project.name, address, &project.fetch).await,
+        };
+        let Some(head) = head.map_err(AcceptError::Git)? else { return Ok(None) };
+        let branch = head.branch.branch_name().unwrap_or_default();
+        let is_delivered = project.refs.as_ref().is_none_or(|refs| refs.has_branch(branch));
+        Ok((is_delivered && project.protection.protected.has_branch(branch)).then(|| (head, project.pipeline.clone())))
+    }
+
+    /// The text of a project's pipeline at the head of its default branch.
+    pub(crate) async fn pipeline(&self, project: &ProjectName, head: &Head) -> Result<String, AcceptError> {
+        let project = self.project(project)?;
+        let what = What::Push { branch: String::new(), previous: None };
+        let pushed = Happened { what, name: head.branch.clone(), commit: head.commit.clone(), actor: None };
+        let repository = self.repository_of(project, &pushed).await.map_err(AcceptError::Git)?;
+        git::read_pipeline(&repository, &head.commit, &project.pipeline).await.map_err(AcceptError::Git)
     }
 
     /// The projects that are looked at for pushes, and how often.
@@ -161,9 +211,8 @@ impl Acceptor {
 
     /// The branches and tags of a project that lies elsewhere, and where it is written down which were seen.
     pub(crate) async fn refs(&self, project: &ProjectName) -> Result<(BTreeMap<String, String>, PathBuf), AcceptError> {
-        let unknown = || AcceptError::UnknownRepository(project.to_string());
-        let project = self.projects.iter().find(|known| known.name == *project).ok_or_else(unknown)?;
-        let Source::Remote(address) = &project.source else { return Err(unknown()) };
+        let project = self.project(project)?;
+        let Source::Remote(address) = &project.source else { return Err(AcceptError::UnknownRepository(project.name.to_string())) };
         let refs = self.mirrors.list(&project.name, address, &project.fetch).await.map_err(AcceptError::Git)?;
         Ok((refs, self.mirrors.seen(&project.name)))
     }
@@ -176,7 +225,12 @@ impl Acceptor {
             return Ok(());
         }
         match self.start_once(project, happened, id).await {
-            Ok(run) => answer.runs.push(run),
+            Ok(run) => {
+                answer.runs.push(run);
+                if let What::Push { .. } = happened.what {
+                    self.looks.pushed(&project.name);
+                }
+            }
             Err(AcceptError::Git(error)) if error.is_final() => ignore(&service::supervisor::chain(&error)),
             Err(error) => return Err(error),
         }
@@ -240,7 +294,7 @@ async fn wanted(project: &Project, happened: &Happened, repository: &Path) -> Re
     let (base, pipeline_of) = match &happened.what {
         What::Push { previous, .. } => (previous.clone(), None),
         What::MergeQueue { base, .. } => (base.clone(), None),
-        What::Tag { .. } => (None, None),
+        What::Tag { .. } | What::Cron { .. } => (None, None),
         What::PullRequest(pull_request) => {
             let target = match RefName::branch(&pull_request.target) {
                 Some(target) => git::resolve(repository, &target).await?,
@@ -266,7 +320,7 @@ impl Acceptor {
         };
         let target = match &happened.what {
             What::PullRequest(pull_request) => RefName::branch(&pull_request.target),
-            What::Push { .. } | What::Tag { .. } | What::MergeQueue { .. } => None,
+            What::Push { .. } | What::Tag { .. } | What::MergeQueue { .. } | What::Cron { .. } => None,
         };
         let refresh = target.is_some();
         let names: Vec<RefName> = [happened.name.clone()].into_iter().chain(target).collect();
@@ -282,7 +336,7 @@ impl Acceptor {
     }
 
     /// A text as it travels.
-    async fn text(&self, bytes: Vec<u8>) -> Result<Text, AcceptError> {
+    pub(crate) async fn text(&self, bytes: Vec<u8>) -> Result<Text, AcceptError> {
         match String::from_utf8(bytes) {
             Ok(text) if text.len() <= INLINE_BYTES_MAX => Ok(Text::Inline(text)),
             Ok(text) => self.blobs.put(text.into()).await.map(Text::Depot).map_err(AcceptError::Store),

@@ -39,6 +39,11 @@ impl RefName {
         is_good.then_some(Self(name))
     }
 
+    /// The branch that it is, without `refs/heads/`.
+    pub(crate) fn branch_name(&self) -> Option<&str> {
+        self.0.strip_prefix(BRANCHES)
+    }
+
     /// A branch by its short name.
     pub(crate) fn branch(name: &str) -> Option<Self> {
         Self::new(format!("{BRANCHES}{name}"))
@@ -78,6 +83,8 @@ pub(crate) enum What {
     PullRequest(PullRequest),
     /// A merge queue asks about what it would make of `branch`, which is at `base`.
     MergeQueue { branch: String, base: Option<ObjectId> },
+    /// A line of `cron` was due on the default branch, in this minute since 1970.
+    Cron { branch: String, line: String, minute: u64 },
 }
 
 impl Happened {
@@ -91,6 +98,9 @@ impl Happened {
                 TriggerContext { event: EventKind::PullRequest, pull_request: Some(pull_request.clone()), ..context }
             }
             What::MergeQueue { branch, .. } => TriggerContext { event: EventKind::MergeQueue, branch: branch.clone(), ..context },
+            What::Cron { branch, line, .. } => {
+                TriggerContext { event: EventKind::Cron, branch: branch.clone(), cron: line.clone(), ..context }
+            }
         }
     }
 
@@ -102,6 +112,8 @@ impl Happened {
             // A pull request's ref is named after its number, and never by another forge's way, as the project has one forge.
             What::PullRequest(pull_request) => (EventKind::PullRequest, pull_request.number.to_string()),
             What::MergeQueue { .. } => (EventKind::MergeQueue, self.name.to_string()),
+            // The commit is not part of it: two forges may see two, and the minute is one.
+            What::Cron { line, minute, .. } => return TriggerId::of("cron", &format!("{project} {minute} {line}")),
         };
         // No part but the last can have a space in it.
         TriggerId::of("forge", &format!("{project} {} {what} {}", kind.as_str(), self.commit))
@@ -110,7 +122,7 @@ impl Happened {
     /// What it is of, for people.
     pub(crate) fn shown(&self) -> String {
         match &self.what {
-            What::Push { branch, .. } | What::MergeQueue { branch, .. } => branch.clone(),
+            What::Push { branch, .. } | What::MergeQueue { branch, .. } | What::Cron { branch, .. } => branch.clone(),
             What::Tag { tag } => tag.clone(),
             What::PullRequest(pull_request) => format!("#{}", pull_request.number),
         }

@@ -18,6 +18,8 @@ pub mod library;
 pub mod source;
 
 mod accept;
+mod clock;
+mod cron;
 mod happened;
 mod pending;
 mod poll;
@@ -42,6 +44,7 @@ use tracing::info;
 
 use webhook::Hook;
 
+pub use clock::Clock;
 pub use routes::Problem;
 pub use webhook::SecretError;
 
@@ -65,6 +68,8 @@ pub struct ForgeOptions {
     pub projects: PathBuf,
     /// The folder of mirrors, and of large archives that are not stored yet, this forge's own; it is created if it is missing.
     pub data: PathBuf,
+    /// What time it is; by default the machine's.
+    pub clock: Clock,
 }
 
 /// Why a forge does not start.
@@ -121,7 +126,7 @@ fn read_hooks(projects: &[Project]) -> Result<BTreeMap<ProjectName, Hook>, Wrong
 
 /// Starts a forge as tasks of the supervisor, and gives the address on which it listens.
 pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<SocketAddr, StartError> {
-    let ForgeOptions { listen, projects, data } = options;
+    let ForgeOptions { listen, projects, data, clock } = options;
     let prepared = tokio::task::spawn_blocking(move || {
         let projects = config::load(&projects)?;
         let hooks = read_hooks(&projects)?;
@@ -154,6 +159,10 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     for (project, pause) in acceptor.polled() {
         let watch = poll::watch(acceptor.clone(), project.clone(), pause, supervisor.token().clone());
         supervisor.spawn(format!("forge: polls {project}"), OnError::Log, watch);
+    }
+    for project in acceptor.names() {
+        let watch = cron::watch(acceptor.clone(), project.clone(), clock.clone(), supervisor.token().clone());
+        supervisor.spawn(format!("forge: cron of {project}"), OnError::Log, watch);
     }
     supervisor.spawn("forge: pending deliveries", OnError::Shutdown, pending::watch(acceptor, supervisor.token().clone()));
     info!(%address, projects = count, "forge listens");

@@ -10,6 +10,7 @@ pub mod time;
 pub mod access;
 pub mod capability;
 pub mod context;
+pub mod cron;
 pub mod diagnostic;
 pub mod glob;
 pub mod lock;

@@ -105,6 +105,36 @@ pub enum PlanReply {
     },
 }
 
+/// Asks the parser role what starts runs of a pipeline file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggersRequest {
+    /// The pipeline file's path, from the repository's root.
+    pub path: String,
+    /// The pipeline file.
+    pub source: Text,
+}
+
+/// What the parser role answers to [`TriggersRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum TriggersReply {
+    /// The file says this; whether it has a plan is another question.
+    Read {
+        /// The lines of its `triggers`, or what holds without them.
+        rules: Vec<TriggerRule>,
+    },
+    /// The file is refused.
+    Refused {
+        /// What is wrong with its syntax or its `triggers`, the first of the file first.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// The parser could not do its work; the same request may succeed later.
+    Unavailable {
+        /// Why.
+        message: String,
+    },
+}
+
 /// What people want to know of a plan, and what has no part in its meaning: two plans with the same digest can have different notes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanNotes {

@@ -31,7 +31,7 @@ use model::{
     diagnostic::{Diagnostic, Span},
     manifest::StepLibrary,
     plan::PlanDocument,
-    planning::{Listing, PlanNotes},
+    planning::{Listing, PlanNotes, TriggerRule},
 };
 
 pub use diagnostic::Code;
@@ -127,6 +127,17 @@ pub fn plan(input: &PlanInput<'_>) -> Planning {
         }
         Some(lower::Lowered { document: None, .. }) | None => unreachable!("without a plan there is an error, or something is needed"),
     }
+}
+
+/// What starts runs of a pipeline file, or what is wrong with its syntax or its `triggers`. Nothing that it brings in is needed, and nothing
+/// is known of whether it has a plan.
+pub fn triggers(path: &str, source: &[u8]) -> Result<Vec<TriggerRule>, Vec<Diagnostic>> {
+    let (context, none) = (TriggerContext::default(), BTreeMap::new());
+    let input = PlanInput { path, source, context: &context, files: &none, listing: None, changed: None, libraries: &[] };
+    let (mut files, mut findings) = (Files::default(), Findings::default());
+    files.add(path, source.get(..SOURCE_BYTES_MAX).unwrap_or(source));
+    let rules = tree(source, &files, &mut findings).map(|tree| lower::triggers(tree, &input, &mut files, &mut findings));
+    if findings.has_errors() { Err(findings.finish(&files)) } else { Ok(rules.unwrap_or_default()) }
 }
 
 /// What comes of a file for which a lock file is made.

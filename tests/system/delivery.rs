@@ -42,6 +42,9 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     text
 }
 
+/// A line of `cron` that is due every four years.
+const LINE: &str = "0 0 29 2 *";
+
 /// A bare repository that the forge knows as the project `web`, and a clone with a pipeline in it.
 fn repository(house: &House) {
     let bare = house.scratch().join("web.git");
@@ -51,7 +54,8 @@ fn repository(house: &House) {
     std::fs::write(house.data().join("projects/web.yml"), project).unwrap();
     git(house.scratch(), &["clone", "--quiet", bare.to_str().unwrap(), work.to_str().unwrap()]);
     git(&work, &["checkout", "-q", "-b", "main"]);
-    std::fs::write(work.join("Ottofile"), "pipeline { stage 'Show' { steps [ sh 'cat message' ] } }\n").unwrap();
+    let pipeline = format!("triggers {{ push cron '{LINE}' }}\npipeline {{ stage 'Show' {{ steps [ sh 'cat message' ] }} }}\n");
+    std::fs::write(work.join("Ottofile"), pipeline).unwrap();
     std::fs::write(work.join("message"), "from the commit\n").unwrap();
     git(&work, &["add", "."]);
     git(&work, &["commit", "--quiet", "-m", "a pipeline"]);
@@ -79,6 +83,8 @@ async fn a_push_becomes_a_run_of_the_commit_even_if_the_forge_was_away() {
     assert_eq!(ended["branch"], "main");
     let log = house.request(reqwest::Method::GET, &format!("/v1/runs/{id}/log")).send().await.unwrap().text().await.unwrap();
     assert!(log.contains("from the commit"), "{log}");
+    let known = async || std::fs::read_to_string(house.data().join("forge/cron/web.json")).is_ok_and(|text| text.contains(LINE));
+    until("the forge to have asked the parser for the lines of cron", known).await;
     house.end().await;
 }
 

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, fs};
 use blob::{Blobs, DiskStore, Durability};
 use model::{
     context::TriggerContext,
-    planning::{PlanReply, PlanRequest, Text},
+    planning::{PlanReply, PlanRequest, Text, TriggersReply, TriggersRequest},
 };
-use parser_service::{FELL_OVER, Isolation, Makers, OVER_LIMIT, answer};
+use parser_service::{FELL_OVER, Isolation, Makers, OVER_LIMIT, answer, answer_triggers};
 
 use crate::house::OTTO;
 
@@ -38,6 +38,11 @@ impl Role {
         let request = PlanRequest { path, source, context: TriggerContext::default(), files, listing: None, changed: None };
         answer(&request, &self.blobs, &self.makers).await
     }
+
+    async fn ask_triggers(&self, source: &str) -> TriggersReply {
+        let request = TriggersRequest { path: "Ottofile".to_owned(), source: Text::Inline(source.to_owned()) };
+        answer_triggers(&request, &self.blobs, &self.makers).await
+    }
 }
 
 /// The processes that make plans for this one, and were started with these arguments.
@@ -60,6 +65,9 @@ async fn a_process_makes_the_same_plan_and_stays_for_the_next() {
     assert_eq!(apart.ask(refused).await, here.ask(refused).await);
     let changed = "pipeline { stage 'A' { when { changed('a') && exists('b') } steps [ sh 'a' ] } }";
     assert_eq!(apart.ask(changed).await, here.ask(changed).await);
+    for source in ["triggers { cron '0 3 * * *' }", "triggers { cron 'daily' }"] {
+        assert_eq!(apart.ask_triggers(source).await, here.ask_triggers(source).await);
+    }
     let before = workers("");
     assert_eq!(before.len(), 1);
     for _ in 0..50 {

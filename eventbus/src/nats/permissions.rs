@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn the_parser_answers_only_those_who_may_ask_it() {
         let permissions = of_service(Role::Parser);
-        assert_eq!(permissions.publish, ["_INBOX_orchestrator.>", "_INBOX_parser.>"]);
-        assert_eq!(permissions.subscribe, ["_INBOX_parser.>", "parser.plan"]);
+        assert_eq!(permissions.publish, ["_INBOX_forge.>", "_INBOX_orchestrator.>", "_INBOX_parser.>"]);
+        assert_eq!(permissions.subscribe, ["_INBOX_parser.>", "parser.plan", "parser.triggers"]);
     }
 }

@@ -121,7 +121,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 18] = [
+pub const CHANNELS: [Channel; 19] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.*",
@@ -147,6 +147,15 @@ pub const CHANNELS: [Channel; 18] = [
         payload: "planning::PlanRequest",
         answer: Some("planning::PlanReply"),
         publishers: &[ORCHESTRATOR],
+        subscribers: &[PARSER],
+        ..SOFT
+    },
+    Channel {
+        kind: "triggers",
+        pattern: "parser.triggers",
+        payload: "planning::TriggersRequest",
+        answer: Some("planning::TriggersReply"),
+        publishers: &[FORGE],
         subscribers: &[PARSER],
         ..SOFT
     },

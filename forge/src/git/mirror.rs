@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use ureq::http::Uri;
 
 use super::{GitError, ObjectId, command, said_in};
-use crate::{happened::RefName, library::is_public};
+use crate::{cron::Head, happened::RefName, library::is_public};
 
 /// How long a fetch may take: the largest one over a slow line.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(10);
@@ -93,11 +93,20 @@ impl Mirrors {
 impl Mirrors {
     /// The branches and tags of the repository elsewhere, and their commits.
     pub(crate) async fn list(&self, project: &ProjectName, address: &str, fetch: &Fetch) -> Result<BTreeMap<String, String>, GitError> {
+        self.ls_remote(project, address, fetch, &["--heads", "--tags", "--", address]).await.map(|text| read_refs(&text))
+    }
+
+    /// The default branch of the repository elsewhere, if it has a commit.
+    pub(crate) async fn head(&self, project: &ProjectName, address: &str, fetch: &Fetch) -> Result<Option<Head>, GitError> {
+        self.ls_remote(project, address, fetch, &["--symref", "--", address, "HEAD"]).await.map(|text| read_head(&text))
+    }
+
+    async fn ls_remote(&self, project: &ProjectName, address: &str, fetch: &Fetch, arguments: &[&str]) -> Result<String, GitError> {
         let (_alone, mirror) = self.lock(project).await;
         prepare(&mirror, fetch).await?;
         let failed = |source| GitError::Failed { repository: mirror.clone(), stderr: String::new(), source };
         let mut command = asking(&mirror, address, fetch).await?;
-        command.args(["ls-remote", "--heads", "--tags", "--", address]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg("ls-remote").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(GitError::Start)?;
         let listing = child.stdout.take().expect("it is piped").take(LIST_BYTES_MAX);
         let reading = async {
@@ -108,7 +117,7 @@ impl Mirrors {
         let read = tokio::time::timeout(FETCH_TIMEOUT, reading).await.map_err(|_| GitError::FetchTimeout(address.to_owned()))?;
         let (text, output) = read.map_err(failed)?;
         if output.status.success() {
-            return Ok(read_refs(&text));
+            return Ok(text);
         }
         Err(GitError::Unreachable { address: address.to_owned(), why: said_in(&output.stderr) })
     }
@@ -212,6 +221,14 @@ fn read_refs(text: &str) -> BTreeMap<String, String> {
     refs
 }
 
+/// What the lines of `git ls-remote --symref … HEAD` say.
+fn read_head(text: &str) -> Option<Head> {
+    let ends = |line: &str| line.strip_suffix("\tHEAD").map(str::to_owned);
+    let mut lines = text.lines().filter_map(ends);
+    let branch = RefName::new(lines.next()?.strip_prefix("ref: ")?).filter(|name| name.branch_name().is_some())?;
+    Some(Head { branch, commit: lines.next()?.parse().ok()? })
+}
+
 /// Looks the address's host up, and gives what git is to take for its addresses, so that it does not look up another one.
 async fn check(address: &str, private_network: bool) -> Result<Option<String>, String> {
     let uri: Uri = address.parse().map_err(|error| format!("the address is none: {error}"))?;
@@ -267,6 +284,21 @@ fn size_of(folder: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_that_leads_to_no_branch_is_none() {
+        let id = "1".repeat(40);
+        let head = read_head(&format!("ref: refs/heads/main\tHEAD\n{id}\tHEAD\n{id}\trefs/remotes/HEAD\n")).unwrap();
+        assert_eq!((head.branch.as_str(), head.commit.as_str()), ("refs/heads/main", id.as_str()));
+        for other in [
+            format!("{id}\tHEAD\n"),
+            String::new(),
+            format!("ref: refs/tags/x\tHEAD\n{id}\tHEAD\n"),
+            "ref: refs/heads/x\tHEAD\n".to_owned(),
+        ] {
+            assert_eq!(read_head(&other), None, "{other}");
+        }
+    }
 
     #[tokio::test]
     async fn only_public_addresses_are_asked_unless_the_configuration_says_so() {

@@ -24,6 +24,7 @@ use model::planning::Listing;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
+    cron::Head,
     happened::RefName,
     source::{Packed, SourceError},
 };
@@ -187,6 +188,20 @@ pub(crate) struct Wanted {
 
 /// Reads a commit of a bare repository. A large archive lies in `folder` meanwhile.
 pub(crate) async fn read_commit(repository: &Path, wanted: &Wanted, folder: &Path) -> Result<Checkout, GitError> {
+    let (wanted, folder) = (wanted.clone(), folder.to_owned());
+    read_objects(repository, move |objects| tree::read(objects, &wanted, &folder)).await
+}
+
+/// Reads the pipeline file of a commit, and nothing else of it.
+pub(crate) async fn read_pipeline(repository: &Path, commit: &ObjectId, path: &str) -> Result<String, GitError> {
+    let (commit, path) = (commit.clone(), path.to_owned());
+    read_objects(repository, move |objects| tree::pipeline(objects, &commit, &path)).await
+}
+
+async fn read_objects<T: Send + 'static>(
+    repository: &Path,
+    read: impl FnOnce(tree::Objects) -> Result<T, tree::ReadError> + Send + 'static,
+) -> Result<T, GitError> {
     let failed = |source| GitError::Failed { repository: repository.to_owned(), stderr: String::new(), source };
     let stderr = tempfile::tempfile().map_err(failed)?;
     let said = stderr.try_clone().map_err(failed)?;
@@ -194,22 +209,30 @@ pub(crate) async fn read_commit(repository: &Path, wanted: &Wanted, folder: &Pat
     let stdin = child.stdin.take().expect("it is piped").into_owned_fd().map_err(failed)?;
     let stdout = child.stdout.take().expect("it is piped").into_owned_fd().map_err(failed)?;
     let objects = tree::Objects::new(File::from(stdin), File::from(stdout));
-    let (wanted, folder) = (wanted.clone(), folder.to_owned());
-    let reading = tokio::task::spawn_blocking(move || tree::read(objects, &wanted, &folder));
+    let reading = tokio::task::spawn_blocking(move || read(objects));
     let Ok(read) = tokio::time::timeout(GIT_TIMEOUT, reading).await else {
         // With the process dies the pipe, and with the pipe the reading.
         child.kill().await.map_err(failed)?;
         return Err(GitError::Timeout { repository: repository.to_owned() });
     };
     match read.expect("reading a tree does not panic") {
-        Ok(checkout) => {
+        Ok(read) => {
             // Its input has ended, so it ends; if not, it is killed with its handle.
             let _status = tokio::time::timeout(GIT_TIMEOUT, child.wait()).await;
-            Ok(checkout)
+            Ok(read)
         }
         Err(tree::ReadError::Final(error)) => Err(error),
         Err(tree::ReadError::Git(source)) => Err(GitError::Failed { repository: repository.to_owned(), stderr: text_of(said), source }),
     }
+}
+
+/// The default branch of a repository, if it has a commit.
+pub(crate) async fn head(repository: &Path) -> Result<Option<Head>, GitError> {
+    let mut command = command(repository);
+    command.args(["symbolic-ref", "--quiet", "HEAD"]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let name = end(repository, command.spawn().map_err(GitError::Start)?).await?;
+    let Some(branch) = RefName::new(name.trim_end()).filter(|name| name.branch_name().is_some()) else { return Ok(None) };
+    Ok(resolve(repository, &branch).await?.map(|commit| Head { branch, commit }))
 }
 
 /// The commit that a ref leads to, if there is one.

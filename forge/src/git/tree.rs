@@ -155,6 +155,12 @@ pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Resu
     Ok(Checkout { pipeline, source: archive.finish()?, listing, changed, lock })
 }
 
+/// Reads the pipeline file of a commit.
+pub(super) fn pipeline(mut objects: Objects, commit: &ObjectId, path: &str) -> Result<String, ReadError> {
+    let leaves = leaves_of(&mut objects, commit)?;
+    read_pipeline(&mut objects, &leaves, path)
+}
+
 /// All leaves of a commit that must be there.
 fn leaves_of(objects: &mut Objects, commit: &ObjectId) -> Result<BTreeMap<Vec<u8>, Leaf>, ReadError> {
     let Some(length) = objects.ask(&format!("{commit}^{{tree}}"), "tree")? else {

@@ -1,6 +1,8 @@
 //! The forge with real git, over real HTTP, on the memory bus.
 
 #[cfg(test)]
+mod cron;
+#[cfg(test)]
 mod libraries;
 #[cfg(test)]
 mod pushes;

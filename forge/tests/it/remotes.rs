@@ -57,9 +57,9 @@ async fn what_is_pushed_elsewhere_is_fetched() {
     assert_eq!(status, 202, "{text}");
     let trigger = world.triggers().await.remove(0);
     assert_eq!((&trigger.context.commit, &trigger.pipeline), (&first, &Text::Inline("stage one\n".to_owned())));
-    let requests = served.requests();
+    let fetches = served.fetches();
     tell(&world, "push", &signed::push("refs/heads/other", NULL, &first)).await;
-    assert_eq!(served.requests(), requests, "what is here already is not fetched again");
+    assert_eq!((fetches > 0, served.fetches()), (true, fetches), "what is here already is not fetched again");
     world.triggers().await;
 
     world.write("Ottofile", "stage two\n");

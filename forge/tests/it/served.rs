@@ -21,6 +21,7 @@ const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 struct State {
     root: PathBuf,
     requests: Arc<AtomicUsize>,
+    fetches: Arc<AtomicUsize>,
     credentials: Option<&'static str>,
     redirect: Option<String>,
 }
@@ -29,6 +30,7 @@ struct State {
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicUsize>,
+    fetches: Arc<AtomicUsize>,
     supervisor: Supervisor,
 }
 
@@ -51,8 +53,8 @@ impl Served {
 
     fn serve(root: PathBuf, credentials: Option<&'static str>, redirect: Option<String>) -> Self {
         let supervisor = Supervisor::new();
-        let requests = Arc::new(AtomicUsize::new(0));
-        let state = State { root, requests: requests.clone(), credentials, redirect };
+        let (requests, fetches) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let state = State { root, requests: requests.clone(), fetches: fetches.clone(), credentials, redirect };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = HttpServer::new(move || {
@@ -61,7 +63,7 @@ impl Served {
         });
         let server = server.workers(1).shutdown_signal(supervisor.token().clone().cancelled_owned()).listen(listener).unwrap().run();
         supervisor.spawn("git http-backend", OnError::Shutdown, async move { Ok(server.await?) });
-        Self { address, requests, supervisor }
+        Self { address, requests, fetches, supervisor }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -71,10 +73,18 @@ impl Served {
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
+
+    /// How often objects were asked for, and not only which refs there are.
+    pub(crate) fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::Relaxed)
+    }
 }
 
 async fn answer(state: web::Data<State>, request: HttpRequest, body: web::Bytes) -> HttpResponse {
     state.requests.fetch_add(1, Ordering::Relaxed);
+    if body.windows(b"command=fetch".len()).any(|window| window == b"command=fetch") {
+        state.fetches.fetch_add(1, Ordering::Relaxed);
+    }
     if let Some(to) = &state.redirect {
         return HttpResponse::Found().insert_header((header::LOCATION, format!("{to}{}", request.uri()))).finish();
     }

@@ -11,14 +11,20 @@ use std::{
 };
 
 use blob::{Blobs, DiskStore, Durability};
-use eventbus::Bus;
+use eventbus::{Bus, Subject};
 use forge::{
-    ForgeOptions, StartError,
+    Clock, ForgeOptions, StartError,
     delivery::{Answer, Delivery, Update},
     hook,
 };
-use model::{TriggerId, planning::Text, trigger::Trigger};
-use service::{Supervisor, supervisor::Ended};
+use model::{
+    TriggerId,
+    context::EventKind,
+    planning::{Text, TriggerRule, TriggersReply, TriggersRequest},
+    trigger::Trigger,
+};
+use service::{OnError, Supervisor, supervisor::Ended};
+use tokio::sync::watch;
 
 /// How long a condition may take to come true.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -28,7 +34,11 @@ pub(crate) struct World {
     pub(crate) bus: Bus,
     pub(crate) blobs: Blobs,
     supervisor: Supervisor,
+    /// Of what stands for other services, and outlives a forge.
+    others: Supervisor,
     address: SocketAddr,
+    /// Milliseconds since 1970 that the forge is shown; it stands still.
+    pub(crate) clock: watch::Sender<u64>,
     /// How often [`World::triggers`] was called.
     calls: AtomicU32,
 }
@@ -40,7 +50,9 @@ impl World {
         let blobs = Blobs::Disk(DiskStore::open(&folder.path().join("blobs"), Durability::None).unwrap());
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
-        let world = Self { bus: eventbus::memory::bus(), blobs, supervisor: Supervisor::new(), address, folder, calls: AtomicU32::new(0) };
+        let (bus, clock) = (eventbus::memory::bus(), watch::Sender::new(0));
+        let world =
+            Self { bus, blobs, supervisor: Supervisor::new(), others: Supervisor::new(), address, folder, clock, calls: AtomicU32::new(0) };
         world.git(Path::new("/"), &["init", "--quiet", "--bare", world.repository().to_str().unwrap()]);
         world.git(Path::new("/"), &["init", "--quiet", "--initial-branch=main", world.clone().to_str().unwrap()]);
         // Stands for `otto hook post-receive`, which reads the same standard input in the same folder.
@@ -65,14 +77,43 @@ impl World {
     }
 
     pub(crate) async fn try_start(&self) -> Result<SocketAddr, StartError> {
-        let options = ForgeOptions { listen: self.address, projects: self.path("projects"), data: self.path("data") };
+        self.start_at(self.address, "data").await
+    }
+
+    /// Starts a forge, maybe one more, with this folder for its data.
+    pub(crate) async fn start_at(&self, listen: SocketAddr, data: &str) -> Result<SocketAddr, StartError> {
+        let clock = Clock::shown(&self.clock);
+        let options = ForgeOptions { listen, projects: self.path("projects"), data: self.path(data), clock };
         forge::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await
+    }
+
+    /// Stands for the parser: every line of a pipeline that begins with `cron` is one.
+    pub(crate) async fn play_parser(&self) {
+        let mut requests = self.bus.subscribe(Subject::triggers()).await.unwrap();
+        let token = self.others.token().clone();
+        self.others.spawn("the parser", OnError::Shutdown, async move {
+            while let Some(Some(message)) = token.run_until_cancelled(requests.next()).await {
+                let request: TriggersRequest = message.read()?;
+                let Text::Inline(source) = request.source else { panic!("it is small") };
+                let rule = |line: &str| TriggerRule {
+                    event: EventKind::Cron,
+                    branches: vec![],
+                    tags: vec![],
+                    paths: vec![],
+                    cron: line.to_owned(),
+                };
+                let rules = source.lines().filter_map(|line| line.strip_prefix("cron ")).map(rule).collect();
+                message.reply(&TriggersReply::Read { rules }).await?;
+            }
+            Ok(())
+        });
     }
 
     pub(crate) async fn end(self) {
         assert_eq!(self.supervisor.shut_down().await, Ended::InOrder);
+        assert_eq!(self.others.shut_down().await, Ended::InOrder);
         let mut entries = fs::read_dir(self.path("data")).unwrap().map(|entry| entry.unwrap().file_name());
-        assert!(entries.all(|name| name == "mirrors"), "no archive is left over");
+        assert!(entries.all(|name| name == "mirrors" || name == "cron"), "no archive is left over");
     }
 
     /// Ends the forge and starts another one on the same folders.

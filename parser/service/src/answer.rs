@@ -9,13 +9,14 @@ use model::{
     Digest,
     context::TriggerContext,
     diagnostic::Diagnostic,
-    planning::{INLINE_BYTES_MAX, PLAN_ROUNDS_MAX, PlanReply, PlanRequest, Text},
+    planning::{INLINE_BYTES_MAX, PLAN_ROUNDS_MAX, PlanReply, PlanRequest, Text, TriggersReply, TriggersRequest},
 };
+use serde::Serialize;
 use service::supervisor::chain;
 
 use crate::{
     makers::{Makers, over_limit},
-    material::{Made, Material, Outcome, Wants},
+    material::{Made, Material, Outcome, Wanted, Wants},
 };
 
 /// Bytes of all files of one request: more than any list that a pipeline is made from, and a bound for memory.
@@ -24,6 +25,10 @@ const FILES_BYTES_MAX: usize = 16 * 1024 * 1024;
 const DIAGNOSTICS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 /// Bytes of the warnings beside a plan, as JSON; the plan itself takes up to six times [`INLINE_BYTES_MAX`].
 const WARNINGS_BYTES_MAX: usize = 256 * 1024;
+/// Lines of `triggers` of one answer: far more than anybody starts runs by, of a size that fits into a message.
+const RULES_MAX: usize = 1000;
+/// What is said of an answer of a maker to another question than it was asked.
+const OTHER_ANSWER: &str = "the process that makes plans has answered another question";
 
 /// Why a request has no plan, besides its own mistakes.
 enum Hindrance {
@@ -43,7 +48,33 @@ pub async fn answer(request: &PlanRequest, blobs: &Blobs, makers: &Makers) -> Pl
         Ok(Outcome::Needs(needs)) => needed(&request.path, needs.files),
         Err(Hindrance::OverLimit(limit)) => refused(vec![over_limit(&request.path, &limit)]),
         Err(Hindrance::TooLarge(bytes)) => refused(vec![parser::too_large(&request.path, bytes)]),
+        Ok(Outcome::Triggers(_)) => PlanReply::Unavailable { message: OTHER_ANSWER.to_owned() },
         Ok(Outcome::Broken(message)) | Err(Hindrance::Unavailable(message)) => PlanReply::Unavailable { message },
+    }
+}
+
+/// Answers what starts runs of a pipeline file.
+pub async fn answer_triggers(request: &TriggersRequest, blobs: &Blobs, makers: &Makers) -> TriggersReply {
+    let refused = |diagnostics| match refused(diagnostics) {
+        PlanReply::Refused { diagnostics } => TriggersReply::Refused { diagnostics },
+        PlanReply::Unavailable { message } => TriggersReply::Unavailable { message },
+        PlanReply::Planned { .. } | PlanReply::Needs { .. } => unreachable!("what is refused has no plan"),
+    };
+    let source = match source_of(&request.path, &request.source, blobs).await {
+        Ok(source) => source,
+        Err(Hindrance::TooLarge(bytes)) => return refused(vec![parser::too_large(&request.path, bytes)]),
+        Err(Hindrance::OverLimit(limit)) => return refused(vec![over_limit(&request.path, &limit)]),
+        Err(Hindrance::Unavailable(message)) => return TriggersReply::Unavailable { message },
+    };
+    let material = Material { wanted: Wanted::Triggers, ..Material::new(&request.path, source, TriggerContext::default()) };
+    match makers.make(&material).await {
+        Outcome::Triggers(rules) if rules.len() > RULES_MAX || json_bytes(&rules) > DIAGNOSTICS_BYTES_MAX => {
+            refused(vec![over_limit(&request.path, &format!("{RULES_MAX} lines of `triggers`"))])
+        }
+        Outcome::Triggers(rules) => TriggersReply::Read { rules },
+        Outcome::Refused(diagnostics) => refused(diagnostics),
+        Outcome::Made(_) | Outcome::Needs(_) => TriggersReply::Unavailable { message: OTHER_ANSWER.to_owned() },
+        Outcome::Broken(message) => TriggersReply::Unavailable { message },
     }
 }
 
@@ -57,30 +88,37 @@ pub(crate) async fn answer_alone(path: &str, source: Bytes, context: TriggerCont
                 material.changed.get_or_insert_default();
                 material.files.extend(needs.files.into_iter().map(|path| (path, None)));
             }
-            done @ (Outcome::Made(_) | Outcome::Refused(_) | Outcome::Broken(_)) => return done,
+            done @ (Outcome::Made(_) | Outcome::Triggers(_) | Outcome::Refused(_) | Outcome::Broken(_)) => return done,
         }
     }
     Outcome::Broken("the file names files without an end".to_owned())
 }
 
 async fn planning(request: &PlanRequest, blobs: &Blobs, makers: &Makers) -> Result<Outcome, Hindrance> {
-    let source = bytes_of(&request.source, blobs).await.map_err(|fault| match fault {
-        BlobError::TooLarge { length, .. } => Hindrance::TooLarge(length),
-        BlobError::Missing(_)
-        | BlobError::Refused { .. }
-        | BlobError::Damaged { .. }
-        | BlobError::Disk { .. }
-        | BlobError::Unavailable(_) => Hindrance::Unavailable(format!("{} cannot be read: {}", request.path, chain(&fault))),
-    })?;
+    let source = source_of(&request.path, &request.source, blobs).await?;
     let mut material = Material::new(&request.path, source, request.context.clone());
     material.files = files(&request.files, blobs).await?;
     loop {
         match makers.make(&material).await {
             // What lies in the depot is fetched only for a file that asks for it; at most two more rounds.
             Outcome::Needs(needs) if supply(&needs, request, &mut material, blobs).await? => {}
-            done @ (Outcome::Made(_) | Outcome::Refused(_) | Outcome::Needs(_) | Outcome::Broken(_)) => return Ok(done),
+            done @ (Outcome::Made(_) | Outcome::Triggers(_) | Outcome::Refused(_) | Outcome::Needs(_) | Outcome::Broken(_)) => {
+                return Ok(done);
+            }
         }
     }
+}
+
+/// The pipeline file.
+async fn source_of(path: &str, source: &Text, blobs: &Blobs) -> Result<Bytes, Hindrance> {
+    bytes_of(source, blobs).await.map_err(|fault| match fault {
+        BlobError::TooLarge { length, .. } => Hindrance::TooLarge(length),
+        BlobError::Missing(_)
+        | BlobError::Refused { .. }
+        | BlobError::Damaged { .. }
+        | BlobError::Disk { .. }
+        | BlobError::Unavailable(_) => Hindrance::Unavailable(format!("{path} cannot be read: {}", chain(&fault))),
+    })
 }
 
 /// Fetches what the request names by digest; `false` if nothing of what is needed was missing here.
@@ -158,7 +196,7 @@ async fn planned(made: Made, blobs: &Blobs) -> PlanReply {
 
 /// What the file asks for, if that fits into a message.
 fn needed(path: &str, files: Vec<String>) -> PlanReply {
-    let bytes: usize = files.iter().map(|file| serde_json::to_vec(file).map_or(usize::MAX, |json| json.len() + 1)).sum();
+    let bytes: usize = files.iter().map(json_bytes).sum();
     if bytes > DIAGNOSTICS_BYTES_MAX {
         return refused(vec![over_limit(path, &format!("{DIAGNOSTICS_BYTES_MAX} bytes of names of files"))]);
     }
@@ -176,12 +214,16 @@ fn refused(diagnostics: Vec<Diagnostic>) -> PlanReply {
     PlanReply::Refused { diagnostics }
 }
 
+/// Bytes of a value in a list of JSON.
+fn json_bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len() + 1)
+}
+
 /// As many of the diagnostics, the first ones first, as have at most `bytes_max` bytes as JSON.
 fn fitting(mut diagnostics: Vec<Diagnostic>, bytes_max: usize) -> Vec<Diagnostic> {
-    let size = |diagnostic: &Diagnostic| serde_json::to_vec(diagnostic).map_or(usize::MAX, |json| json.len() + 1);
     let mut total: usize = 0;
     let fitting = diagnostics.iter().take_while(|diagnostic| {
-        total = total.saturating_add(size(diagnostic));
+        total = total.saturating_add(json_bytes(*diagnostic));
         total <= bytes_max
     });
     let fitting = fitting.count();

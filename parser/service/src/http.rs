@@ -172,6 +172,7 @@ async fn parse(
         Outcome::Refused(diagnostics) => Err(ApiError::NotUtf8(diagnostics)),
         Outcome::Broken(message) => Err(ApiError::Unavailable(message)),
         Outcome::Needs(_) => unreachable!("it was given all that there is"),
+        Outcome::Triggers(_) => unreachable!("it was asked for a plan"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The parser role: takes a request from the bus, fetches what it names from the depot, and answers with the plan.
 //!
 //! ```text
-//! bus ─ parser.plan ─▶ serve ─ one task a request ─▶ answer ─▶ makers ─▶ worker (a process) ─▶ parser::plan
+//! bus ─ parser.* ───▶ serve ─ one task a request ─▶ answer ─▶ makers ─▶ worker (a process) ─▶ parser::plan
 //! HTTP ─ /v1/parse ─────────────────────────────────────┘        └── at most PLANS_MAX at once
 //! ```
 //!
@@ -20,14 +20,15 @@ use blob::Blobs;
 use eventbus::{Bus, BusError, Subject, Subscription, bus::Message};
 use model::{
     manifest::StepLibrary,
-    planning::{PlanReply, PlanRequest},
+    planning::{PlanReply, PlanRequest, TriggersReply, TriggersRequest},
 };
+use serde::Serialize;
 use service::{OnError, Supervisor, supervisor::chain};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-pub use answer::answer;
+pub use answer::{answer, answer_triggers};
 pub use makers::{FELL_OVER, Isolation, Makers, OVER_LIMIT};
 
 use makers::PLANS_MAX;
@@ -76,7 +77,7 @@ pub async fn run(options: ParserOptions, bus: Bus, blobs: Blobs, supervisor: &Su
         Some(address) => Some(http::serve(address, makers.clone(), supervisor).map_err(|source| StartError::Listen { address, source })?),
         None => None,
     };
-    let requests = bus.subscribe_group(Subject::plan(), GROUP).await?;
+    let requests = [bus.subscribe_group(Subject::plan(), GROUP).await?, bus.subscribe_group(Subject::triggers(), GROUP).await?];
     let work = Work { blobs, makers };
     let token = supervisor.token().clone();
     supervisor.spawn("parser", OnError::Shutdown, async move { Ok(serve(requests, work, token).await?) });
@@ -90,13 +91,17 @@ struct Work {
     makers: Makers,
 }
 
-async fn serve(mut requests: Subscription, work: Work, token: CancellationToken) -> Result<(), BusError> {
+async fn serve([mut requests, mut triggers]: [Subscription; 2], work: Work, token: CancellationToken) -> Result<(), BusError> {
     let mut plans = JoinSet::new();
     loop {
         tokio::select! {
             () = token.cancelled() => break,
             message = requests.next(), if plans.len() < PLANS_MAX => match message {
                 Some(message) => drop(plans.spawn(respond(message, work.clone()))),
+                None => return Err(BusError::Closed),
+            },
+            message = triggers.next(), if plans.len() < PLANS_MAX => match message {
+                Some(message) => drop(plans.spawn(respond_triggers(message, work.clone()))),
                 None => return Err(BusError::Closed),
             },
             Some(ended) = plans.join_next() => report(ended),
@@ -117,19 +122,31 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 async fn respond(message: Message, work: Work) {
-    let subject = message.subject.clone();
     let reply = match message.read::<PlanRequest>() {
         Ok(request) => answer(&request, &work.blobs, &work.makers).await,
-        Err(fault) => {
-            warn!(%subject, error = chain(&fault), "a request does not read");
-            PlanReply::Unavailable { message: format!("the request does not read: {}", chain(&fault)) }
-        }
+        Err(fault) => PlanReply::Unavailable { message: format!("the request does not read: {}", chain(&fault)) },
     };
-    if let PlanReply::Unavailable { message } = &reply {
+    let unavailable = if let PlanReply::Unavailable { message } = &reply { Some(message.as_str()) } else { None };
+    send(message, &reply, unavailable).await;
+}
+
+async fn respond_triggers(message: Message, work: Work) {
+    let reply = match message.read::<TriggersRequest>() {
+        Ok(request) => answer_triggers(&request, &work.blobs, &work.makers).await,
+        Err(fault) => TriggersReply::Unavailable { message: format!("the request does not read: {}", chain(&fault)) },
+    };
+    let unavailable = if let TriggersReply::Unavailable { message } = &reply { Some(message.as_str()) } else { None };
+    send(message, &reply, unavailable).await;
+}
+
+/// Sends the answer to a request, which may be that there is none.
+async fn send<T: Serialize + Sync>(message: Message, reply: &T, unavailable: Option<&str>) {
+    let subject = message.subject.clone();
+    if let Some(message) = unavailable {
         warn!(%subject, message, "no answer to a request");
     }
     // Who asked asks again when nothing comes.
-    if let Err(fault) = message.reply(&reply).await {
+    if let Err(fault) = message.reply(reply).await {
         debug!(%subject, error = chain(&fault), "the answer was not sent");
     }
 }

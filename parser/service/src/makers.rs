@@ -209,6 +209,7 @@ impl Maker {
                 self.answers.read_exact(&mut plan).await?;
                 Outcome::Made(Box::new(Made { digest, plan, notes, warnings }))
             }
+            Answer::Triggers(rules) => Outcome::Triggers(rules),
             Answer::Refused(diagnostics) => Outcome::Refused(diagnostics),
             Answer::Needs(wants) => Outcome::Needs(wants),
             Answer::Broken(message) => Outcome::Broken(message),
@@ -306,7 +307,7 @@ mod tests {
         let told = match outcome {
             Outcome::Refused(diagnostics) => diagnostics[0].code.clone(),
             Outcome::Broken(message) => message,
-            other @ (Outcome::Made(_) | Outcome::Needs(_)) => panic!("{other:?}"),
+            other @ (Outcome::Made(_) | Outcome::Triggers(_) | Outcome::Needs(_)) => panic!("{other:?}"),
         };
         assert!(makers.0.idle.lock().unwrap().is_empty());
         (told, fs::read_to_string(starts).unwrap().lines().count())

@@ -8,16 +8,32 @@ use std::{
 };
 
 use bytes::Bytes;
-use model::{Digest, context::TriggerContext, diagnostic::Diagnostic, manifest::StepLibrary, planning::PlanNotes};
+use model::{
+    Digest,
+    context::TriggerContext,
+    diagnostic::Diagnostic,
+    manifest::StepLibrary,
+    planning::{PlanNotes, TriggerRule},
+};
 use parser::{Changed, PlanInput, Planning};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The most bytes of a frame's header, and of each of its pieces: more than the depot gives at once.
 const PIECE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// What is wanted of a pipeline file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wanted {
+    /// Its plan.
+    Plan,
+    /// What starts its runs; for that, the file alone is enough.
+    Triggers,
+}
+
 /// What a pipeline file is planned from, in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Material {
+    pub(crate) wanted: Wanted,
     pub(crate) path: String,
     pub(crate) source: Bytes,
     pub(crate) context: TriggerContext,
@@ -32,6 +48,8 @@ pub(crate) struct Material {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Made(Box<Made>),
+    /// The answer to [`Wanted::Triggers`].
+    Triggers(Vec<TriggerRule>),
     Refused(Vec<Diagnostic>),
     Needs(Wants),
     /// The same may succeed later.
@@ -58,6 +76,7 @@ pub(crate) struct Wants {
 /// The header of a question. Lengths are in bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Question {
+    wanted: Wanted,
     path: String,
     context: TriggerContext,
     source: usize,
@@ -70,6 +89,7 @@ pub(crate) struct Question {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Made { digest: Digest, plan: usize, notes: PlanNotes, warnings: Vec<Diagnostic> },
+    Triggers(Vec<TriggerRule>),
     Refused(Vec<Diagnostic>),
     Needs(Wants),
     Broken(String),
@@ -77,11 +97,15 @@ pub(crate) enum Answer {
 
 impl Material {
     pub(crate) fn new(path: &str, source: Bytes, context: TriggerContext) -> Self {
-        Self { path: path.to_owned(), source, context, files: BTreeMap::new(), listing: None, changed: None }
+        let (wanted, path) = (Wanted::Plan, path.to_owned());
+        Self { wanted, path, source, context, files: BTreeMap::new(), listing: None, changed: None }
     }
 
-    /// Makes the plan, here and now.
+    /// Makes the plan, or what else is wanted, here and now.
     pub(crate) fn make(&self, libraries: &[StepLibrary]) -> Outcome {
+        if self.wanted == Wanted::Triggers {
+            return parser::triggers(&self.path, &self.source).map_or_else(Outcome::Refused, Outcome::Triggers);
+        }
         let broken = |what: &str, error: &serde_json::Error| Outcome::Broken(format!("{what} cannot be read: {error}"));
         let listing =
             match self.listing.as_ref().map(|json| if json.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(json) }) {
@@ -122,6 +146,7 @@ impl Material {
     /// The pieces of the frame that asks for it.
     pub(crate) fn frame(&self) -> Vec<Bytes> {
         let question = Question {
+            wanted: self.wanted,
             path: self.path.clone(),
             context: self.context.clone(),
             source: self.source.len(),
@@ -136,7 +161,7 @@ impl Material {
     /// Reads what [`Material::frame`] wrote; `None` where nothing comes any more.
     pub(crate) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let Some(question) = read_header::<Question>(from)? else { return Ok(None) };
-        let Question { path, context, source, files, listing, changed } = question;
+        let Question { wanted, path, context, source, files, listing, changed } = question;
         let source = piece(from, source)?;
         let mut read_files = BTreeMap::new();
         for (path, length) in files {
@@ -145,7 +170,7 @@ impl Material {
         }
         let listing = listing.map(|length| piece(from, length)).transpose()?;
         let changed = changed.map(|length| piece(from, length)).transpose()?;
-        Ok(Some(Self { path, source, context, files: read_files, listing, changed }))
+        Ok(Some(Self { wanted, path, source, context, files: read_files, listing, changed }))
     }
 }
 
@@ -157,6 +182,7 @@ impl Outcome {
                 let Made { digest, plan, notes, warnings } = *made;
                 vec![header(&Answer::Made { digest, plan: plan.len(), notes, warnings }), plan.into()]
             }
+            Self::Triggers(rules) => vec![header(&Answer::Triggers(rules))],
             Self::Refused(diagnostics) => vec![header(&Answer::Refused(diagnostics))],
             Self::Needs(wants) => vec![header(&Answer::Needs(wants))],
             Self::Broken(message) => vec![header(&Answer::Broken(message))],

@@ -36,7 +36,7 @@ use model::{
     diagnostic::Span,
     lock::Lock,
     plan::{Credential, Plan, PlanDocument},
-    planning::{LOCK_FILE, PlanNotes},
+    planning::{LOCK_FILE, PlanNotes, TriggerRule},
 };
 
 use self::{function::Memo, library::Shelf, value::Scope};
@@ -83,34 +83,20 @@ pub(crate) fn lower<'a>(
     files: &mut Files<'a>,
     findings: &mut Findings,
 ) -> Lowered {
-    let pipeline = Source { id: findings.file(), text: str::from_utf8(input.source).unwrap_or_default(), tree: Rc::new(tree) };
-    let mut lowering = Lowering {
-        input,
-        files,
-        source: pipeline,
-        loaded: BTreeMap::new(),
-        shelf: Shelf { locking, ..Shelf::default() },
-        scope: Scope::default(),
-        memo: Memo::default(),
-        findings,
-        needs: Needs::default(),
-        notes: PlanNotes::default(),
-        including: vec![input.path.to_owned()],
-        mentions: Vec::new(),
-        notified: Vec::new(),
-        declared_credentials: BTreeMap::new(),
-        environments: BTreeMap::new(),
-        stage_blocks: BTreeMap::new(),
-        groups: Vec::new(),
-        suffixes: Vec::new(),
-        incomplete: false,
-        expanded_bytes: 0,
-        stages: 0,
-        steps: 0,
-    };
+    let mut lowering = Lowering::new(tree, input, files, findings);
+    lowering.shelf.locking = locking;
     let document = lowering.document();
     let Lowering { notes, needs, shelf, .. } = lowering;
     Lowered { document, notes, needs, locked: shelf.locked }
+}
+
+/// What starts runs of the pipeline file, which is the first of `files`; nothing else of it is looked at.
+pub(crate) fn triggers<'a>(tree: Tree, input: &'a PlanInput<'a>, files: &mut Files<'a>, findings: &mut Findings) -> Vec<TriggerRule> {
+    let mut lowering = Lowering::new(tree, input, files, findings);
+    let tree = Rc::clone(&lowering.source.tree);
+    let top = lowering.top_level(&tree.items);
+    lowering.triggers(top.triggers);
+    lowering.notes.triggers
 }
 
 /// A file that was read as far as its syntax.
@@ -159,6 +145,36 @@ struct Lowering<'l, 'a> {
     /// Stages and steps so far.
     stages: usize,
     steps: usize,
+}
+
+impl<'l, 'a> Lowering<'l, 'a> {
+    fn new(tree: Tree, input: &'a PlanInput<'a>, files: &'l mut Files<'a>, findings: &'l mut Findings) -> Self {
+        let pipeline = Source { id: findings.file(), text: str::from_utf8(input.source).unwrap_or_default(), tree: Rc::new(tree) };
+        Self {
+            input,
+            files,
+            source: pipeline,
+            loaded: BTreeMap::new(),
+            shelf: Shelf::default(),
+            scope: Scope::default(),
+            memo: Memo::default(),
+            findings,
+            needs: Needs::default(),
+            notes: PlanNotes::default(),
+            including: vec![input.path.to_owned()],
+            mentions: Vec::new(),
+            notified: Vec::new(),
+            declared_credentials: BTreeMap::new(),
+            environments: BTreeMap::new(),
+            stage_blocks: BTreeMap::new(),
+            groups: Vec::new(),
+            suffixes: Vec::new(),
+            incomplete: false,
+            expanded_bytes: 0,
+            stages: 0,
+            steps: 0,
+        }
+    }
 }
 
 impl<'a> Lowering<'_, 'a> {

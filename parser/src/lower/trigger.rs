@@ -4,11 +4,9 @@
 //! What stands there is literal: whoever asks for the triggers knows no parameters. `tag 'v*'` is `tag { tags = ['v*'] }`, and `push 'main'`
 //! is `push { branches = ['main'] }`. Every event stands at most once, but `cron`.
 
-mod cron;
-
 use std::collections::BTreeMap;
 
-use model::{context::EventKind, diagnostic::Span, planning::TriggerRule};
+use model::{context::EventKind, cron::Schedule, diagnostic::Span, planning::TriggerRule};
 
 use super::Lowering;
 use crate::{
@@ -165,7 +163,7 @@ impl Lowering<'_, '_> {
         for value in values {
             for line in self.literal_texts(value, "a line of `cron`").unwrap_or_default() {
                 let canonical = line.kind.split_whitespace().collect::<Vec<_>>().join(" ");
-                if let Err(problem) = cron::check(&canonical) {
+                if let Err(problem) = canonical.parse::<Schedule>() {
                     let finding =
                         Finding::new(Code::CronLine, line.span, format!("{} is no line of `cron`: {problem}", quoted(&line.kind)));
                     self.error(

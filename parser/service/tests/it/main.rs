@@ -11,7 +11,7 @@ use model::{
     Digest,
     context::TriggerContext,
     plan::PlanDocument,
-    planning::{INLINE_BYTES_MAX, LOCK_FILE, PlanReply, PlanRequest, Text},
+    planning::{INLINE_BYTES_MAX, LOCK_FILE, PlanReply, PlanRequest, Text, TriggersReply, TriggersRequest},
 };
 use parser::{PlanInput, Planning};
 use parser_service::{Isolation, Makers, ParserOptions, answer, run};
@@ -102,6 +102,27 @@ async fn a_wrong_file_is_answered_with_what_is_wrong() {
     let role = Role::start().await;
     let PlanReply::Refused { diagnostics } = role.ask_about("pipeline { steps { ehco 'a' } }").await else { panic!("not refused") };
     assert_eq!((diagnostics[0].code.as_str(), diagnostics[0].file.as_str()), ("E0401", "Ottofile"));
+}
+
+#[tokio::test]
+async fn what_starts_runs_of_a_file_is_told_without_all_that_its_plan_needs() {
+    let role = Role::start().await;
+    let ask = async |source: &str| {
+        let request = TriggersRequest { path: "Ottofile".to_owned(), source: Text::Inline(source.to_owned()) };
+        role.bus.request::<_, TriggersReply>(&Subject::triggers(), &request, TIMEOUT).await.unwrap()
+    };
+    let lines = "triggers { push 'main' cron '0 3 * * *', '5  4 * * mon' }";
+    let TriggersReply::Read { rules } = ask(&format!("{lines}\npipeline {{ from 'not-here' nonsense }}")).await else { panic!("no rules") };
+    let cron: Vec<_> = rules.iter().map(|rule| rule.cron.as_str()).collect();
+    assert_eq!(cron, ["", "0 3 * * *", "5 4 * * mon"]);
+    for (source, code) in [("triggers { cron 'daily' }", "E0231"), ("triggers { cron '0 3 * * *'", "E0102"), ("triggers 'x'", "E0309")] {
+        let TriggersReply::Refused { diagnostics } = ask(source).await else { panic!("{source} is not refused") };
+        assert_eq!(diagnostics[0].code, code, "{source}");
+    }
+    let many: Vec<String> = (0..20).flat_map(|hour| (0..60).map(move |minute| format!("'{minute} {hour} * * *'"))).collect();
+    let TriggersReply::Refused { diagnostics } = ask(&format!("triggers {{ cron {} }}", many.join(", "))).await else { panic!("too many") };
+    assert!(diagnostics[0].message.contains("1000 lines"), "{diagnostics:?}");
+    role.supervisor.shut_down().await;
 }
 
 #[tokio::test]
