@@ -13,6 +13,8 @@
 //! webhook:                           # see [`Webhook`]; without it, none is taken
 //!   forge: github                    # or gitlab, gitea, forgejo
 //!   secret_file: /etc/otto/webhooks/shop
+//! statuses:                          # see [`Statuses`]; without it, no forge is told how runs go
+//!   token_file: /etc/otto/statuses/shop
 //! pipeline: Ottofile                 # the pipeline file's path; this is the default
 //! libraries:
 //!   hosts: [steps.example.lan]       # hosts of step libraries that may have an address of this network
@@ -33,7 +35,10 @@ use std::{
 use model::{ProjectName, context::TriggerContext};
 use serde::Deserialize;
 
-use crate::trust::{Protection, PullRequests, Refs};
+use crate::{
+    statuses::{Statuses, StatusesFile},
+    trust::{Protection, PullRequests, Refs},
+};
 
 /// The most bytes of one project's file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -57,6 +62,8 @@ pub struct Project {
     pub refs: Option<Refs>,
     /// Which forge tells of it; without it, none is believed.
     pub webhook: Option<Webhook>,
+    /// Where it is told how runs go; without it, nowhere.
+    pub statuses: Option<Statuses>,
     /// The pipeline file's path, from the repository's root.
     pub pipeline: String,
     /// Hosts of step libraries that may have an address that is not of the public internet.
@@ -170,6 +177,7 @@ struct ProjectFile {
     description: Option<String>,
     source: SourceFile,
     webhook: Option<Webhook>,
+    statuses: Option<StatusesFile>,
     #[serde(default = "default_pipeline")]
     pipeline: String,
     #[serde(default)]
@@ -244,7 +252,7 @@ fn read(path: &Path) -> Result<Project, String> {
     if !is_plain_path(&file.pipeline) {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
-    let ProjectFile { title, description, source: from, webhook, pipeline, libraries, protection } = file;
+    let ProjectFile { title, description, source: from, webhook, statuses, pipeline, libraries, protection } = file;
     let SourceFile { url: _, refs, private_network, fetch_mib, credentials_file, poll } = from;
     let poll = poll.map(|text| pause(&text).map_err(|what| format!("source.poll: `{text}` {what}"))).transpose()?;
     if poll.is_some() && source.repository().is_some() {
@@ -257,7 +265,8 @@ fn read(path: &Path) -> Result<Project, String> {
         return Err(format!("source.credentials_file: `{}` is no absolute path", path.display()));
     }
     let fetch = Fetch { private_network, bytes_max: u64::from(fetch_mib) * 1024 * 1024, credentials_file, poll };
-    Ok(Project { name, title, description, source, fetch, refs, webhook, pipeline, library_hosts: libraries.hosts, protection })
+    let statuses = statuses.map(|statuses| statuses.resolve(webhook.as_ref(), &source, &fetch)).transpose()?;
+    Ok(Project { name, title, description, source, fetch, refs, webhook, statuses, pipeline, library_hosts: libraries.hosts, protection })
 }
 
 /// `90s`, `5m` or `1h`.

@@ -248,6 +248,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// All records of all runs that are stored now, oldest first; the channel closes after the last, or after an error. Of a log that is rolled up
     /// meanwhile, what stands for it is read, and before that perhaps its beginning; some of what is stored meanwhile is read, too.
     async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError>;
+    /// The next records of all runs after a sequence, oldest first, as many as come at once, and the sequence of the last one that there is.
+    async fn run_logs_after(&self, sequence: u64) -> Result<(Vec<StoredRecord>, u64), BusError>;
     /// Stored triggers.
     async fn triggers(&self) -> Result<Triggers, BusError>;
     /// Whether the bus is there now, as far as this end knows.
@@ -389,6 +391,11 @@ impl Bus {
     /// meanwhile, what stands for it is read, and before that perhaps its beginning; some of what is stored meanwhile is read, too.
     pub async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError> {
         self.0.run_logs().await
+    }
+
+    /// The next records of all runs after a sequence, oldest first, as many as come at once, and the sequence of the last one that there is.
+    pub async fn run_logs_after(&self, sequence: u64) -> Result<(Vec<StoredRecord>, u64), BusError> {
+        self.0.run_logs_after(sequence).await
     }
 
     /// Whether the bus is there now, as far as this end knows.

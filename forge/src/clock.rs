@@ -20,9 +20,14 @@ impl Clock {
         Self(Some(by.subscribe()))
     }
 
-    /// Minutes since 1970-01-01T00:00Z.
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.0.as_ref().map_or_else(unix_ms, |shown| *shown.borrow())
+    }
+
+    /// Minutes since then.
     pub(crate) fn minute(&self) -> u64 {
-        self.0.as_ref().map_or_else(unix_ms, |shown| *shown.borrow()) / MINUTE_MS
+        self.unix_ms() / MINUTE_MS
     }
 
     /// Waits until it may be another minute. Cancel safe.

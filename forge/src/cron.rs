@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     git::ObjectId,
     happened::{Happened, RefName, What},
-    hook::{create_folder, write_durably},
+    hook::{create_folder, write_whole},
 };
 
 /// The most lines of one project that are fired; each is looked at every minute.
@@ -265,7 +265,8 @@ impl Watched {
 
     fn keep(&self) -> Result<(), CronError> {
         let json = serde_json::to_vec(&self.known).expect("what is known has text keys only");
-        let kept = create_folder(&self.acceptor.looks().folder).and_then(|()| write_durably(&self.path, &json, 0o600));
+        // After a loss of power it may be as it was: what was fired is fired once more, under the same id.
+        let kept = create_folder(&self.acceptor.looks().folder).and_then(|()| write_whole(&self.path, &json));
         kept.map_err(|source| CronError::Keep { path: self.path.clone(), source })
     }
 }

@@ -24,6 +24,7 @@ mod happened;
 mod pending;
 mod poll;
 mod routes;
+mod status;
 mod webhook;
 
 use std::{
@@ -70,6 +71,8 @@ pub struct ForgeOptions {
     pub data: PathBuf,
     /// What time it is; by default the machine's.
     pub clock: Clock,
+    /// Where people reach the API of the runs that statuses are of; without it, statuses have no links.
+    pub public: Option<String>,
 }
 
 /// Why a forge does not start.
@@ -126,17 +129,19 @@ fn read_hooks(projects: &[Project]) -> Result<BTreeMap<ProjectName, Hook>, Wrong
 
 /// Starts a forge as tasks of the supervisor, and gives the address on which it listens.
 pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<SocketAddr, StartError> {
-    let ForgeOptions { listen, projects, data, clock } = options;
+    let ForgeOptions { listen, projects, data, clock, public } = options;
     let prepared = tokio::task::spawn_blocking(move || {
         let projects = config::load(&projects)?;
         let hooks = read_hooks(&projects)?;
         let cleaned = std::fs::create_dir_all(&data).and_then(|()| accept::remove_leftovers(&data));
-        cleaned.map_err(|source| StartError::Data { path: data.clone(), source })?;
-        Ok::<_, StartError>((projects, hooks, data))
+        let shown = projects.iter().filter_map(|project| Some((project.name.clone(), project.statuses.clone()?)));
+        let board = cleaned.and_then(|()| status::Board::open(data.join("statuses"), shown));
+        let board = board.map_err(|source| StartError::Data { path: data.clone(), source })?;
+        Ok::<_, StartError>((projects, hooks, data, Arc::new(board)))
     });
-    let (projects, hooks, data) = prepared.await.expect("reading files does not panic")?;
+    let (projects, hooks, data, board) = prepared.await.expect("reading files does not panic")?;
     let count = projects.len();
-    let acceptor = Arc::new(accept::Acceptor::new(projects, hooks, bus, blobs, data));
+    let acceptor = Arc::new(accept::Acceptor::new(projects, hooks, bus.clone(), blobs, data));
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -163,6 +168,14 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     for project in acceptor.names() {
         let watch = cron::watch(acceptor.clone(), project.clone(), clock.clone(), supervisor.token().clone());
         supervisor.spawn(format!("forge: cron of {project}"), OnError::Log, watch);
+    }
+    if !board.is_empty() {
+        let token = || supervisor.token().clone();
+        for project in board.projects() {
+            let say = status::say(board.clone(), project.clone(), public.clone(), clock.clone(), token());
+            supervisor.spawn(format!("forge: statuses of {project}"), OnError::Shutdown, say);
+        }
+        supervisor.spawn("forge: statuses", OnError::Shutdown, status::read(board, bus, token()));
     }
     supervisor.spawn("forge: pending deliveries", OnError::Shutdown, pending::watch(acceptor, supervisor.token().clone()));
     info!(%address, projects = count, "forge listens");

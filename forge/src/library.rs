@@ -87,18 +87,26 @@ pub fn fetch(address: &str, reach: &Reach, deadline: Duration) -> Result<Vec<u8>
     }
     // Where it begins with TLS, it stays with it; without it, only this machine is asked.
     let secure = address.starts_with("https://");
+    let agent = agent(reach, secure, if secure { REDIRECTS_MAX } else { 0 }, deadline.min(FETCH_DEADLINE));
+    let failed = |error| FetchError::Fetch(Box::new(error));
+    let mut response = agent.get(address).call().map_err(failed)?;
+    if !response.status().is_success() {
+        return Err(failed(ureq::Error::StatusCode(response.status().as_u16())));
+    }
+    response.body_mut().with_config().limit(ARCHIVE_BYTES_MAX).read_to_vec().map_err(failed)
+}
+
+/// What asks addresses that may be asked, and no others at any hop.
+pub(crate) fn agent(reach: &Reach, secure: bool, redirects_max: u32, deadline: Duration) -> Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-    let config = Agent::config_builder().https_only(secure).max_redirects(if secure { REDIRECTS_MAX } else { 0 });
-    let config = config.timeout_global(Some(deadline.min(FETCH_DEADLINE))).tls_config(tls);
+    let config = Agent::config_builder().https_only(secure).max_redirects(redirects_max);
+    let config = config.timeout_global(Some(deadline)).tls_config(tls).http_status_as_error(false);
     let config = match reach {
         Reach::Everywhere => config,
         // A proxy would look the names up itself, past the check below.
         Reach::Public { .. } => config.proxy(None),
     };
-    let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Checked(reach.clone()));
-    let failed = |error| FetchError::Fetch(Box::new(error));
-    let mut response = agent.get(address).call().map_err(failed)?;
-    response.body_mut().with_config().limit(ARCHIVE_BYTES_MAX).read_to_vec().map_err(failed)
+    Agent::with_parts(config.build(), DefaultConnector::default(), Checked(reach.clone()))
 }
 
 /// Brings the libraries of a lock file into the depot. Those that cannot be are named, each with the reason.

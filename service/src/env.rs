@@ -43,7 +43,8 @@ pub const DEPOT_VERIFYING_KEY_FILE: &str = "OTTO_DEPOT_VERIFYING_KEY_FILE";
 pub const DEPOT_TOKEN_FILE: &str = "OTTO_DEPOT_TOKEN_FILE";
 /// The file that holds the key from which the orchestrator derives the secrets of callbacks.
 pub const CALLBACK_KEY_FILE: &str = "OTTO_CALLBACK_KEY_FILE";
-/// Where outside systems reach the orchestrator's API, such as `https://otto.example.org`. Default: where it listens.
+/// Where outside systems reach the orchestrator's API, such as `https://otto.example.org`. Default: where it listens. The forge links to it
+/// in the statuses of commits; without it, these have no links.
 pub const PUBLIC_URL: &str = "OTTO_PUBLIC_URL";
 /// Which addresses a pipeline's `poll` may ask: `public`, `loopback` for this machine's as well, or `all`. Default: `public`.
 pub const POLL_REACH: &str = "OTTO_POLL_REACH";

@@ -259,7 +259,8 @@ impl Serve for Forge {
     fn read(reader: &mut Reader) -> Option<Self> {
         let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
         let (listen, projects, data) = (reader.required(env::LISTEN), reader.required(env::PROJECTS), reader.required(env::DATA));
-        let options = forge::ForgeOptions { listen: listen?, projects: projects?, data: data?, clock: forge::Clock::default() };
+        let (clock, public) = (forge::Clock::default(), reader.optional::<PublicUrl>(env::PUBLIC_URL).map(|public| public.url));
+        let options = forge::ForgeOptions { listen: listen?, projects: projects?, data: data?, clock, public };
         Some(Self { bus: bus?, blobs: blobs?, options })
     }
 

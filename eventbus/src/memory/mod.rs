@@ -201,6 +201,15 @@ impl Backend for Memory {
         Ok(receiver)
     }
 
+    async fn run_logs_after(&self, sequence: u64) -> Result<(Vec<StoredRecord>, u64), BusError> {
+        let (records, end) = self.shared.lock().runs.after(sequence);
+        let record = |(sequence, subject, bytes): (u64, Subject, Bytes)| {
+            let run = subject.run_id().ok_or_else(|| refused(format!("read of {subject}"), "the subject names no run"))?;
+            Ok(StoredRecord { run, sequence, bytes })
+        };
+        Ok((records.into_iter().map(record).collect::<Result<_, BusError>>()?, end))
+    }
+
     async fn triggers(&self) -> Result<Triggers, BusError> {
         Ok(triggers::consume(&self.shared))
     }

@@ -10,6 +10,9 @@ use crate::{BusError, Subject, bus::Stored};
 /// The most bytes of payload that one stream keeps: it lives in memory, and what a process of its own runs is small.
 const STREAM_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Messages that are read at once, where the reader goes on.
+const BATCH_MESSAGES: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     /// Message `n` is at index `n - 1`; what a later message stands for is empty, and named nowhere.
@@ -68,10 +71,20 @@ impl Stream {
         sequences.iter().map(|sequence| (*sequence, self.at(*sequence).1.clone())).collect()
     }
 
+    /// The next messages after a sequence, at most [`BATCH_MESSAGES`], and the last sequence.
+    pub(super) fn after(&self, sequence: u64) -> (Vec<(u64, Subject, Bytes)>, u64) {
+        (self.kept().skip_while(|(kept, ..)| *kept <= sequence).take(BATCH_MESSAGES).collect(), self.messages.len() as u64)
+    }
+
     pub(super) fn all(&self) -> Vec<(u64, Subject, Bytes)> {
-        let all = (1..).zip(&self.messages).filter(|(sequence, (subject, _))| {
+        self.kept().collect()
+    }
+
+    /// All messages for which no later one stands.
+    fn kept(&self) -> impl Iterator<Item = (u64, Subject, Bytes)> {
+        let kept = (1..).zip(&self.messages).filter(|(sequence, (subject, _))| {
             self.subjects.get(subject).is_some_and(|sequences| sequences.binary_search(sequence).is_ok())
         });
-        all.map(|(sequence, (subject, bytes))| (sequence, subject.clone(), bytes.clone())).collect()
+        kept.map(|(sequence, (subject, bytes))| (sequence, subject.clone(), bytes.clone()))
     }
 }

@@ -39,6 +39,9 @@ const STREAM_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks for it.
 const STREAM_PAUSE: Duration = Duration::from_millis(50);
 
+/// The subjects of all run logs.
+const ALL_RUNS: &str = "runs.*";
+
 /// "Wrong last sequence": the subject's last sequence is another than the expected one.
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
 /// The same, from where the server says it without the number.
@@ -171,7 +174,7 @@ impl Backend for Nats {
             if end == 0 {
                 return Ok(Vec::new());
             }
-            let mut reading = Reading::begin(&self.connection, subject.as_str(), end).await?;
+            let mut reading = Reading::begin(&self.connection, subject.as_str(), 0, end).await?;
             let mut records = Vec::new();
             while let Some(batch) = reading.next().await? {
                 for message in batch {
@@ -188,7 +191,7 @@ impl Backend for Nats {
     async fn run_logs(&self) -> Result<mpsc::Receiver<Result<StoredRecord, BusError>>, BusError> {
         let connection = self.connection.clone();
         let mut end = Self::end_of_runs(&connection).await?;
-        let mut reading = Reading::begin(&connection, "runs.*", end.sequence).await?;
+        let mut reading = Reading::begin(&connection, ALL_RUNS, 0, end.sequence).await?;
         let (sender, receiver) = mpsc::channel(RECORDS_AHEAD_MAX);
         let read = async move {
             loop {
@@ -218,6 +221,16 @@ impl Backend for Nats {
         while readers.try_join_next().is_some() {}
         readers.spawn(read);
         Ok(receiver)
+    }
+
+    async fn run_logs_after(&self, sequence: u64) -> Result<(Vec<StoredRecord>, u64), BusError> {
+        let end = Self::end_of_runs(&self.connection).await?.sequence;
+        if sequence >= end {
+            return Ok((Vec::new(), end));
+        }
+        let batch = Reading::begin(&self.connection, ALL_RUNS, sequence, end).await?.next().await?;
+        let records = batch.into_iter().flatten().map(record).collect::<Result<_, _>>()?;
+        Ok((records, end))
     }
 
     async fn triggers(&self) -> Result<Triggers, BusError> {

@@ -63,13 +63,14 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read what `filter` stands for up to the sequence `end`, which must be or have been one of `filter`'s (0: there is nothing to read).
-    pub(super) async fn begin(connection: &Connection, filter: &str, end: u64) -> Result<Self, BusError> {
+    /// Begins to read what `filter` stands for after the sequence `after` and up to `end`, which must be or have been one of `filter`'s (0: there is
+    /// nothing to read).
+    pub(super) async fn begin(connection: &Connection, filter: &str, after: u64, end: u64) -> Result<Self, BusError> {
         let inbox = connection.client.new_inbox();
         let subscribe = connection.client.subscribe(inbox.clone());
         let doing = || format!("reading {filter}");
         let answers = connection.during(doing, BATCH_DEADLINE, subscribe).await?.map_err(|error| refused(doing(), error))?;
-        Ok(Self { connection: connection.clone(), filter: filter.to_owned(), inbox, answers, next: 1, end })
+        Ok(Self { connection: connection.clone(), filter: filter.to_owned(), inbox, answers, next: after + 1, end })
     }
 
     fn doing(&self) -> String {

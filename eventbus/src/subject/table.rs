@@ -138,7 +138,8 @@ pub const CHANNELS: [Channel; 19] = [
         payload: "event::run::RunRecord",
         stream: Some(Stream::Runs),
         publishers: &[ORCHESTRATOR],
-        subscribers: &[ORCHESTRATOR],
+        // The forge tells how the runs of a commit go.
+        subscribers: &[ORCHESTRATOR, FORGE],
         ..SOFT
     },
     Channel {

@@ -217,6 +217,19 @@ pub(crate) async fn reading_all_logs_ends_with_the_last_record(buses: Buses) {
     let of_one: Vec<_> = buses.orchestrator.run_log(&run("3")).await.unwrap().into_iter().map(|record| record.bytes).collect();
     assert_eq!(of_one, stored.iter().filter(|(of, ..)| *of == run("3")).map(|(.., record)| record.clone()).collect::<Vec<_>>());
     assert_eq!(all_logs(&buses.orchestrator).await.len(), stored.len() + 1);
+
+    let (mut followed, mut last) = (Vec::new(), 0);
+    loop {
+        let (records, end) = buses.forge.run_logs_after(last).await.unwrap();
+        let Some(next) = records.last() else {
+            assert_eq!(end, last, "nothing is left out");
+            break;
+        };
+        last = next.sequence;
+        followed.extend(records.into_iter().map(|record| (record.run, record.sequence, record.bytes)));
+    }
+    assert_eq!(followed, all_logs(&buses.orchestrator).await);
+    assert_eq!(buses.forge.run_logs_after(u64::MAX).await.unwrap(), (vec![], last));
 }
 
 pub(crate) async fn what_stands_for_a_log_is_all_that_is_left_of_it(buses: Buses) {

@@ -85,6 +85,10 @@ impl Backend for Forgetful {
         self.backend.run_logs().await
     }
 
+    async fn run_logs_after(&self, sequence: u64) -> Result<(Vec<StoredRecord>, u64), BusError> {
+        self.backend.run_logs_after(sequence).await
+    }
+
     async fn triggers(&self) -> Result<Triggers, BusError> {
         self.backend.triggers().await
     }

@@ -15,6 +15,8 @@ mod served;
 #[cfg(test)]
 mod signed;
 #[cfg(test)]
+mod statuses;
+#[cfg(test)]
 mod webhooks;
 #[cfg(test)]
 mod world;

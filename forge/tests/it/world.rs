@@ -83,7 +83,8 @@ impl World {
     /// Starts a forge, maybe one more, with this folder for its data.
     pub(crate) async fn start_at(&self, listen: SocketAddr, data: &str) -> Result<SocketAddr, StartError> {
         let clock = Clock::shown(&self.clock);
-        let options = ForgeOptions { listen, projects: self.path("projects"), data: self.path(data), clock };
+        let public = Some("https://otto.example.org/".to_owned());
+        let options = ForgeOptions { listen, projects: self.path("projects"), data: self.path(data), clock, public };
         forge::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await
     }
 
@@ -113,7 +114,7 @@ impl World {
         assert_eq!(self.supervisor.shut_down().await, Ended::InOrder);
         assert_eq!(self.others.shut_down().await, Ended::InOrder);
         let mut entries = fs::read_dir(self.path("data")).unwrap().map(|entry| entry.unwrap().file_name());
-        assert!(entries.all(|name| name == "mirrors" || name == "cron"), "no archive is left over");
+        assert!(entries.all(|name| ["mirrors", "cron", "statuses"].iter().any(|known| name == *known)), "no archive is left over");
     }
 
     /// Ends the forge and starts another one on the same folders.

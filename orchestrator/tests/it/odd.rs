@@ -112,6 +112,10 @@ impl Backend for Odd {
         self.inner.run_logs().await
     }
 
+    async fn run_logs_after(&self, sequence: u64) -> Result<(Vec<StoredRecord>, u64), BusError> {
+        self.inner.run_logs_after(sequence).await
+    }
+
     async fn triggers(&self) -> Result<Triggers, BusError> {
         self.inner.triggers().await
     }
