@@ -12,6 +12,7 @@ mod machine;
 pub mod otto;
 pub mod pipeline;
 pub mod provision;
+pub mod repo;
 pub mod run;
 pub mod serve;
 pub mod step;

@@ -10,7 +10,7 @@ use crate::{
         Terminal, agent as agent_command, agents, answer, cancel, check, complain, explain, explain_error, fmt, fsck, lock, log, login,
         lsp, projects, rerun, runs, show, token, waits, why,
     },
-    demo, hook, run, serve, step, up,
+    demo, hook, repo, run, serve, step, up,
 };
 
 /// Deliver software: say all that will happen before anything happens, and run each stage where that is done best
@@ -70,6 +70,7 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Token(token::TokenArgs),
     Hook(hook::HookArgs),
+    Repo(repo::RepoArgs),
     Serve(serve::ServeArgs),
     Agent(agent_command::AgentArgs),
     Fsck(fsck::FsckArgs),
@@ -153,6 +154,7 @@ impl Command {
             Self::Cancel(args) => cancel::run(args).await,
             Self::Token(args) => token::run(args),
             Self::Hook(args) => hook::run(args).await,
+            Self::Repo(args) => repo::run(args),
             Self::Serve(args) => Ok(serve::run(args).await),
             Self::Agent(args) => agent_command::run(args).await,
             Self::Fsck(args) => fsck::run(args).await,

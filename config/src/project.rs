@@ -5,6 +5,7 @@
 //! description: What we sell.
 //! source:
 //!   url: /srv/git/shop.git           # a bare repository on this machine, or https://…, which is fetched
+//!   serve: false                     # whether Otto serves that repository over HTTP
 //!   private_network: false           # whether https://… may be an address that is not of the public internet
 //!   fetch_mib: 4096                  # the most that one fetch may bring
 //!   poll: 60s                        # how often is looked for pushes of which nobody tells; without it, never
@@ -56,6 +57,8 @@ pub struct Project {
     pub description: Option<String>,
     /// Where its commits come from.
     pub source: Source,
+    /// Whether the forge serves the repository over HTTP; it lies on this machine then.
+    pub serve: bool,
     /// How it is fetched, if it lies elsewhere.
     pub fetch: Fetch,
     /// What is delivered at all; without it, every branch and tag.
@@ -199,6 +202,8 @@ struct SourceFile {
     url: String,
     refs: Option<Refs>,
     #[serde(default)]
+    serve: bool,
+    #[serde(default)]
     private_network: bool,
     #[serde(default = "default_fetch_mib")]
     fetch_mib: u32,
@@ -253,10 +258,13 @@ fn read(path: &Path) -> Result<Project, String> {
         return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
     }
     let ProjectFile { title, description, source: from, webhook, statuses, pipeline, libraries, protection } = file;
-    let SourceFile { url: _, refs, private_network, fetch_mib, credentials_file, poll } = from;
+    let SourceFile { url: _, refs, serve, private_network, fetch_mib, credentials_file, poll } = from;
     let poll = poll.map(|text| pause(&text).map_err(|what| format!("source.poll: `{text}` {what}"))).transpose()?;
     if poll.is_some() && source.repository().is_some() {
         return Err("source.poll: a repository on this machine tells of pushes itself: `otto hook install`".to_owned());
+    }
+    if serve && source.repository().is_none() {
+        return Err("source.serve: only a repository on this machine is served".to_owned());
     }
     if let Some(webhook) = webhook.as_ref().filter(|webhook| !webhook.secret_file.is_absolute()) {
         return Err(format!("webhook.secret_file: `{}` is no absolute path", webhook.secret_file.display()));
@@ -266,7 +274,20 @@ fn read(path: &Path) -> Result<Project, String> {
     }
     let fetch = Fetch { private_network, bytes_max: u64::from(fetch_mib) * 1024 * 1024, credentials_file, poll };
     let statuses = statuses.map(|statuses| statuses.resolve(webhook.as_ref(), &source, &fetch)).transpose()?;
-    Ok(Project { name, title, description, source, fetch, refs, webhook, statuses, pipeline, library_hosts: libraries.hosts, protection })
+    Ok(Project {
+        name,
+        title,
+        description,
+        source,
+        serve,
+        fetch,
+        refs,
+        webhook,
+        statuses,
+        pipeline,
+        library_hosts: libraries.hosts,
+        protection,
+    })
 }
 
 /// `90s`, `5m` or `1h`.
@@ -387,7 +408,7 @@ mod tests {
         assert_eq!((refused(&some, false, "main"), refused(&some, false, "old").is_some()), (None, true));
     }
 
-    fn wrong(url: &str) -> [(&'static str, String, &'static str); 11] {
+    fn wrong(url: &str) -> [(&'static str, String, &'static str); 12] {
         [
             ("Upper", format!("source: {{ url: {url} }}"), "no project name"),
             ("a-unknown", format!("tittle: x\nsource: {{ url: {url} }}"), "tittle"),
@@ -396,6 +417,7 @@ mod tests {
             ("d-nowhere", "source: { url: /nonexistent/otto.git }".to_owned(), "No such file"),
             ("e-bare", "source: { url: /usr }".to_owned(), "no bare git repository"),
             ("i-poll", "source: { url: 'https://git.test/x', poll: 60 }".to_owned(), "write `60s`"),
+            ("k-serve", "source: { url: 'https://git.test/x', serve: true }".to_owned(), "on this machine"),
             ("j-poll", format!("source: {{ url: {url}, poll: 60s }}"), "otto hook install"),
             ("g-forge", format!("source: {{ url: {url} }}\nwebhook: {{ forge: sourceforge, secret_file: /s }}"), "sourceforge"),
             ("h-secret", format!("source: {{ url: {url} }}\nwebhook: {{ forge: gitea, secret_file: s }}"), "no absolute path"),

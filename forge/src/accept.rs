@@ -129,8 +129,13 @@ impl Acceptor {
                 }
             };
             for project in self.projects.iter().filter(|project| project.source.repository() == Some(repository)) {
-                // A push tells of itself by the delivery: two that end at the same commit are two.
-                let id = TriggerId::of("git", &format!("{} {} {}", project.name, happened.name, delivery.delivery));
+                // A push tells of itself by the delivery: two that end at the same commit are two. Where the repository is looked at as well,
+                // it is what the look finds.
+                let id = if project.serve {
+                    happened.trigger(&project.name)
+                } else {
+                    TriggerId::of("git", &format!("{} {} {}", project.name, happened.name, delivery.delivery))
+                };
                 self.take(project, &happened, id, &mut answer).await?;
             }
         }
@@ -166,6 +171,11 @@ impl Acceptor {
     /// Whether a project's repository is asked for over the network.
     pub(crate) fn is_elsewhere(&self, project: &ProjectName) -> bool {
         self.project(project).is_ok_and(|project| project.source.repository().is_none())
+    }
+
+    /// All projects.
+    pub(crate) fn projects(&self) -> &[Project] {
+        &self.projects
     }
 
     /// The names of all projects.
@@ -209,11 +219,14 @@ impl Acceptor {
         self.projects.iter().filter_map(|project| Some((project.name.clone(), project.fetch.poll?))).collect()
     }
 
-    /// The branches and tags of a project that lies elsewhere, and where it is written down which were seen.
+    /// The branches and tags of a project, and where it is written down which were seen.
     pub(crate) async fn refs(&self, project: &ProjectName) -> Result<(BTreeMap<String, String>, PathBuf), AcceptError> {
         let project = self.project(project)?;
-        let Source::Remote(address) = &project.source else { return Err(AcceptError::UnknownRepository(project.name.to_string())) };
-        let refs = self.mirrors.list(&project.name, address, &project.fetch).await.map_err(AcceptError::Git)?;
+        let refs = match &project.source {
+            Source::Repository(path) => git::refs(path).await,
+            Source::Remote(address) => self.mirrors.list(&project.name, address, &project.fetch).await,
+        };
+        let refs = refs.map_err(AcceptError::Git)?;
         Ok((refs, self.mirrors.seen(&project.name)))
     }
 

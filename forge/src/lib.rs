@@ -8,6 +8,8 @@
 //! webhook of a forge ─▶ POST /v1/hooks/projects/<project> ─▶ signature ────┴─▶ mirror (if it lies elsewhere)
 //! ```
 //!
+//! A team without a forge pushes to `/git/<project>.git`; lines of `cron` are fired; and forges are told how the runs of their commits go.
+//!
 //! **Invariant:** what is answered with 202 is on the bus; the same thing, told again, is the same runs; no step is run here, and of what is
 //! pushed or told, only object ids become arguments of a program.
 
@@ -24,6 +26,7 @@ mod happened;
 mod pending;
 mod poll;
 mod routes;
+mod served;
 mod status;
 mod webhook;
 
@@ -41,7 +44,7 @@ use config::Project;
 use eventbus::Bus;
 use model::ProjectName;
 use service::{OnError, Supervisor, supervisor::chain};
-use tracing::info;
+use tracing::{info, warn};
 
 use webhook::Hook;
 
@@ -73,6 +76,8 @@ pub struct ForgeOptions {
     pub clock: Clock,
     /// Where people reach the API of the runs that statuses are of; without it, statuses have no links.
     pub public: Option<String>,
+    /// The file of the API's tokens, by which repositories are served; without it, to nobody.
+    pub tokens: Option<PathBuf>,
 }
 
 /// Why a forge does not start.
@@ -129,7 +134,7 @@ fn read_hooks(projects: &[Project]) -> Result<BTreeMap<ProjectName, Hook>, Wrong
 
 /// Starts a forge as tasks of the supervisor, and gives the address on which it listens.
 pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<SocketAddr, StartError> {
-    let ForgeOptions { listen, projects, data, clock, public } = options;
+    let ForgeOptions { listen, projects, data, clock, public, tokens } = options;
     let prepared = tokio::task::spawn_blocking(move || {
         let projects = config::load(&projects)?;
         let hooks = read_hooks(&projects)?;
@@ -142,13 +147,22 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     let (projects, hooks, data, board) = prepared.await.expect("reading files does not panic")?;
     let count = projects.len();
     let acceptor = Arc::new(accept::Acceptor::new(projects, hooks, bus.clone(), blobs, data));
+    let repositories = web::Data::new(served::Repositories::new(acceptor.projects(), tokens, supervisor.clone()));
+    for (project, _) in repositories.bells() {
+        // Before the first push can come.
+        if let Err(error) = poll::begin(&acceptor, project).await {
+            warn!(%project, error = chain(&*error), "cannot look at the repository");
+        }
+    }
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let forge = web::Data::new(routes::Forge::new(acceptor.clone(), address, supervisor.clone()));
+    let served = repositories.clone();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(forge.clone())
+            .app_data(served.clone())
             .wrap(middleware::from_fn(routes::check_host))
             .configure(routes::configure)
             .default_service(web::to(routes::no_such_path))
@@ -162,8 +176,12 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     .run();
     supervisor.spawn("forge: http", OnError::Shutdown, async move { Ok(server.await?) });
     for (project, pause) in acceptor.polled() {
-        let watch = poll::watch(acceptor.clone(), project.clone(), pause, supervisor.token().clone());
+        let watch = poll::watch(acceptor.clone(), project.clone(), pause, Arc::default(), supervisor.token().clone());
         supervisor.spawn(format!("forge: polls {project}"), OnError::Log, watch);
+    }
+    for (project, bell) in repositories.bells() {
+        let watch = poll::watch(acceptor.clone(), project.clone(), poll::SERVED_PAUSE, bell.clone(), supervisor.token().clone());
+        supervisor.spawn(format!("forge: pushes to {project}"), OnError::Log, watch);
     }
     for project in acceptor.names() {
         let watch = cron::watch(acceptor.clone(), project.clone(), clock.clone(), supervisor.token().clone());

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, time::Duration};
 
 use model::ProjectName;
 use service::supervisor::{TaskError, chain};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,11 +20,15 @@ use crate::{
 /// The names of branches and tags, each with its commit.
 type Refs = BTreeMap<String, String>;
 
-/// Looks every so often, until it is cancelled.
+/// Between two looks at a repository that is served here, where a push rings: what was pushed before a forge fell is found at its start.
+pub(crate) const SERVED_PAUSE: Duration = Duration::from_mins(1);
+
+/// Looks every so often, and when it is rung for, until it is cancelled.
 pub(crate) async fn watch(
     acceptor: Arc<Acceptor>,
     project: ProjectName,
     pause: Duration,
+    bell: Arc<Notify>,
     cancelled: CancellationToken,
 ) -> Result<(), TaskError> {
     loop {
@@ -37,9 +42,19 @@ pub(crate) async fn watch(
         }
         tokio::select! {
             () = cancelled.cancelled() => return Ok(()),
+            () = bell.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Writes down what there is in a project that nobody has looked at yet, so that all that comes starts runs.
+pub(crate) async fn begin(acceptor: &Acceptor, project: &ProjectName) -> Result<(), TaskError> {
+    let (now, path) = acceptor.refs(project).await?;
+    if read(&path)?.is_none() {
+        write(&path, &now)?;
+    }
+    Ok(())
 }
 
 async fn look(acceptor: &Acceptor, project: &ProjectName) -> Result<(), TaskError> {
@@ -87,6 +102,9 @@ fn read(path: &Path) -> io::Result<Option<Refs>> {
 }
 
 fn write(path: &Path, refs: &Refs) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
     let partial = path.with_extension("partial");
     fs::write(&partial, serde_json::to_vec(refs)?)?;
     fs::rename(partial, path)

@@ -24,6 +24,7 @@ use crate::{
     accept::{AcceptError, Acceptor},
     delivery::{Answer, DELIVERY_BYTES_MAX, Delivery},
     hook::HookConfig,
+    served::{self, ServeError},
     webhook::{Told, Unsigned, WEBHOOK_BYTES_MAX, WebhookError},
 };
 
@@ -115,6 +116,7 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
         .app_data(json)
         .route(HOOK_PATH, web::post().to(take_delivery))
         .route(&format!("{WEBHOOK_PATH}/{{project}}"), web::post().to(take_webhook))
+        .service(web::resource(format!("{}/{{repository}}/{{tail:.*}}", served::PATH)).route(web::route().to(served::serve)))
         .route("/health", web::get().to(health));
 }
 
@@ -200,7 +202,8 @@ pub(crate) async fn check_host(
     let forge = request.app_data::<web::Data<Forge>>().expect("run puts it there");
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_webhook = request.path().strip_prefix(WEBHOOK_PATH).is_some_and(|rest| rest.starts_with('/'));
-    if !is_webhook && !is_own_host(host, forge.address) {
+    // Repositories are cloned under whatever name a proxy has; no web page has a token.
+    if !is_webhook && !served::is_served(request.path()) && !is_own_host(host, forge.address) {
         return Err(ApiError::ForeignHost.into());
     }
     next.call(request).await
@@ -228,6 +231,27 @@ impl ApiError {
     }
 }
 
+impl ResponseError for ServeError {
+    fn status_code(&self) -> StatusCode {
+        self.line().0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, code, title) = self.line();
+        debug!(code, error = chain(self), "git is not served");
+        problem(status, code, title, self.to_string(), matches!(self, Self::NoToken).then_some("Basic realm=\"otto\", charset=\"UTF-8\""))
+    }
+}
+
+fn problem(status: StatusCode, code: &str, title: &str, detail: String, challenge: Option<&'static str>) -> HttpResponse {
+    let mut response = HttpResponse::build(status);
+    if let Some(challenge) = challenge {
+        response.insert_header((header::WWW_AUTHENTICATE, challenge));
+    }
+    let problem = Problem { code: code.to_owned(), title: title.to_owned(), status: status.as_u16(), detail };
+    response.content_type("application/problem+json").body(serde_json::to_string(&problem).expect("a problem has text keys only"))
+}
+
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         self.line().0
@@ -240,11 +264,6 @@ impl ResponseError for ApiError {
         } else {
             debug!(code, error = chain(self), "request refused");
         }
-        let mut response = HttpResponse::build(status);
-        if matches!(self, Self::NoSecret | Self::WrongSecret) {
-            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
-        }
-        let problem = Problem { code: code.to_owned(), title: title.to_owned(), status: status.as_u16(), detail: self.to_string() };
-        response.content_type("application/problem+json").body(serde_json::to_string(&problem).expect("a problem has text keys only"))
+        problem(status, code, title, self.to_string(), matches!(self, Self::NoSecret | Self::WrongSecret).then_some("Bearer"))
     }
 }

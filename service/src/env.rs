@@ -29,7 +29,7 @@ pub const API_URL: &str = "OTTO_API_URL";
 pub const API_TOKEN: &str = "OTTO_API_TOKEN";
 /// The file that holds the API's token.
 pub const API_TOKEN_FILE: &str = "OTTO_API_TOKEN_FILE";
-/// The file of the API's other tokens, each with its role and its projects. Default: there are none.
+/// The file of the API's other tokens, each with its role and its projects; the forge serves git by them. Default: there are none.
 pub const API_TOKENS: &str = "OTTO_API_TOKENS";
 /// Requests that each token of the orchestrator's API may make in a second; 0 for as many as come.
 pub const API_REQUESTS_PER_S: &str = "OTTO_API_REQUESTS_PER_S";

@@ -45,15 +45,20 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 /// A line of `cron` that is due every four years.
 const LINE: &str = "0 0 29 2 *";
 
-/// A bare repository that the forge knows as the project `web`, and a clone with a pipeline in it.
+/// A bare repository that the forge knows as the project `web`, and another one that is pushed there.
 fn repository(house: &House) {
     let bare = house.scratch().join("web.git");
-    let work = house.scratch().join("web");
     git(house.scratch(), &["init", "--bare", "--quiet", bare.to_str().unwrap()]);
     let project = format!("source:\n  url: {}\n", bare.display());
     std::fs::write(house.data().join("projects/web.yml"), project).unwrap();
-    git(house.scratch(), &["clone", "--quiet", bare.to_str().unwrap(), work.to_str().unwrap()]);
-    git(&work, &["checkout", "-q", "-b", "main"]);
+    pipeline(house, bare.to_str().unwrap());
+}
+
+/// A repository with a pipeline in it.
+fn pipeline(house: &House, origin: &str) {
+    let work = house.scratch().join("web");
+    git(house.scratch(), &["init", "--quiet", work.to_str().unwrap()]);
+    git(&work, &["remote", "add", "origin", origin]);
     let pipeline = format!("triggers {{ push cron '{LINE}' }}\npipeline {{ stage 'Show' {{ steps [ sh 'cat message' ] }} }}\n");
     std::fs::write(work.join("Ottofile"), pipeline).unwrap();
     std::fs::write(work.join("message"), "from the commit\n").unwrap();
@@ -85,6 +90,32 @@ async fn a_push_becomes_a_run_of_the_commit_even_if_the_forge_was_away() {
     assert!(log.contains("from the commit"), "{log}");
     let known = async || std::fs::read_to_string(house.data().join("forge/cron/web.json")).is_ok_and(|text| text.contains(LINE));
     until("the forge to have asked the parser for the lines of cron", known).await;
+    house.end().await;
+}
+
+#[tokio::test]
+async fn a_team_without_a_forge_pushes_to_otto_itself() {
+    let house = House::start(1).await;
+    let otto = |arguments: &[&str], file: &Path| {
+        let output = Command::new(OTTO).args(arguments).arg(file).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (_, said) = otto(&["repo", "create", "web", "--data"], &house.data());
+    let (token, _) = otto(&["token", "new", "ann", "--role", "run", "--project", "web", "--file"], &house.data().join("tokens.yml"));
+    let url = said.split(' ').next().unwrap().replace("http://", &format!("http://ann:{}@", token.trim()));
+    pipeline(&house, &url);
+    // The forge reads its projects when it starts.
+    house.kill("forge").await;
+    let work = house.scratch().join("web");
+    let is_served = async || Command::new("git").args(["ls-remote", "origin"]).current_dir(&work).output().unwrap().status.success();
+    until("the repository to be served", is_served).await;
+    git(&work, &["push", "--quiet", "origin", "main"]);
+    let run = async || house.get("/v1/runs").await.is_some_and(|list| !list["runs"].as_array().unwrap().is_empty());
+    until("the push to become a run", run).await;
+    let list = house.get("/v1/runs").await.unwrap();
+    let ended = house.ended(list["runs"][0]["id"].as_str().unwrap()).await;
+    assert_eq!((&ended["status"]["outcome"], &ended["project"], &ended["branch"]), (&"success".into(), &"web".into(), &"main".into()));
     house.end().await;
 }
 

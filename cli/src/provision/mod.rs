@@ -293,6 +293,7 @@ impl Provision {
             }
             "forge" => {
                 settings.insert(env::LISTEN, ports::listen(self.ports.forge).to_string());
+                settings.insert(env::API_TOKENS, text(&self.tokens_file()));
                 settings.insert(env::PUBLIC_URL, self.api_url());
                 settings.insert(env::PROJECTS, text(&self.projects()));
             }

@@ -260,7 +260,8 @@ impl Serve for Forge {
         let (bus, blobs) = (BusSettings::read(reader), read_depot(reader));
         let (listen, projects, data) = (reader.required(env::LISTEN), reader.required(env::PROJECTS), reader.required(env::DATA));
         let (clock, public) = (forge::Clock::default(), reader.optional::<PublicUrl>(env::PUBLIC_URL).map(|public| public.url));
-        let options = forge::ForgeOptions { listen: listen?, projects: projects?, data: data?, clock, public };
+        let tokens = reader.optional::<PathBuf>(env::API_TOKENS);
+        let options = forge::ForgeOptions { listen: listen?, projects: projects?, data: data?, clock, public, tokens };
         Some(Self { bus: bus?, blobs: blobs?, options })
     }
 

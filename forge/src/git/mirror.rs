@@ -210,7 +210,7 @@ async fn run(mirror: &Path, wish: &Wish<'_>, refspecs: String) -> Result<(), Git
 }
 
 /// What the lines of `git ls-remote` say. A tag with a message leads to its commit, which stands under its name and `^{}`.
-fn read_refs(text: &str) -> BTreeMap<String, String> {
+pub(super) fn read_refs(text: &str) -> BTreeMap<String, String> {
     let mut refs = BTreeMap::new();
     for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
         let name = name.strip_suffix("^{}").unwrap_or(name);

@@ -9,6 +9,7 @@ pub(crate) mod mirror;
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt,
     fs::File,
@@ -25,7 +26,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     cron::Head,
-    happened::RefName,
+    happened::{BRANCHES, RefName, TAGS},
     source::{Packed, SourceError},
 };
 
@@ -305,8 +306,57 @@ fn command(repository: &Path) -> tokio::process::Command {
     command
 }
 
+/// `git http-backend` of this repository. Without hooks, and without what git would do by itself: nothing runs here but what was asked for.
+pub(crate) fn http_backend(repository: &Path) -> tokio::process::Command {
+    let directory = repository.to_str().expect("the configuration takes UTF-8 only");
+    let settings = [
+        ("core.hooksPath", "/dev/null"),
+        ("core.fsmonitor", "false"),
+        ("safe.directory", directory),
+        ("protocol.allow", "never"),
+        ("http.uploadpack", "true"),
+        ("http.receivepack", "true"),
+        ("http.uploadarchive", "false"),
+        ("http.getanyfile", "false"),
+        ("receive.fsckObjects", "true"),
+        ("receive.autogc", "false"),
+        ("receive.updateServerInfo", "false"),
+        ("maintenance.auto", "false"),
+        ("gc.auto", "0"),
+    ];
+    let mut command = tokio::process::Command::new("git");
+    command
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs([
+            ("LC_ALL", "C"),
+            ("HOME", "/nonexistent"),
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_NO_LAZY_FETCH", "1"),
+        ])
+        .env("GIT_CONFIG_COUNT", settings.len().to_string())
+        .arg("http-backend")
+        .current_dir("/")
+        .kill_on_drop(true);
+    for (at, (key, value)) in settings.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{at}"), key).env(format!("GIT_CONFIG_VALUE_{at}"), value);
+    }
+    command
+}
+
+/// The branches and tags of a repository on this machine, and their commits.
+pub(crate) async fn refs(repository: &Path) -> Result<BTreeMap<String, String>, GitError> {
+    let mut command = command(repository);
+    command.args(["for-each-ref", "--format=%(objectname)%09%(refname)%0a%(*objectname)%09%(refname)^{}", BRANCHES, TAGS]);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let listed = end(repository, command.spawn().map_err(GitError::Start)?).await?;
+    Ok(mirror::read_refs(&listed))
+}
+
 /// What git said, on one line.
-fn text_of(mut said: File) -> String {
+pub(crate) fn text_of(mut said: File) -> String {
     let mut bytes = Vec::new();
     let read = said.rewind().and_then(|()| said.take(STDERR_BYTES_MAX as u64).read_to_end(&mut bytes));
     match read {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cron;
 #[cfg(test)]
+mod http_git;
+#[cfg(test)]
 mod libraries;
 #[cfg(test)]
 mod pushes;

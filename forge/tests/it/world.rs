@@ -36,7 +36,7 @@ pub(crate) struct World {
     supervisor: Supervisor,
     /// Of what stands for other services, and outlives a forge.
     others: Supervisor,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Milliseconds since 1970 that the forge is shown; it stands still.
     pub(crate) clock: watch::Sender<u64>,
     /// How often [`World::triggers`] was called.
@@ -48,8 +48,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::Disk(DiskStore::open(&folder.path().join("blobs"), Durability::None).unwrap());
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
+        let address = free_address();
         let (bus, clock) = (eventbus::memory::bus(), watch::Sender::new(0));
         let world =
             Self { bus, blobs, supervisor: Supervisor::new(), others: Supervisor::new(), address, folder, clock, calls: AtomicU32::new(0) };
@@ -84,7 +83,14 @@ impl World {
     pub(crate) async fn start_at(&self, listen: SocketAddr, data: &str) -> Result<SocketAddr, StartError> {
         let clock = Clock::shown(&self.clock);
         let public = Some("https://otto.example.org/".to_owned());
-        let options = ForgeOptions { listen, projects: self.path("projects"), data: self.path(data), clock, public };
+        let options = ForgeOptions {
+            listen,
+            projects: self.path("projects"),
+            data: self.path(data),
+            clock,
+            public,
+            tokens: Some(self.path("tokens.yml")),
+        };
         forge::run(options, self.bus.clone(), self.blobs.clone(), &self.supervisor).await
     }
 
@@ -241,6 +247,18 @@ impl World {
         let Ok(entries) = fs::read_dir(self.repository().join("otto").join(folder)) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
+}
+
+/// An address that stays free while no forge has it: below the ports that the system gives to connections (32768 and up on Linux).
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ports = 12_000;
+    let first = std::process::id().wrapping_mul(97);
+    let addresses = (0..ports).map(|_| {
+        let port = 20_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % ports;
+        SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()))
+    });
+    addresses.into_iter().find(|address| std::net::TcpListener::bind(address).is_ok()).expect("some port is free")
 }
 
 pub(crate) async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
