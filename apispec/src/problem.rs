@@ -150,7 +150,7 @@ codes! {
         "nothing was done: try again when some have ended";
     /// The lists of runs cannot be read.
     ListsUnavailable = "lists_unavailable", 503, "the lists of runs are not there",
-        "try again; if it stays so, see whether the orchestrator's disk is full: the lists are made anew from the logs by themselves";
+        "try again: the lists are made anew from the logs by themselves; if it stays so, see whether the orchestrator's disk is full";
     /// As many follow as the orchestrator serves at once.
     TooManyFollowers = "too_many_followers", 503, "too many follow already",
         "close streams that nobody reads, or try again later";

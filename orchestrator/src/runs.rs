@@ -142,11 +142,11 @@ impl Runs {
         &self.views
     }
 
-    /// Runs that fit, the one that was taken up last first, at most `limit`, older than the run `before` where one is given; also those that
-    /// have left memory.
-    pub async fn search(&self, filter: RunFilter, before: Option<RunId>, limit: usize) -> Result<Vec<RunView>, ViewError> {
+    /// Runs that fit, the one that was taken up last first, at most `limit`, older than the place `before` where one is given; also those that
+    /// have left memory. Each with its place, the sequence of its first record.
+    pub async fn search(&self, filter: RunFilter, before: Option<u64>, limit: usize) -> Result<Vec<(u64, RunView)>, ViewError> {
         let mut found = self.views.runs(filter, before, limit).await?;
-        for run in &mut found {
+        for (_, run) in &mut found {
             if let Some(Damage { why, help }) = self.damage(&run.id) {
                 run.status = RunStatus::Damaged { why, help };
             }

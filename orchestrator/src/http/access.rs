@@ -150,6 +150,15 @@ impl Caller {
         Err(ApiError::Forbidden(format!("the token `{}` is not for the project `{project}`", self.name())))
     }
 
+    /// The projects of which something is asked for: this one, or all; `None` for every project there is.
+    pub(super) fn projects(&self, asked: Option<ProjectName>) -> Option<Vec<ProjectName>> {
+        match asked {
+            Some(project) if self.sees(&project) => Some(vec![project]),
+            Some(_) => Some(Vec::new()),
+            None => self.0.projects.as_ref().map(|projects| projects.iter().cloned().collect()),
+        }
+    }
+
     /// Whether the token is for all projects.
     pub(super) fn sees_all(&self) -> bool {
         self.0.projects.is_none()

@@ -57,12 +57,13 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<
         return Err(ApiError::InvalidQuery(format!("`limit` is {limit}, and must be 1 to {ENTRIES_MAX}")));
     }
     let before = cursor.as_deref().map(runs::cursor).transpose()?;
-    let projects = match project {
-        Some(project) if caller.sees(&project) => Some(vec![project]),
-        Some(_) => Some(Vec::new()),
-        None => caller.token().projects.as_ref().map(|projects| projects.iter().cloned().collect()),
+    let filter = AuditFilter {
+        projects: caller.projects(project),
+        actor,
+        run,
+        since: runs::time("since", since)?,
+        until: runs::time("until", until)?,
     };
-    let filter = AuditFilter { projects, actor, run, since: runs::time("since", since)?, until: runs::time("until", until)? };
     let mut found = api.orchestrator.runs.views().audit(filter, before, limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);

@@ -149,7 +149,7 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match self {
             Self::InvalidBody(_) => Code::InvalidBody,
-            Self::InvalidQuery(_) | Self::Views(ViewError::UnknownCursor(_)) => Code::InvalidQuery,
+            Self::InvalidQuery(_) => Code::InvalidQuery,
             Self::InvalidHeader { .. } => Code::InvalidHeader,
             Self::Unauthorized(_) => Code::Unauthorized,
             Self::Forbidden(_) => Code::Forbidden,
@@ -182,9 +182,9 @@ impl ApiError {
             Self::Command(CommandError::Late(_)) => Code::OutcomeUnknown,
             Self::Command(CommandError::Bus(_)) => Code::BusUnavailable,
             Self::Depot(_) | Self::Command(CommandError::Depot(_) | CommandError::Plan(_)) => Code::DepotUnavailable,
-            Self::Views(ViewError::Database(_) | ViewError::Unreadable(_) | ViewError::Malformed(_) | ViewError::Closed) => {
-                Code::ListsUnavailable
-            }
+            Self::Views(
+                ViewError::NotWhole | ViewError::Database(_) | ViewError::Unreadable(_) | ViewError::Malformed(_) | ViewError::Closed,
+            ) => Code::ListsUnavailable,
             Self::Command(CommandError::Full(Full::Depot { .. })) => Code::DepotFull,
             Self::Command(CommandError::Full(Full::Runs { .. } | Full::Stages { .. })) => Code::TooBusy,
             Self::Randomness(_) => Code::Internal,

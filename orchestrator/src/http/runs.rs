@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
-use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunStatus, RunView, StatusName};
+use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated, RunDetail, RunList, RunView, StatusName};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use model::{
@@ -18,8 +18,8 @@ use utoipa::IntoParams;
 use super::{Api, ApiError, access::Caller, view};
 use crate::{
     CommandError,
-    core::Run,
-    runs::{Runs, Snapshot},
+    runs::Snapshot,
+    views::{RunFilter, Standing},
 };
 
 /// How long a request for an unknown run waits for it to appear: a trigger that was just stored is a run as soon as its pipeline is
@@ -179,7 +179,7 @@ struct ListQuery {
     project: Option<ProjectName>,
     /// Of this branch only, without `refs/heads/`.
     branch: Option<String>,
-    /// Of this commit only, by its full id.
+    /// Of this commit only, by its id or the beginning of it.
     commit: Option<String>,
     /// Only those that this made start.
     #[param(value_type = Option<apispec::schema::TriggerKind>)]
@@ -195,26 +195,28 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    /// Whether the run is asked for.
-    fn wants(&self, run: &Run, runs: &Runs) -> bool {
-        let context = &run.trigger.context;
-        self.project.as_ref().is_none_or(|project| run.trigger.project == *project)
-            && self.branch.as_ref().is_none_or(|branch| context.branch == *branch)
-            && self.commit.as_ref().is_none_or(|commit| context.commit == *commit)
-            && self.event.is_none_or(|event| context.event == event)
-            && self.since.is_none_or(|since| run.accepted_at.0 >= since)
-            && self.outcome.is_none_or(|outcome| run.ended.is_some_and(|(ended, _)| ended == outcome))
-            && self.status.is_none_or(|status| status == status_name(run, runs))
-    }
-}
-
-fn status_name(run: &Run, runs: &Runs) -> StatusName {
-    match view::status_of_run(run, runs) {
-        RunStatus::Running => StatusName::Running,
-        RunStatus::Held { .. } => StatusName::Held,
-        RunStatus::Cancelling { .. } => StatusName::Cancelling,
-        RunStatus::Damaged { .. } => StatusName::Damaged,
-        RunStatus::Ended { .. } => StatusName::Ended,
+    /// Which runs are asked for, of those that the caller sees; `None` if nothing can be both.
+    fn filter(self, caller: &Caller) -> Result<Option<RunFilter>, ApiError> {
+        let standing = match (self.status, self.outcome) {
+            (None | Some(StatusName::Ended), Some(outcome)) => Some(Standing::As(outcome)),
+            (Some(_), Some(_)) => return Ok(None),
+            (None, None) => None,
+            (Some(StatusName::Running), None) => Some(Standing::Running),
+            (Some(StatusName::Held), None) => Some(Standing::Held),
+            (Some(StatusName::Cancelling), None) => Some(Standing::Cancelling),
+            (Some(StatusName::Damaged), None) => Some(Standing::Damaged),
+            (Some(StatusName::Ended), None) => Some(Standing::Ended),
+        };
+        let projects = caller.projects(self.project);
+        Ok(Some(RunFilter {
+            projects,
+            standing,
+            branch: self.branch,
+            commit: self.commit,
+            event: self.event,
+            since: time("since", self.since)?,
+            until: None,
+        }))
     }
 }
 
@@ -231,7 +233,7 @@ pub(super) fn cursor(text: &str) -> Result<u64, ApiError> {
     sequence.ok_or_else(|| ApiError::InvalidQuery(format!("`cursor` is `{text}`, and is none that a list has given")))
 }
 
-/// List runs, the newest first.
+/// List runs, the newest first, also those that ended long ago.
 #[utoipa::path(
     tag = "runs",
     operation_id = "run_list",
@@ -244,14 +246,15 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(ApiError::InvalidQuery(format!("`limit` is {limit}, and must be 1 to {LIST_MAX}")));
     }
-    time("since", query.since)?;
     let before = query.cursor.as_deref().map(cursor).transpose()?;
-    let runs = &api.orchestrator.runs;
-    let mut found = runs.list(before, limit + 1, |run| caller.sees_run(run) && query.wants(run, runs));
+    let mut found = match query.into_inner().filter(&caller)? {
+        Some(filter) => api.orchestrator.runs.search(filter, before, limit + 1).await?,
+        None => Vec::new(),
+    };
     let more = found.len() > limit;
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|(sequence, _)| sequence.to_string());
-    Ok(web::Json(RunList { runs: found.iter().map(|(_, run)| view::run(run, runs)).collect(), cursor }))
+    Ok(web::Json(RunList { runs: found.into_iter().map(|(_, run)| run).collect(), cursor }))
 }
 
 /// Show a run with its stages, their attempts, and the offers that decided where they ran.

@@ -3,8 +3,9 @@
 use std::{fs::File, path::PathBuf};
 
 use apispec::RunView;
-use model::{ProjectName, RunId};
+use model::ProjectName;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params, params_from_iter, types::Value};
+use serde::de::DeserializeOwned;
 
 use super::{AuditEntry, AuditFilter, Delivery, DeliveryFilter, RunFilter, ViewError, entry, worker::Taken};
 
@@ -151,16 +152,11 @@ impl Database {
         transaction.commit()
     }
 
-    pub(super) fn runs(&mut self, filter: &RunFilter, before: Option<&RunId>, limit: usize) -> Result<Vec<RunView>, ViewError> {
+    pub(super) fn runs(&mut self, filter: &RunFilter, before: Option<u64>, limit: usize) -> Result<Vec<(u64, RunView)>, ViewError> {
         let RunFilter { projects, standing, branch, commit, event, since, until } = filter;
         let mut conditions = Conditions::default();
-        if let Some(run) = before {
-            let first: Option<u64> = self
-                .connection
-                .prepare_cached("SELECT first FROM runs WHERE run = ?1")?
-                .query_row([run.as_str()], |row| row.get(0))
-                .optional()?;
-            conditions.number("first < ?", first.ok_or_else(|| ViewError::UnknownCursor(run.clone()))?);
+        if let Some(before) = before {
+            conditions.number("first < ?", before);
         }
         conditions.projects(projects.as_deref());
         if let Some(standing) = standing {
@@ -182,7 +178,7 @@ impl Database {
         if let Some(until) = until {
             conditions.number("accepted_at < ?", until.0);
         }
-        self.read(&format!("SELECT view FROM runs {} ORDER BY first DESC", conditions.text), conditions.values, limit)
+        self.read(&format!("SELECT first, view FROM runs {} ORDER BY first DESC", conditions.text), conditions.values, limit)
     }
 
     pub(super) fn deliveries(&mut self, filter: &DeliveryFilter, before: Option<u64>, limit: usize) -> Result<Vec<Delivery>, ViewError> {
@@ -200,7 +196,11 @@ impl Database {
                          AND newer.environment = deliveries.environment AND newer.place > deliveries.place";
             conditions.add(&format!("NOT EXISTS ({newer})"));
         }
-        self.read(&format!("SELECT view FROM deliveries {} ORDER BY place DESC", conditions.text), conditions.values, limit)
+        Ok(views(self.read(
+            &format!("SELECT place, view FROM deliveries {} ORDER BY place DESC", conditions.text),
+            conditions.values,
+            limit,
+        )?))
     }
 
     pub(super) fn audit(&mut self, filter: &AuditFilter, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, ViewError> {
@@ -222,19 +222,25 @@ impl Database {
         if let Some(until) = until {
             conditions.number("at < ?", until.0);
         }
-        self.read(&format!("SELECT view FROM audit {} ORDER BY place DESC", conditions.text), conditions.values, limit)
+        Ok(views(self.read(&format!("SELECT place, view FROM audit {} ORDER BY place DESC", conditions.text), conditions.values, limit)?))
     }
 
-    fn read<T: serde::de::DeserializeOwned>(&self, query: &str, mut values: Vec<Value>, limit: usize) -> Result<Vec<T>, ViewError> {
+    /// The places and the views of a query's rows.
+    fn read<T: DeserializeOwned>(&self, query: &str, mut values: Vec<Value>, limit: usize) -> Result<Vec<(u64, T)>, ViewError> {
         values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
         let mut statement = self.connection.prepare_cached(&format!("{query} LIMIT ?"))?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(serde_json::from_str(row.get_ref(0)?.as_str().map_err(|_| rusqlite::Error::InvalidQuery)?)?);
+            let view = row.get_ref(1)?.as_str().map_err(|_| rusqlite::Error::InvalidQuery)?;
+            found.push((row.get(0)?, serde_json::from_str(view)?));
         }
         Ok(found)
     }
+}
+
+fn views<T>(placed: Vec<(u64, T)>) -> Vec<T> {
+    placed.into_iter().map(|(_, view)| view).collect()
 }
 
 /// What a row must fit.

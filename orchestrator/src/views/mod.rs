@@ -18,11 +18,15 @@ use std::{
         Arc,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
+    time::Duration,
 };
 
 use apispec::RunView;
 use model::{ProjectName, RunId, Timestamp, context::EventKind};
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::timeout,
+};
 
 pub use entry::{Action, AuditEntry, Delivery, DeliveryStatus, Standing};
 pub use rebuild::{RebuildError, rebuild_file};
@@ -36,6 +40,8 @@ use crate::{core::Run, runs::Appended};
 
 /// What is on its way to the database: what comes on top is read from the logs later.
 const JOBS_MAX: usize = 16 * 1024;
+/// How long a question waits for lists that are being made. A hundred thousand runs take longer; their reader is told so.
+const WHOLE_WAIT: Duration = Duration::from_secs(2);
 
 /// The read models. Clones are the same ones.
 #[derive(Debug, Clone)]
@@ -59,20 +65,22 @@ struct Shared {
     jobs: Option<SyncSender<Job>>,
     /// Somebody should read the logs anew, as not all that they say is here.
     stale: Arc<Notify>,
+    /// Whether all that the logs say is here, as far as is known: nothing is answered without it.
+    whole: watch::Sender<bool>,
 }
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
-    /// The cursor names what is not listed.
-    #[error("the cursor names the run {0}, which is not listed: begin again")]
-    UnknownCursor(RunId),
     /// The database says no.
     #[error("the lists of runs cannot be read")]
     Database(#[from] rusqlite::Error),
     /// The same, told to who asked.
     #[error("the lists of runs cannot be read: {0}")]
     Unreadable(String),
+    /// They are being made.
+    #[error("the lists of runs are being made anew from the logs")]
+    NotWhole,
     /// A row does not read as what was written.
     #[error("a row of the lists of runs does not read as what was written")]
     Malformed(#[from] serde_json::Error),
@@ -139,7 +147,7 @@ impl Views {
 
     /// Views that keep nothing, and answer no question.
     pub fn none() -> Self {
-        Self(Arc::new(Shared { jobs: None, stale: Arc::default() }))
+        Self(Arc::new(Shared { jobs: None, stale: Arc::default(), whole: watch::Sender::new(true) }))
     }
 
     /// The views of this place.
@@ -157,6 +165,8 @@ impl Views {
     }
 
     fn of(place: Place) -> Self {
+        // What a file has is not known before the logs were looked at.
+        let whole = watch::Sender::new(matches!(place, Place::Memory));
         let (jobs, received) = sync_channel(JOBS_MAX);
         let stale = Arc::new(Notify::new());
         let told = stale.clone();
@@ -165,7 +175,7 @@ impl Views {
         if let Err(error) = std::thread::Builder::new().name("views".to_owned()).spawn(worker) {
             tracing::error!(%error, "there is no thread for the lists of runs");
         }
-        Self(Arc::new(Shared { jobs: Some(jobs), stale }))
+        Self(Arc::new(Shared { jobs: Some(jobs), stale, whole }))
     }
 
     /// Takes up what these records of the run say, whose newest state is `run`.
@@ -200,6 +210,18 @@ impl Views {
         self.0.stale.notified().await;
     }
 
+    /// Says whether all that the logs say is here.
+    pub(crate) fn say_whole(&self, is_whole: bool) {
+        self.0.whole.send_replace(is_whole);
+    }
+
+    /// Waits a little for lists that are being made: a list that is half made would be taken for the whole.
+    async fn until_whole(&self) -> Result<(), ViewError> {
+        let mut whole = self.0.whole.subscribe();
+        let is_whole = timeout(WHOLE_WAIT, whole.wait_for(|is_whole| *is_whole)).await;
+        is_whole.map_or(Err(ViewError::NotWhole), |_| Ok(()))
+    }
+
     /// Forgets everything, where all is to be made again.
     pub(crate) async fn clear(&self) -> Result<(), ViewError> {
         self.ask(Database::clear).await
@@ -215,19 +237,22 @@ impl Views {
         self.ask(move |database| database.is_whole(end)).await
     }
 
-    /// Runs, the one that was taken up last first, at most `limit`, older than the run `before` where one is given. A damaged run is shown as
-    /// its log has it.
-    pub async fn runs(&self, filter: RunFilter, before: Option<RunId>, limit: usize) -> Result<Vec<RunView>, ViewError> {
-        self.ask(move |database| database.runs(&filter, before.as_ref(), limit)).await
+    /// Runs, the one that was taken up last first, at most `limit`, older than the place `before` where one is given; each with its place, which is
+    /// the sequence of its first record. A damaged run is shown as its log has it.
+    pub async fn runs(&self, filter: RunFilter, before: Option<u64>, limit: usize) -> Result<Vec<(u64, RunView)>, ViewError> {
+        self.until_whole().await?;
+        self.ask(move |database| database.runs(&filter, before, limit)).await
     }
 
     /// Deliveries to environments, the newest first, at most `limit`, older than the [`Delivery::place`] `before` where one is given.
     pub async fn deliveries(&self, filter: DeliveryFilter, before: Option<u64>, limit: usize) -> Result<Vec<Delivery>, ViewError> {
+        self.until_whole().await?;
         self.ask(move |database| database.deliveries(&filter, before, limit)).await
     }
 
     /// Who did what, the newest first, at most `limit`, older than the [`AuditEntry::place`] `before` where one is given.
     pub async fn audit(&self, filter: AuditFilter, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, ViewError> {
+        self.until_whole().await?;
         self.ask(move |database| database.audit(&filter, before, limit)).await
     }
 
@@ -244,7 +269,7 @@ impl Views {
                     failure = Some(error);
                     told
                 }
-                other @ (ViewError::UnknownCursor(_) | ViewError::Unreadable(_) | ViewError::Malformed(_) | ViewError::Closed) => other,
+                other @ (ViewError::NotWhole | ViewError::Unreadable(_) | ViewError::Malformed(_) | ViewError::Closed) => other,
             });
             // Who asked may be gone.
             let _gone = answer.send(result);
@@ -265,5 +290,21 @@ impl Views {
                 if sent.unwrap_or(false) { Ok(()) } else { Err(ViewError::Closed) }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lists_that_are_being_made_are_waited_for_a_little_and_never_taken_for_whole() {
+        let views = Views::in_memory();
+        views.say_whole(false);
+        let (asked, ()) = tokio::join!(views.runs(RunFilter::default(), None, 9), async { views.say_whole(true) });
+        assert_eq!(asked.unwrap(), []);
+        views.say_whole(false);
+        let asked = views.audit(AuditFilter::default(), None, 9).await;
+        assert!(matches!(asked, Err(ViewError::NotWhole)), "{asked:?}");
     }
 }

@@ -63,12 +63,14 @@ pub(crate) async fn keep(orchestrator: &Orchestrator, end: u64) {
     let views = orchestrator.runs.views();
     let mut is_whole = views.is_whole(end).await.unwrap_or(false);
     loop {
+        views.say_whole(is_whole);
         while !is_whole {
             match rebuild(views, &orchestrator.bus, &orchestrator.plans).await {
                 Ok(runs) => {
                     info!(runs, "the lists of runs are made anew");
                     orchestrator.runs.show_again();
                     is_whole = true;
+                    views.say_whole(true);
                 }
                 Err(error) => {
                     warn!(error = service::supervisor::chain(&error), "the lists of runs cannot be made anew, and will be later");

@@ -88,7 +88,7 @@ async fn a_run_whose_log_was_put_away_is_shown_followed_listed_and_run_again() {
     let api = house.serve(&second);
     assert_eq!(api.get(&path).await, (200, shown));
     let listed = async {
-        while second.runs.search(RunFilter::default(), None, 10).await.unwrap().len() != 2 {
+        while !second.runs.search(RunFilter::default(), None, 10).await.is_ok_and(|found| found.len() == 2) {
             yield_now().await;
         }
     };
