@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What kind of thing happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A branch was pushed.
@@ -42,6 +43,7 @@ impl EventKind {
 
 /// The facts of the trigger that a pipeline's conditions may ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TriggerContext {
     /// What happened.
@@ -72,6 +74,7 @@ pub struct TriggerContext {
 
 /// Whose caches a run makes. What nobody verified has a scope of its own, so that it leaves nothing to a branch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CacheScope {
     /// A branch's, as the forge verified it.
@@ -120,6 +123,7 @@ impl Default for CacheScope {
 
 /// A pull request, as the forge verified it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PullRequest {
     /// Its number at the forge.

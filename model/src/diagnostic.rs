@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A stretch of source, in bytes from its beginning: `start` is in it, `end` is not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Span {
     /// The first byte.
     pub start: usize,
@@ -13,6 +14,7 @@ pub struct Span {
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// There is no plan.
@@ -23,6 +25,7 @@ pub enum Severity {
 
 /// One error or warning of the parser, in its machine form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diagnostic {
     /// The stable code, such as `E0101`.
     pub code: String,

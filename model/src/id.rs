@@ -37,6 +37,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $what:literal, $prefix:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = format!("^{}[0-9a-v]{{{ID_CHARACTERS}}}$", $prefix))))]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(String);
 
@@ -141,6 +142,7 @@ impl StageId {
 
 /// One try of one stage of one run. Attempts are counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AttemptId {
     /// The run.
     pub run: RunId,

@@ -23,6 +23,9 @@ pub mod trigger;
 pub mod event;
 pub mod protocol;
 
+#[cfg(feature = "schema")]
+pub mod schema;
+
 pub use digest::Digest;
 pub use id::{AttemptId, AuctionId, RunId, StageId, TriggerId};
 pub use name::{AgentClass, AgentName, ProjectName, TokenName};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How one attempt of a stage, and with its last attempt the stage, ended. The order is that of severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StageOutcome {
     /// Every step succeeded.
@@ -20,6 +21,7 @@ pub enum StageOutcome {
 
 /// How a run ended. The order is that of severity: a run ends as the worst of its stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RunOutcome {
     /// The pipeline's `triggers` do not name what happened, so nothing was done.

@@ -13,6 +13,7 @@ use crate::{
 
 /// Text that travels in a message while it is small, and as a digest of the depot's bytes when it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Text {
     /// The text itself, at most [`INLINE_BYTES_MAX`].
@@ -54,6 +55,7 @@ pub type Listing = BTreeMap<String, String>;
 
 /// Asks the parser role for a plan. A file that is not UTF-8 travels by digest only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlanRequest {
     /// The pipeline file's path, from the repository's root.
     pub path: String,
@@ -73,6 +75,7 @@ pub struct PlanRequest {
 
 /// What the parser role answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum PlanReply {
     /// A plan: its canonical JSON, by value or in the depot.

@@ -8,6 +8,7 @@ use crate::{Digest, ProjectName, RunId, StageId, TriggerId, context::TriggerCont
 
 /// The accepted cause of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Trigger {
     /// Derived from the delivery.
     pub id: TriggerId,
@@ -56,6 +57,7 @@ pub struct Trigger {
 
 /// What was verified of a trigger, or follows from the project's configuration on the server; nothing of it is from the commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
     /// Whether the code of the run is its project's.
@@ -81,6 +83,7 @@ impl Claims {
 
 /// Whether the code of a run is its project's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
     /// It is in the project's repository, put there by somebody who may.
@@ -93,6 +96,7 @@ pub enum Trust {
 
 /// What is run again. What is not, keeps its outcome and its outputs from the earlier run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rerun {
     /// The earlier run. It has ended, and its plan is run, digest for digest.
@@ -103,6 +107,7 @@ pub struct Rerun {
 
 /// Which stages of an earlier run start again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RerunStages {
     /// All.

@@ -23,21 +23,29 @@ const GENERATED: [Generated; 2] = [
     Generated { path: "orchestrator/clippy.toml", produce: lints::produce },
 ];
 
-/// A generated file that a test of its own crate compares, and writes where it is asked to.
+/// Generated files that a test of their own crate compares, and writes where it is asked to.
 struct OfTest {
+    /// From the root: a file, or folders.
     path: &'static str,
     /// The test, as cargo is told to run it.
     test: &'static [&'static str],
-    /// Set, the test writes the file.
+    /// Set, the test writes them.
     variable: &'static str,
 }
 
 /// Files that are made from the code of another crate, on which this one must not depend.
-const OF_TESTS: [OfTest; 1] = [OfTest {
-    path: "apispec/openapi/orchestrator.json",
-    test: &["cargo", "test", "--quiet", "--package", "orchestrator", "--test", "it", "the_committed_document_is_fresh"],
-    variable: "UPDATE_SPEC",
-}];
+const OF_TESTS: [OfTest; 2] = [
+    OfTest {
+        path: "apispec/openapi/orchestrator.json",
+        test: &["cargo", "test", "--quiet", "--package", "orchestrator", "--test", "it", "the_committed_document_is_fresh"],
+        variable: "UPDATE_SPEC",
+    },
+    OfTest {
+        path: "apispec/asyncapi and apispec/schema",
+        test: &["cargo", "test", "--quiet", "--package", "eventbus", "--test", "it", "the_committed_documents_of_the_bus_are_fresh"],
+        variable: "UPDATE_SPEC",
+    },
+];
 
 /// Writes those that are not fresh.
 pub(crate) fn write(repository: &Repository) -> Result<()> {

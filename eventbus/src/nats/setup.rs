@@ -22,14 +22,8 @@ use super::{
 };
 use crate::{Bus, BusError, bus::TRIGGER_ACK_WAIT, subject::Stream};
 
-/// Triggers of some 4 KiB, 100,000 of them; their larger bodies lie in the depot. When it is full, no trigger is accepted any more.
-const TRIGGERS_BYTES_MAX: i64 = 512 * 1024 * 1024;
-/// How long a trigger is remembered: a delivery that comes again within this time is known. Its run stays in the run log.
-const TRIGGERS_AGE_MAX: Duration = Duration::from_hours(30 * 24);
-/// A million stages of some 4 KiB each. When it is full, nothing is decided any more until old runs were moved away.
-const RUNS_BYTES_MAX: i64 = 4 * 1024 * 1024 * 1024;
 /// What the server may use of the disk: both streams full, and what it keeps beside them.
-pub(super) const STORE_BYTES_MAX: i64 = RUNS_BYTES_MAX + 2 * TRIGGERS_BYTES_MAX;
+pub(super) const STORE_BYTES_MAX: i64 = Stream::Runs.bytes_max() + 2 * Stream::Triggers.bytes_max();
 /// Triggers in work at once, over all orchestrators. Each is a plan being made.
 const TRIGGERS_IN_WORK_MAX: i64 = 256;
 /// A server that has just started may not have its streams yet.
@@ -250,10 +244,6 @@ impl Setup {
 
 /// `config` with everything that matters set; what the server adds for itself stays.
 fn as_it_must_be(stream: Stream, config: Config) -> Config {
-    let (bytes_max, age_max) = match stream {
-        Stream::Triggers => (TRIGGERS_BYTES_MAX, TRIGGERS_AGE_MAX),
-        Stream::Runs => (RUNS_BYTES_MAX, Duration::ZERO),
-    };
     Config {
         subjects: crate::subject::CHANNELS
             .iter()
@@ -264,8 +254,9 @@ fn as_it_must_be(stream: Stream, config: Config) -> Config {
         retention: RetentionPolicy::Limits,
         // What was accepted is never dropped for what comes later.
         discard: DiscardPolicy::New,
-        max_bytes: bytes_max,
-        max_age: age_max,
+        max_bytes: stream.bytes_max(),
+        // Zero is for ever.
+        max_age: stream.age_max().unwrap_or_default(),
         max_messages: -1,
         max_messages_per_subject: -1,
         max_message_size: -1,

@@ -1,6 +1,13 @@
 //! The table: one row for each kind of message. The server's permissions are generated from it, and so is what is published about the bus.
 
-use std::fmt;
+use std::{fmt, time::Duration};
+
+/// Triggers of some 4 KiB, 100,000 of them; their larger bodies lie in the depot. When it is full, no trigger is accepted any more.
+const TRIGGERS_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// How long a trigger is remembered: a delivery that comes again within this time is known. Its run stays in the run log.
+const TRIGGERS_AGE_MAX: Duration = Duration::from_hours(30 * 24);
+/// A million stages of some 4 KiB each. When it is full, nothing is decided any more until old runs were moved away.
+const RUNS_BYTES_MAX: i64 = 4 * 1024 * 1024 * 1024;
 
 /// Stands in a [`Channel::pattern`] for the name of the agent that may speak or listen there.
 pub const AGENT: &str = "{agent}";
@@ -73,6 +80,22 @@ impl Stream {
             Self::Runs => "RUNS",
         }
     }
+
+    /// The most bytes that it keeps. When it is full, it takes nothing more.
+    pub const fn bytes_max(self) -> i64 {
+        match self {
+            Self::Triggers => TRIGGERS_BYTES_MAX,
+            Self::Runs => RUNS_BYTES_MAX,
+        }
+    }
+
+    /// How long it keeps a message; `None` for ever.
+    pub const fn age_max(self) -> Option<Duration> {
+        match self {
+            Self::Triggers => Some(TRIGGERS_AGE_MAX),
+            Self::Runs => None,
+        }
+    }
 }
 
 /// One kind of message.
@@ -80,7 +103,8 @@ impl Stream {
 pub struct Channel {
     /// A short name, unique in the table.
     pub kind: &'static str,
-    /// Its subjects, in NATS's syntax, with [`AGENT`] where an agent's name stands, and [`CLASS`] where its class does.
+    /// Its subjects: tokens joined by dots, with [`AGENT`] where an agent's name stands, [`CLASS`] where its class does, and `{…}` where another
+    /// name does.
     pub pattern: &'static str,
     /// The type of the payload, in `model`.
     pub payload: &'static str,
@@ -95,9 +119,15 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// The pattern of one agent: its name stands where [`AGENT`] does, its class where [`CLASS`] does.
+    /// The pattern of one agent in NATS's syntax: its name stands where [`AGENT`] does, its class where [`CLASS`] does, and `*` for other names.
     pub fn pattern_of(&self, agent: &str, class: &str) -> String {
-        self.pattern.replace(AGENT, agent).replace(CLASS, class)
+        let token = |token| match token {
+            AGENT => agent,
+            CLASS => class,
+            name if name.starts_with('{') => "*",
+            plain => plain,
+        };
+        self.pattern.split('.').map(token).collect::<Vec<_>>().join(".")
     }
 
     /// The pattern of all agents.
@@ -124,7 +154,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 pub const CHANNELS: [Channel; 19] = [
     Channel {
         kind: "trigger",
-        pattern: "triggers.*",
+        pattern: "triggers.{trigger}",
         payload: "trigger::Trigger",
         stream: Some(Stream::Triggers),
         // The orchestrator stores the triggers of its HTTP API.
@@ -134,7 +164,7 @@ pub const CHANNELS: [Channel; 19] = [
     },
     Channel {
         kind: "run",
-        pattern: "runs.*",
+        pattern: "runs.{run}",
         payload: "event::run::RunRecord",
         stream: Some(Stream::Runs),
         publishers: &[ORCHESTRATOR],
@@ -216,12 +246,12 @@ pub const CHANNELS: [Channel; 19] = [
         subscribers: &[ORCHESTRATOR],
         ..SOFT
     },
-    from_agents("bid", "tasks.bids.{agent}.*", "protocol::auction::Bid", &[AUCTIONEER]),
+    from_agents("bid", "tasks.bids.{agent}.{auction}", "protocol::auction::Bid", &[AUCTIONEER]),
     from_agents("declined", "tasks.declined.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("started", "tasks.started.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("finished", "tasks.finished.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("stored", "tasks.stored.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("requested", "tasks.requested.{agent}", "protocol::agent::AgentReport", &[ORCHESTRATOR]),
     from_agents("status", "agents.{agent}", "protocol::agent::AgentStatus", &[AUCTIONEER, ORCHESTRATOR]),
-    from_agents("log", "logs.{agent}.*.*", "protocol::log::LogChunk", &[ORCHESTRATOR]),
+    from_agents("log", "logs.{agent}.{run}.{stage}", "protocol::log::LogChunk", &[ORCHESTRATOR]),
 ];

@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 #![expect(clippy::print_stdout, reason = "a test that this machine does not allow says so")]
 
+mod asyncapi;
 mod buses;
 mod contract;
 mod enrolment;
 mod forgetful;
+mod messages;
 mod office;
 mod outages;
 mod permissions;
+mod published;
 mod rogue;
 mod setup;
 mod watch;

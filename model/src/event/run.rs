@@ -25,8 +25,10 @@ pub const RECORD_SCHEMA: u32 = 2;
 
 /// One message of a run's log: the events that one decision made, stored together or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunRecord {
     /// [`RECORD_SCHEMA`] of the writer.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = RECORD_SCHEMA)))]
     pub schema: u32,
     /// SHA-256 of the bytes of the record before; `None` for the run's first.
     pub previous: Option<Digest>,
@@ -35,12 +37,14 @@ pub struct RunRecord {
     /// When it was decided.
     pub at: Timestamp,
     /// At least one.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub events: Vec<RunEvent>,
 }
 
 /// What happened to a run.
 #[expect(clippy::large_enum_variant, reason = "the large one stands once in a run")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum RunEvent {
     /// A trigger was taken up; always the first event.
@@ -236,6 +240,7 @@ pub enum RunEvent {
 
 /// What the parser made of a trigger's pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Planned {
     /// The plan lies in the depot.
@@ -286,6 +291,7 @@ impl Planned {
 
 /// Why a stage does not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum SkipReason {
     /// A stage that it needs did not succeed.
@@ -320,6 +326,7 @@ pub enum SkipReason {
 
 /// Why a run is cancelled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum CancelReason {
     /// A person or a program asked for it.
@@ -342,6 +349,7 @@ impl CancelReason {
 
 /// One of the things that a stage waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "gate", content = "number")]
 pub enum WaitKey {
     /// The stage is a wait itself.
@@ -354,6 +362,7 @@ pub enum WaitKey {
 
 /// What is shown to whoever is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Question {
     /// Approve this delivery or refuse it.
@@ -400,6 +409,7 @@ pub enum Question {
 
 /// What happened to something that was waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Answer {
     /// A person approved the delivery.
@@ -431,6 +441,7 @@ pub enum Answer {
 
 /// What an attempt leaves to other stages and to people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Outputs {
     /// Variables that its steps captured, by name; `None` for one that was dropped.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -455,6 +466,7 @@ impl Outputs {
 
 /// Files and directories in the depot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoredTree {
     /// SHA-256 of the archive.
     pub archive: Digest,
@@ -466,6 +478,7 @@ pub struct StoredTree {
 
 /// What test reports say, added up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TestReport {
     /// Tests that passed.
     pub passed: u64,
@@ -487,6 +500,7 @@ impl TestReport {
 
 /// A test that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TestFailure {
     /// Its suite or class.
     pub suite: String,
@@ -506,6 +520,7 @@ pub const OUTPUT_BYTES_MAX: u64 = 1 << 53;
 
 /// Where an attempt's output lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(from = "WrittenLog")]
 pub struct StoredLog {
     /// The output's bytes as they came, in parts; empty where nothing was said.
@@ -516,6 +531,7 @@ pub struct StoredLog {
 
 /// A part of an attempt's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogSegment {
     /// Its bytes.
     pub bytes: Digest,
@@ -531,6 +547,7 @@ pub struct LogSegment {
 
 /// [`StoredLog`] as it is written, and as the first form of it was.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum WrittenLog {
     Segments { segments: Vec<LogSegment>, length: u64 },

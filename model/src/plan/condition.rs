@@ -6,6 +6,7 @@ use super::Value;
 
 /// A condition over variables; everything that was known while planning has been put in and decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// The value is `true`, or the text `true`.

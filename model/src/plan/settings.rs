@@ -9,6 +9,7 @@ use crate::StageId;
 
 /// When a stage is started again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// How often it is started at most, from 1.
@@ -22,6 +23,7 @@ pub struct Retry {
 
 /// What a stage is started again after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RetryReason {
     /// A step failed, or the time was over.
@@ -32,6 +34,7 @@ pub enum RetryReason {
 
 /// The image that a stage's steps run in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// The image's reference, as `docker pull` takes it.
@@ -40,6 +43,7 @@ pub struct Container {
 
 /// A container that runs beside a stage's steps: ready before the first, ended with the stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// The host by which the steps reach it.
@@ -59,6 +63,7 @@ pub struct Service {
 
 /// What a stage keeps for later stages of this run, and as a hint for later runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CacheDefinition {
     /// Files and directories, from the work directory.
@@ -70,6 +75,7 @@ pub struct CacheDefinition {
 
 /// A cache that another stage of this run makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CacheUse {
     /// Its name.
@@ -80,6 +86,7 @@ pub struct CacheUse {
 
 /// Where a stage delivers to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Deployment {
     /// The environment's name.
@@ -110,6 +117,7 @@ pub struct Credential {
 
 /// Steps on an outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Notify {
     /// Run after success, and if the result is unstable.

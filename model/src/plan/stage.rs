@@ -21,6 +21,7 @@ pub const NAMESPACES: &str = "namespaces";
 
 /// One unit of a run: steps that are placed on one agent, or something that is waited for without an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Derived from `path`.
@@ -83,6 +84,7 @@ pub struct Stage {
     pub effect: Effect,
     /// When it is started again; without it, never.
     #[serde(default, skip_serializing_if = "Option::is_none", alias = "retries_lost", deserialize_with = "retry_or_losses")]
+    #[cfg_attr(feature = "schema", schemars(with = "WrittenRetry"))]
     pub retry: Option<Retry>,
     /// Whether the run goes on, as unstable, if it fails.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -165,23 +167,27 @@ impl Stage {
     }
 }
 
-/// The first plans said in `retries_lost` how often a stage is started again after its agent was lost. Runs have them in their logs.
+/// [`Stage::retry`] as it is written, and as the first plans said in `retries_lost` how often a stage is started again after its agent was
+/// lost. Runs have them in their logs.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum WrittenRetry {
+    Losses(u32),
+    Retry(Retry),
+}
+
 fn retry_or_losses<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Retry>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Losses(u32),
-        Retry(Retry),
-    }
-    Ok(match Written::deserialize(from)? {
-        Written::Losses(0) => None,
-        Written::Losses(losses) => Some(Retry { attempts: losses.saturating_add(1), backoff_ms: 0, on: vec![RetryReason::Lost] }),
-        Written::Retry(retry) => Some(retry),
+    Ok(match WrittenRetry::deserialize(from)? {
+        WrittenRetry::Losses(0) => None,
+        WrittenRetry::Losses(losses) => Some(Retry { attempts: losses.saturating_add(1), backoff_ms: 0, on: vec![RetryReason::Lost] }),
+        WrittenRetry::Retry(retry) => Some(retry),
     })
 }
 
 /// What happens in a stage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
     /// Its steps are run by an agent; without steps, nothing, and others can wait for it.
@@ -202,6 +208,7 @@ impl StageKind {
 
 /// What is waited for while no agent is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Wait {
     /// A person approves this delivery; a refusal fails the stage.
@@ -261,6 +268,7 @@ pub enum Wait {
 
 /// Why a stage is skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Skip {
     /// The condition that is false, in the canonical spelling: `branch == 'main'`.
@@ -271,6 +279,7 @@ pub struct Skip {
 
 /// An edge of the graph, and why it is there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Need {
     /// The stage that comes first.
@@ -281,6 +290,7 @@ pub struct Need {
 
 /// Why one stage waits for another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NeedReason {
     /// It is written after it.
@@ -309,6 +319,7 @@ pub type Requirements = BTreeMap<String, Value>;
 
 /// Whether a stage may be started twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Starting it again does no harm.

@@ -8,6 +8,7 @@ use super::Value;
 
 /// One call of one step, with every argument resolved to its keyword.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// The step's symbol.

@@ -6,6 +6,7 @@ use super::Step;
 
 /// A value. Only [`Value::Variable`] and [`Value::Call`] are not known before the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Value {
     /// `true` or `false`.
@@ -42,6 +43,7 @@ pub enum Value {
 
 /// A function that the run evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Function {
     /// All texts, one after the other.

@@ -22,6 +22,7 @@ pub const RESEND_MS: u64 = 500;
 /// An attempt together with the right to act for it. The fence is the sequence of the award in the bus's stream: a later award of
 /// the stage has a greater one, and what carries a superseded fence changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// The attempt.
     pub attempt: AttemptId,
@@ -31,6 +32,7 @@ pub struct Lease {
 
 /// What an agent says of itself, when it starts and then every [`RENEW_MS`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentStatus {
     /// The agent.
     pub agent: AgentName,
@@ -52,6 +54,7 @@ pub struct AgentStatus {
 
 /// These agents have lately been revoked: nothing more is heard of them, and what they hold is fenced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Revoked {
     /// Their names.
     pub agents: BTreeSet<AgentName>,
@@ -59,6 +62,7 @@ pub struct Revoked {
 
 /// What arrives in an agent's inbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum AgentCommand {
     /// Run this.
@@ -90,6 +94,7 @@ pub enum AgentCommand {
         /// The number of its request.
         number: u32,
         /// The run, and how it ended if it has; or why there is none.
+        #[cfg_attr(feature = "schema", schemars(extend("maxProperties" = 1)))]
         answer: Result<StartedRun, String>,
     },
     /// The report about this attempt is in the log, or does not matter any more: forget it.
@@ -103,6 +108,7 @@ pub enum AgentCommand {
 
 /// A fully resolved stage: no expression, and no name left to look up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Assignment {
     /// The attempt and its fence.
     pub lease: Lease,
@@ -154,6 +160,7 @@ fn is_zero(count: &u32) -> bool {
 
 /// A run that a step asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StartedRun {
     /// The run.
     pub run: RunId,
@@ -187,6 +194,7 @@ impl Assignment {
 
 /// A cache that is there before a stage begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CacheRestore {
     /// What it has.
     pub tree: StoredTree,
@@ -196,6 +204,7 @@ pub struct CacheRestore {
 
 /// Where a webhook is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Callback {
     /// What is waited for, for people.
     pub description: String,
@@ -205,6 +214,7 @@ pub struct Callback {
 
 /// Which of its reports an agent means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ReportKind {
     /// [`Report::Declined`].
@@ -223,6 +233,7 @@ pub enum ReportKind {
 
 /// What an agent says of an attempt; sent again every [`RESEND_MS`] until it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentReport {
     /// The attempt and its fence.
     pub lease: Lease,
@@ -232,6 +243,7 @@ pub struct AgentReport {
 
 /// What happened to an attempt on its agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Report {
     /// The agent does not take the award up: the slot is gone, or the offer's time is over. Nothing was started.

@@ -14,6 +14,7 @@ use crate::{AgentName, AttemptId, AuctionId, Digest, ProjectName, Timestamp, pla
 
 /// Asks the auctioneer who should run an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuctionRequest {
     /// Derived from the attempt and the round.
     pub auction: AuctionId,
@@ -43,6 +44,7 @@ impl AuctionRequest {
 
 /// A stage as it comes back from run to run: what was learned of one run is taken to hold for the next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Routine {
     /// The project.
     pub project: ProjectName,
@@ -54,6 +56,7 @@ pub struct Routine {
 
 /// What is learned from the attempts that ended together, orchestrator to auctioneers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Experience {
     /// Each of them.
     pub ran: Vec<Ran>,
@@ -61,6 +64,7 @@ pub struct Experience {
 
 /// How long an attempt took on its agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ran {
     /// What was run.
     pub routine: Routine,
@@ -76,6 +80,7 @@ pub const WANTED_MAX: usize = 64;
 
 /// Bytes that an attempt is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Wanted {
     /// Which.
     pub digest: Digest,
@@ -85,6 +90,7 @@ pub struct Wanted {
 
 /// Asks agents for offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Announcement {
     /// What the orchestrator asked.
     pub request: AuctionRequest,
@@ -92,6 +98,7 @@ pub struct Announcement {
 
 /// An agent's answer to an announcement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Bid {
     /// It would run the attempt.
@@ -105,6 +112,7 @@ pub enum Bid {
 
 /// What an agent would run an attempt for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Offer {
     /// The price of a second of the agent, in millionths of the installation's currency unit; 0 for one's own laptop.
     pub price_micros_per_s: u64,
@@ -134,6 +142,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// What an offer keeps free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Reservation {
     /// A free slot, for [`OFFER_VALID_MS`] from the offer.
@@ -150,6 +159,7 @@ pub const OFFER_VALID_MS: u64 = 2_000;
 
 /// An offer as it is kept with the award.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RankedOffer {
     /// Who made it.
     pub agent: AgentName,
@@ -159,6 +169,7 @@ pub struct RankedOffer {
 
 /// What the auctioneer answers the orchestrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Proposal {
     /// The auction.
     pub auction: AuctionId,
@@ -177,6 +188,7 @@ pub struct Proposal {
 
 /// An agent that made no offer, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Declined {
     /// The agent.
     pub agent: AgentName,

@@ -15,6 +15,7 @@ pub const ANNOUNCED_SEGMENTS_MAX: usize = 16;
 
 /// Which of a step's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.
@@ -27,6 +28,7 @@ pub enum Stream {
 
 /// Where a chunk of output stands, and where it came from. A stage's index is one such mark for each chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogMark {
     /// Bytes of the attempt's output before this chunk.
     pub offset: u64,
@@ -45,6 +47,7 @@ pub struct LogMark {
 
 /// A chunk on the bus: this header as one line of JSON, a line feed, then the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogHeader {
     /// The attempt and its fence.
     pub lease: Lease,

@@ -92,6 +92,7 @@ impl StepEnd {
 
 /// Asks for a run of another pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunRequest {
     /// The pipeline's file, from the root of this run's source.
     pub pipeline: String,
