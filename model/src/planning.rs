@@ -110,6 +110,7 @@ pub enum PlanReply {
 
 /// Asks the parser role what starts runs of a pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TriggersRequest {
     /// The pipeline file's path, from the repository's root.
     pub path: String,
@@ -119,6 +120,7 @@ pub struct TriggersRequest {
 
 /// What the parser role answers to [`TriggersRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum TriggersReply {
     /// The file says this; whether it has a plan is another question.
@@ -157,6 +159,7 @@ pub struct PlanNotes {
 
 /// One line of `triggers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TriggerRule {
     /// The event.
     pub event: EventKind,

@@ -17,10 +17,13 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ($($type:ty),* $(,)?) => { vec![$((stringify!($type), of::<$type>())),*] };
     }
     schemas![
+        event::archive::ArchivedLog,
         event::run::RunEvent,
         event::run::RunRecord,
         planning::PlanReply,
         planning::PlanRequest,
+        planning::TriggersReply,
+        planning::TriggersRequest,
         protocol::agent::AgentCommand,
         protocol::agent::AgentReport,
         protocol::agent::AgentStatus,

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     AttemptId, AuctionId, Digest, RunOutcome, StageId, StageOutcome, Timestamp,
+    context::EventKind,
     diagnostic::{Diagnostic, Severity, Span},
     event::run::{Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, StoredLog, StoredTree},
     plan::{Condition, Function, Stage, Step, Value as PlanValue, Wait},
-    planning::{PlanReply, PlanRequest, Text},
+    planning::{PlanReply, PlanRequest, Text, TriggerRule, TriggersReply, TriggersRequest},
     protocol::{
         agent::{
             AgentCommand, AgentReport, AgentStatus, Assignment, CacheRestore, Callback, Lease, Report, ReportKind, Revoked, StartedRun,
@@ -144,6 +145,21 @@ fn plan_replies() -> Vec<PlanReply> {
     ]
 }
 
+fn triggers_replies() -> Vec<TriggersReply> {
+    let rule = TriggerRule {
+        event: EventKind::Cron,
+        branches: vec!["main".to_owned()],
+        tags: vec!["v*".to_owned()],
+        paths: vec!["src/**".to_owned()],
+        cron: "0 3 * * *".to_owned(),
+    };
+    vec![
+        TriggersReply::Read { rules: vec![rule] },
+        TriggersReply::Refused { diagnostics: diagnostics() },
+        TriggersReply::Unavailable { message: "starting".to_owned() },
+    ]
+}
+
 /// Every message.
 pub(crate) fn all() -> Vec<Message> {
     let offer = || Offer { has: 1, load_permille: 500, ..Offer::new(10, 0, Reservation::Handover) };
@@ -189,6 +205,7 @@ pub(crate) fn all() -> Vec<Message> {
         message("trigger", "trigger::Trigger", &trigger("1")),
         message("run", "event::run::RunRecord", &record),
         message("plan", "planning::PlanRequest", &plan_request),
+        message("triggers", "planning::TriggersRequest", &TriggersRequest { path: "Ottofile".to_owned(), source: Text::Depot(digest()) }),
         message("for_auction", "protocol::auction::AuctionRequest", &request()),
         message("auction", "protocol::auction::Announcement", &Announcement { request: request() }),
         message("call", "protocol::auction::Announcement", &Announcement { request: request() }),
@@ -204,6 +221,7 @@ pub(crate) fn all() -> Vec<Message> {
         message("status", "protocol::agent::AgentStatus", &status),
         message("log", "protocol::log::LogChunk", &header),
     ];
+    all.extend(triggers_replies().iter().map(|reply| message("", "planning::TriggersReply", reply)));
     all.extend(plan_replies().iter().map(|reply| message("", "planning::PlanReply", reply)));
     all.extend(commands().iter().map(|command| message("inbox", "protocol::agent::AgentCommand", command)));
     let report = |(kind, report)| message(kind, "protocol::agent::AgentReport", &AgentReport { lease: lease(), report });

@@ -11,6 +11,7 @@ pub const ARCHIVE_SCHEMA: u32 = 3;
 
 /// Stands for the log before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ArchivedLog {
     /// [`ARCHIVE_SCHEMA`] of the writer.
     pub schema: u32,
@@ -26,6 +27,7 @@ pub struct ArchivedLog {
 
 /// A part of a log in the depot: a line for each record, its sequence in the stream, a space, and its bytes as they were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogPart {
     /// SHA-256 of the part.
     pub bytes: Digest,
