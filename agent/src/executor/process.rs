@@ -1,16 +1,9 @@
 //! One process of a step, from its start to the end of all that it started, with what it says.
 //!
-//! What it says is passed on as it comes, also half a line. But where one of its streams stands in the middle of a line, the rest of that line goes
-//! before what came on the other one: a program that says a line in two writes, as `sh -x` does, has its lines whole.
+//! What it says is passed on as it comes, also half a line, but that only when there is nothing else just now: what comes on the other stream after
+//! it was written after it, and the rest of the line before that. So a program that says a line in two writes, as `sh -x` does, has its lines whole.
 
-use std::{
-    fs::File,
-    future::pending,
-    io::{self, Read as _},
-    ops::Range,
-    process::ExitStatus,
-    time::Duration,
-};
+use std::{future::pending, io, process::ExitStatus, time::Duration};
 
 use model::protocol::log::{CHUNK_BYTES_MAX, Stream};
 use nix::sys::signal::Signal;
@@ -30,9 +23,9 @@ use crate::sandbox::{Confined, Launch, Outlets, Running};
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(4);
 /// The same where the agent itself is ending, whose own supervisor waits five seconds.
 const KILL_GRACE_SHUTDOWN: Duration = Duration::from_secs(1);
-/// The most that is read after a process's end, for each stream: the largest pipe that an ordinary user can have (`man 7 pipe`).
-/// Whoever still writes has left the group, and is not waited for.
-const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+/// How often both streams are read before something else is looked at. After the process's end that is the largest pipe that an ordinary user can
+/// have, 1 MiB (`man 7 pipe`): whoever still writes has left the group, and is not waited for.
+const ROUNDS_MAX: usize = 1024 * 1024 / CHUNK_BYTES_MAX;
 
 /// How a process ended.
 #[derive(Debug)]
@@ -57,8 +50,10 @@ struct Pipe {
     stream: Stream,
     /// `None` when it has ended.
     receiver: Option<Receiver>,
-    /// What was last read of it has no end of its line.
+    /// What was passed on last has no end of its line.
     is_amid_line: bool,
+    /// What was read and not passed on: the beginning of a line.
+    held: usize,
     buffer: Vec<u8>,
 }
 
@@ -113,19 +108,16 @@ impl Process {
                     continue;
                 }
             };
-            if let Err(error) = pipe.pass_on(other, sink).await {
+            if let Err(error) = pipe.pass_on(other, Pipe::read, sink).await {
                 muted = Some(error);
                 self.running.signal(Signal::SIGKILL).await;
                 break self.running.wait().await;
             }
         };
         self.running.clear().await;
-        // What is in the middle of a line first.
-        self.pipes.sort_by_key(|pipe| !pipe.is_amid_line);
-        for pipe in &mut self.pipes {
-            if let (None, Err(error)) = (&muted, pipe.drain(sink).await) {
-                muted = Some(error);
-            }
+        // The pipes themselves are asked: what tokio knows of their readiness may be older than the end of the process.
+        if let (None, Err(error)) = (&muted, out.pass_on(err, Pipe::read_now, sink).await) {
+            muted = Some(error);
         }
         match (muted, stop, status) {
             (Some(error), ..) => ProcessEnd::Muted(error),
@@ -139,7 +131,7 @@ impl Process {
 impl Pipe {
     fn new(stream: Stream, reader: io::PipeReader) -> io::Result<Self> {
         let receiver = Some(Receiver::from_owned_fd(reader.into())?);
-        Ok(Self { stream, receiver, is_amid_line: false, buffer: vec![0; CHUNK_BYTES_MAX] })
+        Ok(Self { stream, receiver, is_amid_line: false, held: 0, buffer: vec![0; CHUNK_BYTES_MAX] })
     }
 
     /// Something can be read, perhaps. Never returns for a pipe that has ended.
@@ -152,38 +144,70 @@ impl Pipe {
         }
     }
 
-    /// Reads once, if it can, and passes it on: behind the rest of the other one's line, if that is there.
-    async fn pass_on(&mut self, other: &mut Self, sink: &mut StepSink<'_>) -> Result<(), OutputError> {
-        let count = self.read()?;
-        if count == 0 {
-            return Ok(());
+    /// Passes on what both have, until they have nothing more just now; this one is read by `read`.
+    async fn pass_on(
+        &mut self,
+        other: &mut Self,
+        read: fn(&mut Self) -> io::Result<usize>,
+        sink: &mut StepSink<'_>,
+    ) -> Result<(), OutputError> {
+        for _ in 0..ROUNDS_MAX {
+            // Where a line was begun is read last, so that it has what was written before what the other one has; and it is passed on first.
+            let (first, count) = if self.is_amid_line {
+                let others = other.read_now()?;
+                (Which::Own, read(self)? + others)
+            } else {
+                let own = read(self)?;
+                (if other.is_amid_line { Which::Other } else { Which::Own }, other.read_now()? + own)
+            };
+            if count == 0 {
+                break;
+            }
+            match first {
+                Which::Own => {
+                    self.write_lines(sink).await?;
+                    other.write_lines(sink).await?;
+                }
+                Which::Other => {
+                    other.write_lines(sink).await?;
+                    self.write_lines(sink).await?;
+                }
+            }
         }
-        // Read later than the above, so that it has what the process wrote before that.
-        let more = if other.is_amid_line { other.read_now()? } else { 0 };
-        let rest = memchr::memrchr(b'\n', other.buffer.get(..more).unwrap_or_default()).map_or(more, |last| last + 1);
-        other.write(0..rest, sink).await?;
-        self.write(0..count, sink).await?;
-        other.write(rest..more, sink).await
+        self.write(self.held, sink).await?;
+        other.write(other.held, sink).await
     }
 
-    async fn write(&mut self, part: Range<usize>, sink: &mut StepSink<'_>) -> Result<(), OutputError> {
-        let bytes = self.buffer.get(part).unwrap_or_default();
-        if let Some(last) = bytes.last() {
-            self.is_amid_line = *last != b'\n';
-            sink.write(self.stream, bytes).await?;
-        }
+    /// Passes on what is whole lines, or fills the buffer.
+    async fn write_lines(&mut self, sink: &mut StepSink<'_>) -> Result<(), OutputError> {
+        let held = self.buffer.get(..self.held).unwrap_or_default();
+        let lines = memchr::memrchr(b'\n', held).map_or(0, |last| last + 1);
+        let is_full = self.held == self.buffer.len();
+        self.write(if is_full && lines == 0 { self.held } else { lines }, sink).await
+    }
+
+    /// Passes on so many bytes of what is held.
+    async fn write(&mut self, count: usize, sink: &mut StepSink<'_>) -> Result<(), OutputError> {
+        let bytes = self.buffer.get(..count).unwrap_or_default();
+        let Some(last) = bytes.last() else { return Ok(()) };
+        self.is_amid_line = *last != b'\n';
+        sink.write(self.stream, bytes).await?;
+        self.buffer.copy_within(count..self.held, 0);
+        self.held -= count;
         Ok(())
     }
 
     /// Reads once, if it can; gives how many bytes that were.
     fn read(&mut self) -> io::Result<usize> {
-        let read = self.receiver.as_ref().map(|receiver| receiver.try_read(&mut self.buffer));
+        let room = self.buffer.get_mut(self.held..).unwrap_or_default();
+        let read = self.receiver.as_ref().map(|receiver| receiver.try_read(room));
         self.was_read(read)
     }
 
-    /// The same, of the pipe itself: what tokio knows of its readiness may be older than what is there.
+    /// The same, of the pipe itself.
     fn read_now(&mut self) -> io::Result<usize> {
-        let read = self.receiver.as_ref().map(|receiver| nix::unistd::read(receiver, &mut self.buffer).map_err(io::Error::from));
+        let room = self.buffer.get_mut(self.held..).unwrap_or_default();
+        let read = self.receiver.as_ref().map(|receiver| nix::unistd::read(receiver, room).map_err(io::Error::from));
         self.was_read(read)
     }
 
@@ -194,33 +218,20 @@ impl Pipe {
                 if count == 0 {
                     self.receiver = None;
                 }
+                self.held += count;
                 Ok(count)
             }
+            // Somebody outside the group may still hold the other end.
             Some(Err(error)) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
             Some(Err(error)) => Err(error),
         }
     }
+}
 
-    /// Passes on what is there already. The pipe itself is asked: what tokio knows of its readiness may be older than the end of the process.
-    async fn drain(&mut self, sink: &mut StepSink<'_>) -> Result<(), OutputError> {
-        let Some(receiver) = self.receiver.take() else { return Ok(()) };
-        let mut pipe = File::from(receiver.into_nonblocking_fd()?);
-        let mut drained = 0;
-        while drained < DRAIN_BYTES_MAX {
-            match pipe.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(count) => {
-                    self.write(0..count, sink).await?;
-                    drained += count;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody outside the group still holds the other end.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
+/// Which of two pipes.
+enum Which {
+    Own,
+    Other,
 }
 
 async fn due(at: Option<Instant>) {
