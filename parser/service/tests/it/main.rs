@@ -115,7 +115,7 @@ async fn what_starts_runs_of_a_file_is_told_without_all_that_its_plan_needs() {
     let TriggersReply::Read { rules } = ask(&format!("{lines}\npipeline {{ from 'not-here' nonsense }}")).await else { panic!("no rules") };
     let cron: Vec<_> = rules.iter().map(|rule| rule.cron.as_str()).collect();
     assert_eq!(cron, ["", "0 3 * * *", "5 4 * * mon"]);
-    for (source, code) in [("triggers { cron 'daily' }", "E0231"), ("triggers { cron '0 3 * * *'", "E0105"), ("triggers 'x'", "E0309")] {
+    for (source, code) in [("triggers { cron 'daily' }", "E0231"), ("triggers { cron '0 3 * * *'", "E0105"), ("triggers 'x'", "E0205")] {
         let TriggersReply::Refused { diagnostics } = ask(source).await else { panic!("{source} is not refused") };
         assert_eq!(diagnostics[0].code, code, "{source}");
     }
