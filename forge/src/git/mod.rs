@@ -273,6 +273,16 @@ async fn end(repository: &Path, child: tokio::process::Child) -> Result<String, 
     }
 }
 
+/// What every git is told of its surroundings: it asks nobody, and reads no configuration but what it is given.
+const SURROUNDINGS: [(&str, &str); 6] = [
+    ("LC_ALL", "C"),
+    ("HOME", "/nonexistent"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_CONFIG_GLOBAL", "/dev/null"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_NO_LAZY_FETCH", "1"),
+];
+
 /// Git in this repository, with nothing of this process's surroundings but `PATH`.
 fn command(repository: &Path) -> tokio::process::Command {
     let option = |name: &str, value: &Path| {
@@ -284,14 +294,9 @@ fn command(repository: &Path) -> tokio::process::Command {
     command
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(SURROUNDINGS)
         .envs([
-            ("LC_ALL", "C"),
-            ("HOME", "/nonexistent"),
-            ("GIT_CONFIG_NOSYSTEM", "1"),
-            ("GIT_CONFIG_GLOBAL", "/dev/null"),
-            ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_OPTIONAL_LOCKS", "0"),
-            ("GIT_NO_LAZY_FETCH", "1"),
             // A pushed replacement must not stand in for what was asked.
             ("GIT_NO_REPLACE_OBJECTS", "1"),
         ])
@@ -328,14 +333,7 @@ pub(crate) fn http_backend(repository: &Path) -> tokio::process::Command {
     command
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .envs([
-            ("LC_ALL", "C"),
-            ("HOME", "/nonexistent"),
-            ("GIT_CONFIG_NOSYSTEM", "1"),
-            ("GIT_CONFIG_GLOBAL", "/dev/null"),
-            ("GIT_TERMINAL_PROMPT", "0"),
-            ("GIT_NO_LAZY_FETCH", "1"),
-        ])
+        .envs(SURROUNDINGS)
         .env("GIT_CONFIG_COUNT", settings.len().to_string())
         .arg("http-backend")
         .current_dir("/")

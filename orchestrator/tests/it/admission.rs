@@ -1,6 +1,6 @@
 //! Bounds on what is under way, and a full depot: new runs are refused with a reason, and nothing that was accepted is lost.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 use blob::{Blobs, DiskStore, Durability};
 use model::{
@@ -15,12 +15,9 @@ use orchestrator::{
     engine::EngineOptions,
 };
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use testkit::wait_for;
 
 use crate::house::{DEADLINE, House, ended, is_asked, outcome, planned, refusal, trigger, until, waiting};
-
-/// Between two looks at whether the orchestrator has noticed something.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 fn hold() -> Plan {
     Plan::new(vec![waiting("Hold", Wait::Pause)])
@@ -96,19 +93,18 @@ impl Drop for Small {
 
 /// Waits until a run of its own is taken, or is not.
 async fn until_taken(orchestrator: &Orchestrator, is_taken: bool) -> Trigger {
-    let tried = async {
-        for number in 0.. {
-            let tried = trigger(&format!("try {number} {is_taken}"));
-            match orchestrator.create(&tried).await {
-                Ok(_) if is_taken => return tried,
-                Err(CommandError::Full(Full::Depot { .. })) if !is_taken => return tried,
-                Ok(_) | Err(CommandError::Full(_)) => sleep(LOOK_PAUSE).await,
-                Err(other) => panic!("{other:?}"),
-            }
+    let mut number = 0;
+    wait_for(DEADLINE, "the orchestrator to see how much room there is", async || {
+        number += 1;
+        let tried = trigger(&format!("try {number} {is_taken}"));
+        match orchestrator.create(&tried).await {
+            Ok(_) => is_taken.then_some(tried),
+            Err(CommandError::Full(Full::Depot { .. })) => (!is_taken).then_some(tried),
+            Err(CommandError::Full(_)) => None,
+            Err(other) => panic!("{other:?}"),
         }
-        unreachable!("numbers do not end");
-    };
-    timeout(DEADLINE, tried).await.expect("the orchestrator sees how much room there is")
+    })
+    .await
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use std::{collections::BTreeSet, env, fs, path::Path, process::Stdio};
 
 use model::{
     Digest, RunId, StageId,
-    diagnostic::{Diagnostic, Severity, Span},
     event::run::{RunEvent, StoredLog, WaitKey},
     plan::{Plan, Value, Wait},
     planning::{PlanReply, PlanRequest, Text},
@@ -21,7 +20,7 @@ use service::{
     tool::{Finder, Kept, Tool, Version},
 };
 
-use crate::house::{House, chain, ended, is_asked, planned, trigger, until, waiting};
+use crate::house::{House, chain, ended, is_asked, planned, refused, trigger, until, waiting};
 
 /// The program that asks.
 const SCHEMATHESIS: Tool =
@@ -51,18 +50,7 @@ fn plan(name: &str) -> Option<Plan> {
 
 fn reply(request: &PlanRequest) -> PlanReply {
     let known = if let Text::Inline(name) = &request.source { plan(name) } else { None };
-    let refused = || Diagnostic {
-        code: "E0201".into(),
-        severity: Severity::Error,
-        message: "the file has no `pipeline` block".to_owned(),
-        file: request.path.clone(),
-        line: 1,
-        column: 1,
-        span: Span::default(),
-        label: String::new(),
-        help: String::new(),
-    };
-    known.map_or_else(|| PlanReply::Refused { diagnostics: vec![refused()] }, |plan| planned(plan, None))
+    known.map_or_else(|| refused(request), |plan| planned(plan, None))
 }
 
 fn of(name: &str) -> Trigger {

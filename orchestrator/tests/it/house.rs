@@ -7,6 +7,7 @@ use eventbus::{Bus, Subject, Subscription};
 use model::{
     AgentName, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
+    diagnostic::{Diagnostic, Severity, Span},
     event::run::Outputs,
     plan::{Need, NeedReason, Plan, PlanDocument, Stage, StageKind, Step, Value, Wait},
     planning::{PlanReply, PlanRequest, Text},
@@ -57,6 +58,22 @@ pub(crate) fn planned(plan: Plan, not_triggered: Option<String>) -> PlanReply {
     let document = PlanDocument::new(plan);
     let plan = Text::Inline(String::from_utf8(document.bytes().to_vec()).unwrap());
     PlanReply::Planned { digest: document.digest(), plan, warnings: vec![], not_triggered }
+}
+
+/// The parser's answer where it refuses the file.
+pub(crate) fn refused(request: &PlanRequest) -> PlanReply {
+    let diagnostic = Diagnostic {
+        code: "E0201".into(),
+        severity: Severity::Error,
+        message: "the file has no `pipeline` block".to_owned(),
+        file: request.path.clone(),
+        line: 1,
+        column: 1,
+        span: Span::default(),
+        label: String::new(),
+        help: String::new(),
+    };
+    PlanReply::Refused { diagnostics: vec![diagnostic] }
 }
 
 /// A bus and a depot, which outlive the orchestrators that are started on them.

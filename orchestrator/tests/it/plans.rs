@@ -1,30 +1,16 @@
 //! Plans over HTTP: what a run would do, and what one does, with nothing started.
 
-use model::{
-    diagnostic::{Diagnostic, Severity, Span},
-    planning::{PlanReply, PlanRequest, Text},
-};
+use model::planning::{PlanReply, PlanRequest, Text};
 use serde_json::json;
 
-use crate::house::{House, chain, planned, refusal, trigger, until};
+use crate::house::{House, chain, planned, refusal, refused, trigger, until};
 
 /// A plan of the stages that the file names, one after the other; an empty file is refused.
 fn reply(request: &PlanRequest) -> PlanReply {
     let Text::Inline(source) = &request.source else { panic!("it is short") };
     let names: Vec<&str> = source.split_whitespace().filter(|word| word.chars().all(char::is_alphabetic) && *word != "pipeline").collect();
     if names.is_empty() && source.is_empty() {
-        let diagnostic = Diagnostic {
-            code: "E0201".into(),
-            severity: Severity::Error,
-            message: "the file has no `pipeline` block".to_owned(),
-            file: request.path.clone(),
-            line: 1,
-            column: 1,
-            span: Span::default(),
-            label: String::new(),
-            help: String::new(),
-        };
-        return PlanReply::Refused { diagnostics: vec![diagnostic] };
+        return refused(request);
     }
     let not_triggered = (request.context.branch == "side").then(|| "the branch `side` is none of `main`".to_owned());
     planned(chain(if names.is_empty() { &["Build"] } else { &names }), not_triggered)
