@@ -45,8 +45,8 @@ pub use executor::{
 };
 pub use sandbox::doctor::{Finding, examine, offers, offers_of};
 pub use sandbox::{
-    Isolation, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, StageUsers, UnknownIsolation, UnknownUsers,
-    fork_nursery, stage_init,
+    Isolation, LIMITED_FACTS, Level, Nursery, PROCESSES_MAX, STAGE_INIT, SandboxError, SandboxOptions, StageUsers, UnknownIsolation,
+    UnknownUsers, fork_nursery, stage_init,
 };
 pub use spool::SpoolError;
 
@@ -194,7 +194,6 @@ impl Stock {
         let sources = Sources::create(data.join("sources")).map_err(stock)?;
         let libraries = Libraries::create(data.join(LIBRARIES)).map_err(stock)?;
         let step_caches = data.join(STEPS);
-        fs::create_dir_all(&step_caches).map_err(stock)?;
         let sandbox = Sandbox::open(isolate, &data)?;
         let spool = spool.of(sandbox.users()).map_err(stock)?;
         Ok(Self { spool, recovered, archives, sources, libraries, step_caches, sandbox })

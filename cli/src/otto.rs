@@ -118,7 +118,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    runtime.block_on(otto.command.run(nursery)).unwrap_or_else(|error| fail(&error))
+    let code = runtime.block_on(otto.command.run(nursery)).unwrap_or_else(|error| fail(&error));
+    // All tasks were ended by their supervisor; the threads need not be waited for, one after the other.
+    runtime.shutdown_background();
+    code
 }
 
 impl Command {

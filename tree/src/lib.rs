@@ -33,4 +33,4 @@ pub use name::EntryName;
 pub use pack::{Attributes, Packed, Packer, Times, pack};
 pub use remove::remove;
 pub use select::{Selection, SelectionError};
-pub use unpack::{Archive, Links, Rules, Unpacked, unpack_into, unpack_new};
+pub use unpack::{Archive, Links, Rules, Unpacked, unpack_first, unpack_into, unpack_new};

@@ -34,7 +34,12 @@ struct OfTest {
 }
 
 /// Files that are made from the code of another crate, on which this one must not depend.
-const OF_TESTS: [OfTest; 2] = [
+const OF_TESTS: [OfTest; 3] = [
+    OfTest {
+        path: "stdlib/library.json",
+        test: &["cargo", "test", "--quiet", "--package", "stdlib", "--lib", "the_committed_library_is_fresh"],
+        variable: "UPDATE_SPEC",
+    },
     OfTest {
         path: "apispec/openapi/orchestrator.json",
         test: &["cargo", "test", "--quiet", "--package", "orchestrator", "--test", "it", "the_committed_document_is_fresh"],

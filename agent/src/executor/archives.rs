@@ -7,9 +7,8 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -23,7 +22,7 @@ use model::Digest;
 use service::clock;
 use tracing::debug;
 
-use super::workspace::remove_tree;
+use super::late_folder::LateFolder;
 
 /// Bytes of all archives together.
 const STORE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
@@ -68,7 +67,7 @@ pub(crate) struct Opened {
 /// What there is.
 #[derive(Debug)]
 pub(crate) struct Archives {
-    folder: PathBuf,
+    folder: LateFolder,
     next: AtomicU64,
     /// The least lately used first. Whoever holds a slot's lock fetches; the others wait for it.
     slots: Mutex<VecDeque<(Digest, Slot)>>,
@@ -86,11 +85,9 @@ struct Kept {
 }
 
 impl Archives {
-    /// An empty store in `folder`. What an earlier life left there was never made durable, so it is not trusted.
+    /// An empty store in `folder`.
     pub(crate) fn create(folder: PathBuf) -> io::Result<Self> {
-        remove_tree(&folder)?;
-        DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self { folder, next: AtomicU64::new(0), slots: Mutex::default() })
+        Ok(Self { folder: LateFolder::without_leftovers(folder)?, next: AtomicU64::new(0), slots: Mutex::default() })
     }
 
     /// The archive with this digest, with which whoever reads it compares its bytes.
@@ -109,7 +106,7 @@ impl Archives {
                 Ok(file) => return Ok(Opened { file, since: *kept.since.get_or_insert_with(now) }),
             }
         }
-        let part = self.part();
+        let part = self.part().map_err(ArchiveError::Disk)?;
         fetch(digest, blobs, &part, need).await?;
         fs::rename(&part, &path).map_err(ArchiveError::Disk)?;
         let file = File::open(&path).map_err(ArchiveError::Disk)?;
@@ -149,12 +146,12 @@ impl Archives {
     }
 
     /// A path for a file that is being made.
-    pub(crate) fn part(&self) -> PathBuf {
-        self.folder.join(format!("part-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    pub(crate) fn part(&self) -> io::Result<PathBuf> {
+        Ok(self.folder.made()?.join(format!("part-{}", self.next.fetch_add(1, Ordering::Relaxed))))
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join(digest.hex())
+        self.folder.path().join(digest.hex())
     }
 
     fn slot(&self, digest: &Digest) -> Slot {
@@ -230,7 +227,7 @@ mod tests {
         let first = archives.open(&digest, &blobs, Need::Must).await.unwrap();
         assert_eq!(io::read_to_string(&first.file).unwrap(), "abc");
         assert_eq!(archives.open(&digest, &blobs, Need::May).await.unwrap().since, first.since);
-        assert_eq!(fs::read_dir(folder.path().join("archives")).unwrap().count(), 0);
+        assert!(!folder.path().join("archives").exists());
         assert!(archives.is_known(&digest));
         archives.forget(&digest).await;
         assert!(!archives.is_known(&digest));
@@ -247,7 +244,7 @@ mod tests {
         let mut digests = Vec::new();
         for number in 0..=ARCHIVES_MAX {
             let bytes = format!("archive {number}");
-            let part = archives.part();
+            let part = archives.part().unwrap();
             fs::write(&part, &bytes).unwrap();
             digests.push(Digest::of(bytes.as_bytes()));
             archives.adopt(&digests[number], &part, false).await;

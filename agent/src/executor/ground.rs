@@ -62,7 +62,7 @@ impl Ground<'_> {
             Floor::Archive(digest, opened) => {
                 let since = opened.since;
                 let rules = Rules { undated: Some(since), ..Rules::SOURCE };
-                self.unpack((&digest, opened), rules, halt).await?.map_err(|error| failed("source", &error))?;
+                self.unpack((&digest, opened), rules, Onto::Nothing, halt).await?.map_err(|error| failed("source", &error))?;
                 Some(since)
             }
             Floor::Shared(source) => {
@@ -90,7 +90,7 @@ impl Ground<'_> {
         let (need, latest) = if cache.required { (Need::Must, None) } else { (Need::May, since.map(|since| since.saturating_sub(1))) };
         let rules = Rules { latest, ..Rules::TREE };
         let problem = match self.open(&digest, need, halt).await? {
-            Ok(opened) => self.unpack((&digest, opened), rules, halt).await?.err().map(|error| chain(&error)),
+            Ok(opened) => self.unpack((&digest, opened), rules, Onto::Source, halt).await?.err().map(|error| chain(&error)),
             Err(error) => Some(chain(&error)),
         };
         match problem {
@@ -115,7 +115,7 @@ impl Ground<'_> {
         let failed = |reason: String| Trouble::Failed(format!("cannot keep the cache `{name}`: {reason}"));
         let paths = definition.paths.iter().map(|path| path.as_text().unwrap_or_default());
         let selection = Selection::new(paths).map_err(|error| failed(chain(&error)))?;
-        let part = Part(self.tools.archives.part());
+        let part = Part(self.tools.archives.part().map_err(|error| failed(chain(&error)))?);
         let (root, path) = (self.reach.clone(), part.0.clone());
         let packing = move |stop: &dyn Fn() -> bool| pack(&root, &selection, &path, stop);
         let (packed, digest) = stoppable(packing, halt).await?.map_err(failed)?;
@@ -176,12 +176,21 @@ impl Ground<'_> {
     }
 
     /// Unpacks into the work directory.
-    async fn unpack(&self, (digest, opened): (&Digest, Opened), rules: Rules, halt: &mut Halt) -> Result<Result<(), UnpackError>, Trouble> {
+    async fn unpack(
+        &self,
+        (digest, opened): (&Digest, Opened),
+        rules: Rules,
+        onto: Onto,
+        halt: &mut Halt,
+    ) -> Result<Result<(), UnpackError>, Trouble> {
         let (root, expected) = (self.reach.clone(), *digest);
         let unpacking = move |stop: &dyn Fn() -> bool| {
             let archive = Archive::tar(opened.file).expect(expected);
-            let unpacked = root.within(|root| tree::unpack_into(archive, (root, Path::new("")), &rules, stop).map(drop));
-            unpacked.unwrap_or_else(|error| Err(UnpackError::Unreadable(error)))
+            let unpacked = root.within(|root| match onto {
+                Onto::Nothing => tree::unpack_first(archive, root, &rules, stop),
+                Onto::Source => tree::unpack_into(archive, (root, Path::new("")), &rules, stop),
+            });
+            unpacked.unwrap_or_else(|error| Err(UnpackError::Unreadable(error))).map(drop)
         };
         let unpacked = stoppable(unpacking, halt).await?;
         if let Err(UnpackError::Damaged { .. }) = &unpacked {
@@ -190,6 +199,13 @@ impl Ground<'_> {
         }
         Ok(unpacked)
     }
+}
+
+/// What lies in the work directory already.
+#[derive(Debug, Clone, Copy)]
+enum Onto {
+    Nothing,
+    Source,
 }
 
 /// A file that goes with this, if it is still there.

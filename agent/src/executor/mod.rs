@@ -19,6 +19,7 @@ mod folder;
 mod gathered;
 mod ground;
 pub(crate) mod halt;
+mod late_folder;
 pub(crate) mod library;
 pub(crate) mod output;
 pub(crate) mod process;

@@ -12,9 +12,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::DirBuilderExt as _,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock,
@@ -27,7 +25,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 use tree::{Archive, Rules, UnpackError};
 
-use super::{archives::Opened, workspace::remove_tree};
+use super::{archives::Opened, late_folder::LateFolder, workspace::remove_tree};
 
 /// An archive with fewer bytes is unpacked into each work directory: for some thirty files that takes no longer than to mount them.
 pub(crate) const SNAPSHOT_BYTES_MIN: u64 = 64 * 1024;
@@ -52,7 +50,7 @@ impl Source {
 /// Those that are there.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    folder: PathBuf,
+    folder: LateFolder,
     next: AtomicU64,
     /// Whether files can share their content; empty until somebody asked.
     reflinks: OnceLock<bool>,
@@ -63,16 +61,19 @@ pub(crate) struct Sources {
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Source>>>>;
 
 impl Sources {
-    /// None yet, in `folder`. What an earlier life left there was never made durable, so it is not trusted.
+    /// None yet, in `folder`.
     pub(crate) fn create(folder: PathBuf) -> io::Result<Self> {
-        remove_tree(&folder)?;
-        DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self { folder, next: AtomicU64::new(0), reflinks: OnceLock::new(), slots: Mutex::default() })
+        Ok(Self {
+            folder: LateFolder::without_leftovers(folder)?,
+            next: AtomicU64::new(0),
+            reflinks: OnceLock::new(),
+            slots: Mutex::default(),
+        })
     }
 
     /// Whether files can share their content here. It is tried once.
     pub(crate) fn reflinks(&self) -> bool {
-        *self.reflinks.get_or_init(|| tree::shares_content(&self.folder))
+        *self.reflinks.get_or_init(|| self.folder.made().is_ok_and(tree::shares_content))
     }
 
     /// The source with this digest; its archive is unpacked if it is not there. `unpack` does something that takes time on a thread of its
@@ -88,7 +89,10 @@ impl Sources {
         if let Some(source) = &*present {
             return Ok(Ok(source.clone()));
         }
-        let (part, folder) = (self.unnamed("part"), self.folder.join(digest.hex()));
+        if let Err(error) = self.folder.made() {
+            return Ok(Err(UnpackError::Unreadable(error)));
+        }
+        let (part, folder) = (self.unnamed("part"), self.folder.path().join(digest.hex()));
         let since = opened.since;
         let unpacking = Unpacking { digest: *digest, opened, part, folder: folder.clone() };
         if let Err(error) = unpack(unpacking).await? {
@@ -98,7 +102,7 @@ impl Sources {
     }
 
     fn unnamed(&self, kind: &str) -> PathBuf {
-        self.folder.join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+        self.folder.path().join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     fn slot(&self, digest: &Digest) -> Slot {
@@ -175,7 +179,10 @@ mod tests {
     }
 
     fn names(sources: &Sources) -> usize {
-        fs::read_dir(&sources.folder).unwrap().filter(|entry| !entry.as_ref().unwrap().file_name().to_str().unwrap().contains('-')).count()
+        fs::read_dir(sources.folder.path())
+            .unwrap()
+            .filter(|entry| !entry.as_ref().unwrap().file_name().to_str().unwrap().contains('-'))
+            .count()
     }
 
     #[tokio::test]
@@ -209,6 +216,6 @@ mod tests {
         fs::create_dir(path.join("part-7")).unwrap();
         drop(sources);
         Sources::create(path.clone()).unwrap();
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        assert!(!path.exists());
     }
 }

@@ -36,6 +36,10 @@ use crate::{LIBRARIES, executor::workspace::Workspace, spool::leftovers};
 const MOUNT_DEADLINE: Duration = Duration::from_secs(10);
 /// Folders that no stage needs to see: doors to services, and what people keep.
 const HIDDEN: [&str; 3] = ["/run", "/home", "/root"];
+/// The facts of which a stage gets no more than it demands: its memory in bytes, and its cores.
+pub const LIMITED_FACTS: [&str; 2] = [MEMORY, CORES];
+const MEMORY: &str = "memory";
+const CORES: &str = "cores";
 /// Characters of the name of an agent's control groups: 32 bits of a SHA-256 of its data folder.
 const PREFIX_CHARACTERS: usize = 8;
 
@@ -88,7 +92,10 @@ pub(super) struct Holder {
     /// Of a stage that demands nothing.
     pub(super) limits: Limits,
     parent: Parent,
-    base: Base,
+    /// What the names of its control groups begin with.
+    group_prefix: String,
+    /// Its control groups; not looked for before something is to be limited.
+    base: OnceLock<Base>,
     /// The view of every stage, but for what is its own.
     view: View,
     ready: Mutex<BTreeMap<PathBuf, Prepared>>,
@@ -180,8 +187,8 @@ impl Sandbox {
         let Some(holder) = &self.holder else { return Ok(Confined::Direct) };
         let (sandbox, workspace, user) = (self.clone(), workspace.clone(), workspace.shared_user());
         let limits = Limits {
-            memory_bytes: demand(requires, "memory").or(holder.limits.memory_bytes),
-            cores: demand(requires, "cores"),
+            memory_bytes: demand(requires, MEMORY).or(holder.limits.memory_bytes),
+            cores: demand(requires, CORES),
             ..holder.limits
         };
         let limited = limits.clone();
@@ -253,31 +260,41 @@ impl Holder {
         let prefix = prefix(data);
         let parent = Parent::start(otto, prefix.clone(), options.nursery.as_ref())
             .map_err(|source| SandboxError::Nursery { otto: otto.to_owned(), source })?;
-        let base = Base::find(format!("otto-{prefix}-"));
         let view = view(options, otto, data);
         let limits = Limits { memory_bytes: options.memory_bytes, processes: options.processes, cores: None };
-        Ok(Self {
+        let holder = Self {
             level: Level::Group,
             limits,
             users: None,
             data: data.to_owned(),
             overlays: OnceLock::new(),
             parent,
-            base,
+            group_prefix: format!("otto-{prefix}-"),
+            base: OnceLock::new(),
             view,
             ready: Mutex::default(),
             next: AtomicU64::new(0),
-        })
+        };
+        if options.limits_stages || options.processes.is_some() || options.memory_bytes.is_some() {
+            holder.base();
+        }
+        Ok(holder)
+    }
+
+    /// The control groups below which attempts have theirs. When they are found, what an earlier life left in them is ended. What is to be
+    /// limited is known before the first init is made ([`SandboxOptions::limits_stages`]), as that one's nursery removes its groups with it.
+    pub(super) fn base(&self) -> &Base {
+        self.base.get_or_init(|| Base::find(self.group_prefix.clone()))
     }
 
     /// Which version of control groups limits this, if one does.
     pub(super) fn limits(&self, controller: Controller) -> Option<Version> {
-        self.base.limits(controller)
+        self.base().limits(controller)
     }
 
     /// Why none does.
     pub(super) fn obstacle(&self, controller: Controller) -> Option<Obstacle> {
-        self.base.obstacle(controller)
+        self.base().obstacle(controller)
     }
 
     /// Changes the level, and starts something at it, as an attempt would.
@@ -311,7 +328,8 @@ impl Holder {
             View { workspace: workspace.root().to_owned(), temporary: workspace.temporary(), home: workspace.home(), ..self.view.clone() };
         let user = workspace.user().map(User::id);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (init, socket) = self.parent.bear(&Birth { level: self.level, user, view, groups: self.base.folders(number) })?;
+        let groups = self.base.get().map(|base| base.folders(number)).unwrap_or_default();
+        let (init, socket) = self.parent.bear(&Birth { level: self.level, user, view, groups })?;
         let mut prepared = Prepared { init, user, start_ticks: leftovers::start_ticks(init), socket, group: Base::group(number) };
         // What every attempt is limited in.
         self.limit(&mut prepared, &self.limits.clone())?;
@@ -326,14 +344,17 @@ impl Holder {
             limits.cores.map(|_| Controller::Cpu),
         ];
         let wanted: Vec<_> = wanted.into_iter().flatten().collect();
-        self.base.limit(&mut prepared.group, &wanted, prepared.init)?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.base().limit(&mut prepared.group, &wanted, prepared.init)?;
         prepared.group.set(limits)
     }
 
     pub(super) fn beginning(&self, workspace: &Workspace, limits: &Limits, places: Places) -> Beginning {
         let Places { overlay, kept, hosts } = places;
         let writable = || [workspace.root()].into_iter().chain(self.view.writable.iter().chain(&kept).map(PathBuf::as_path));
-        let unlimited = |controller| self.base.limits(controller).is_none();
+        let unlimited = |controller| self.base().limits(controller).is_none();
         Beginning {
             overlay,
             data_bytes_max: limits.memory_bytes.filter(|_| unlimited(Controller::Memory)),

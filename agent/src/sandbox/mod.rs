@@ -51,7 +51,7 @@ use tracing::warn;
 use self::{cgroup::Group, link::Link};
 pub use self::{
     isolation::{Isolation, Level, UnknownIsolation},
-    machine::SandboxError,
+    machine::{LIMITED_FACTS, SandboxError},
     nursery::{STAGE_INIT, stage_init},
     options::{PROCESSES_MAX, SandboxOptions},
     parent::{Nursery, fork_nursery},

@@ -25,6 +25,9 @@ pub struct SandboxOptions {
     pub memory_bytes: Option<u64>,
     /// The most processes and threads of a stage, if there is to be a limit; see [`PROCESSES_MAX`].
     pub processes: Option<u64>,
+    /// Whether stages may demand limits. Where none does and nothing else is limited, control groups are not looked for: that takes as long as
+    /// a short stage. A demand is met nevertheless, but the empty group of a stage is then not removed if its agent is killed.
+    pub limits_stages: bool,
     /// What holds stages from the beginning on, if it was [forked](super::fork_nursery) already.
     pub nursery: Option<Nursery>,
     /// What stages see though it lies in a hidden folder, read-only.
@@ -44,6 +47,7 @@ impl SandboxOptions {
             otto: None,
             memory_bytes: None,
             processes: Some(PROCESSES_MAX),
+            limits_stages: true,
             nursery: None,
             shown: Vec::new(),
             writable: Vec::new(),
@@ -65,7 +69,18 @@ impl SandboxOptions {
         let shown = path.map(|entry| tool(&entry).unwrap_or(entry)).collect();
         let users = StageUsers::Same;
         let processes = Some(PROCESSES_MAX);
-        Self { isolation, users, otto: Some(otto), memory_bytes: None, processes, nursery: None, shown, writable, hidden }
+        Self {
+            isolation,
+            users,
+            otto: Some(otto),
+            memory_bytes: None,
+            processes,
+            limits_stages: true,
+            nursery: None,
+            shown,
+            writable,
+            hidden,
+        }
     }
 }
 

@@ -14,12 +14,14 @@ use std::{
 };
 
 use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
     nursery::{self, STAGE_INIT},
@@ -32,7 +34,7 @@ use crate::spool::leftovers::NURSERY_MARK;
 const BIRTH_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the agent's end waits for the nursery's.
 const END_DEADLINE: Duration = Duration::from_millis(500);
-/// Between two looks whether it has ended.
+/// Between two looks whether it has ended, where the system cannot tell.
 const END_PAUSE: Duration = Duration::from_millis(1);
 
 /// The nursery, as its agent has it.
@@ -120,6 +122,20 @@ impl Alive {
     }
 }
 
+impl Alive {
+    /// Waits until the process has ended, or a while; not past the deadline.
+    fn wait_for_end(&self, deadline: Instant) {
+        let process = rustix::process::Pid::from_raw(self.process.as_raw());
+        let Some(Ok(ended)) = process.map(|process| pidfd_open(process, PidfdFlags::empty())) else {
+            // A kernel before 5.3.
+            return sleep(END_PAUSE);
+        };
+        let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+        // Whether it has ended is asked again in any case.
+        let _ended_or_interrupted = poll(&mut [PollFd::new(ended.as_fd(), PollFlags::POLLIN)], left);
+    }
+}
+
 impl Drop for Alive {
     fn drop(&mut self) {
         // It ends with its socket, when the inits have; and a step that runs as the same user can have made it stand still.
@@ -127,7 +143,7 @@ impl Drop for Alive {
         let _gone = kill(self.process, Signal::SIGCONT);
         let deadline = Instant::now() + END_DEADLINE;
         while waitpid(self.process, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) && Instant::now() < deadline {
-            sleep(END_PAUSE);
+            self.wait_for_end(deadline);
         }
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Means {
     pub(super) in_place: Option<PathBuf>,
     /// How many there are, about.
     pub(super) stages: u32,
+    /// Whether one demands that the machine gives it no more than so much.
+    pub(super) limits_stages: bool,
     /// The key of webhooks' addresses, where a stage waits for one.
     pub(super) callback_key: Option<CallbackKey>,
 }
@@ -155,7 +157,7 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         passthrough: agent::tool_homes(&environment),
         containers: means.runtime.map_or(Containers::None, Containers::Found),
         disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
-        sandbox: SandboxOptions { processes, nursery: means.nursery, ..sandbox },
+        sandbox: SandboxOptions { processes, limits_stages: means.limits_stages, nursery: means.nursery, ..sandbox },
         program: agent::THIS_PROGRAM.into(),
         in_place: means.in_place,
         attempts: means.stages,

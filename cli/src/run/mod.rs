@@ -140,7 +140,8 @@ impl RunArgs {
         let is_called = plan.is_none_or(|plan| plan.stages.iter().any(Stage::waits_for_a_call));
         let callback_key = is_called.then(|| store.callback_key()).transpose()?;
         let isolation = self.isolation(plan);
-        Ok(Means { slots: self.slots(), runtime, isolation, nursery: None, in_place, stages, callback_key })
+        let limits_stages = plan.is_none_or(|plan| plan.stages.iter().any(demands_limits));
+        Ok(Means { slots: self.slots(), runtime, isolation, nursery: None, in_place, stages, limits_stages, callback_key })
     }
 
     /// How the run is shown.
@@ -218,6 +219,12 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitC
         }
     };
     go(args, house, &place.store, held, &mut signals, false).await
+}
+
+/// Whether the stage demands so much of the machine, which is then all that it gets.
+fn demands_limits(stage: &Stage) -> bool {
+    let demands = stage.demands();
+    agent::LIMITED_FACTS.iter().any(|fact| demands.contains_key(*fact))
 }
 
 fn demands_isolation(plan: &Plan) -> bool {

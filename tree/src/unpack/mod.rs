@@ -4,7 +4,7 @@
 //! reader (this thread): heads, names, folders ── batches of files ─▶ writers
 //! ```
 //!
-//! Everything is made in a folder that was not there before, by names of one part each, relative to folders that were opened without
+//! Everything is made in a folder that was not there before, or is empty, by names of one part each, relative to folders that were opened without
 //! following links: an archive finds in it only what it has brought itself. What is complete, and is what its digest names, is moved to
 //! where it belongs; anything else is removed.
 
@@ -111,7 +111,7 @@ pub fn unpack_new(
     stop: &dyn Fn() -> bool,
 ) -> Result<Unpacked, UnpackError> {
     let staging = Staging::new(root)?;
-    let (unpacked, folders) = fill(archive, &staging, rules, stop)?;
+    let (unpacked, folders) = staging.fill(archive, rules, stop)?;
     folders.close()?;
     staging.keep()?;
     Ok(unpacked)
@@ -129,25 +129,45 @@ pub fn unpack_into(
     stop: &dyn Fn() -> bool,
 ) -> Result<Unpacked, UnpackError> {
     let staging = Staging::within(root)?;
-    let (unpacked, folders) = fill(archive, &staging, rules, stop)?;
+    let (unpacked, folders) = staging.fill(archive, rules, stop)?;
     staging.move_to(&place::open(root, below)?, folders)?;
     Ok(unpacked)
+}
+
+/// Unpacks into the folder `root`, which is there, is empty, and is nobody else's yet: nothing has to be moved. On an error it is empty again.
+pub fn unpack_first(
+    archive: Archive<impl Read + Send>,
+    root: &Path,
+    rules: &Rules,
+    stop: &dyn Fn() -> bool,
+) -> Result<Unpacked, UnpackError> {
+    // Where the system does not tell it, it is seen from a folder that is made.
+    let Some(umask) = place::umask() else { return unpack_into(archive, (root, Path::new("")), rules, stop) };
+    let filled = place::root(root).and_then(|folder| {
+        let (unpacked, folders) = fill(archive, (folder, umask), rules, stop)?;
+        folders.close()?;
+        Ok(unpacked)
+    });
+    if filled.is_err() {
+        place::clear(root);
+    }
+    filled
 }
 
 /// Unpacks into a folder that nobody else has, up to the modes of folders.
 fn fill(
     archive: Archive<impl Read + Send>,
-    staging: &Staging,
+    (folder, umask): (OwnedFd, u32),
     rules: &Rules,
     stop: &dyn Fn() -> bool,
 ) -> Result<(Unpacked, Folders), UnpackError> {
     let Archive { mut input, compressed, digest } = archive;
     let mut hashed = Hashed { input: &mut input, digest: digest.map(|_| Digest::builder()) };
-    let folders = Folders::new(staging.folder().map_err(|error| disk(b".", error))?, staging.umask(), rules.limits.entries);
+    let folders = Folders::new(folder, umask, rules.limits.entries);
     let filled = if compressed {
-        entries(MultiGzDecoder::new(&mut hashed), folders, staging.umask(), rules, stop)
+        entries(MultiGzDecoder::new(&mut hashed), folders, umask, rules, stop)
     } else {
-        entries(&mut hashed, folders, staging.umask(), rules, stop)
+        entries(&mut hashed, folders, umask, rules, stop)
     };
     if matches!(filled, Err(UnpackError::Stopped | UnpackError::Unreadable(_) | UnpackError::Disk { .. })) {
         return filled;

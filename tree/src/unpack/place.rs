@@ -2,10 +2,14 @@
 
 use std::{
     ffi::CStr,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
@@ -14,7 +18,7 @@ use rustix::{
 };
 
 use super::{
-    disk,
+    Archive, Rules, Unpacked, disk,
     folders::{FOLDER, Folders},
 };
 use crate::{
@@ -67,9 +71,14 @@ impl Staging {
         openat(CWD, path, FOLDER, Mode::empty())
     }
 
-    /// Permissions that new files do not get in it.
-    pub(super) fn umask(&self) -> u32 {
-        self.umask
+    /// Unpacks into it, up to the modes of folders.
+    pub(super) fn fill(
+        &self,
+        archive: Archive<impl Read + Send>,
+        rules: &Rules,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(Unpacked, Folders), UnpackError> {
+        super::fill(archive, (self.folder().map_err(|error| disk(b".", error))?, self.umask), rules, stop)
     }
 
     /// Leaves the folder where it is.
@@ -98,12 +107,35 @@ impl Drop for Staging {
     }
 }
 
-/// Opens the folder `below` of `root`, and makes what is missing of it.
-pub(super) fn open(root: &Path, below: &Path) -> Result<OwnedFd, UnpackError> {
+/// Opens the folder that everything is relative to. Its own path may lead through links: it is the caller's.
+pub(super) fn root(path: &Path) -> Result<OwnedFd, UnpackError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(|error| disk(b".", error))
+}
+
+/// Permissions that new files of this process do not get (`man 5 proc_pid_status`). Nothing in Otto changes them.
+pub(super) fn umask() -> Option<u32> {
+    static UMASK: OnceLock<Option<u32>> = OnceLock::new();
+    let read = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        u32::from_str_radix(status.lines().find_map(|line| line.strip_prefix("Umask:"))?.trim(), 8).ok()
+    };
+    *UMASK.get_or_init(read)
+}
+
+/// Removes what is in the folder. Who cannot can do nothing else about it: it will be removed with the folder.
+pub(super) fn clear(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let _left = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+    }
+}
+
+/// Opens the folder `below` of `top`, and makes what is missing of it.
+pub(super) fn open(top: &Path, below: &Path) -> Result<OwnedFd, UnpackError> {
     let bytes = below.as_os_str().as_bytes();
     let path = inside(bytes).map_err(|what| UnpackError::Refused { entry: EntryName::new(bytes), what })?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut folder = openat(CWD, root, flags, Mode::empty()).map_err(|error| disk(b".", error))?;
+    let mut folder = root(top)?;
     for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
         match mkdirat(&folder, part, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => {}

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use tree::{Archive, Rules, UnpackError, Unpacked, unpack_into};
+use tree::{Archive, Rules, UnpackError, Unpacked, unpack_first, unpack_into, unpack_new};
 
 use crate::crafted::{Crafted, archive, file, folder, link, names};
 
@@ -81,4 +81,26 @@ fn folders_that_may_not_be_written_are_filled_first() {
     assert_eq!((mode("a"), mode("a/b"), mode("a/d")), (0o555, 0o555, 0o444));
     fs::set_permissions(root.path().join("a"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(root.path().join("a/b"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn an_empty_folder_is_filled_as_a_new_one_is_and_is_empty_again_after_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let [new, first] = ["new", "first"].map(|name| folder.path().join(name));
+    fs::create_dir(&first).unwrap();
+    let bytes = archive(&[folder_of_nobody_else(), file("a/b/c", b"x"), link("l", "a"), Crafted { mode: 0o755, ..file("run", b"y") }]);
+    let damaged = &bytes[..bytes.len() - 1_200];
+    assert!(unpack_first(Archive::tar(damaged), &first, &Rules::TREE, &|| false).is_err());
+    assert_eq!(names(&first), [""; 0]);
+    let made = unpack_new(Archive::tar(bytes.as_slice()), &new, &Rules::TREE, &|| false).unwrap();
+    assert_eq!(unpack_first(Archive::tar(bytes.as_slice()), &first, &Rules::TREE, &|| false).unwrap(), made);
+    for path in ["a", "a/b", "a/b/c", "run"] {
+        let mode = |root: &Path| fs::metadata(root.join(path)).unwrap().permissions().mode();
+        assert_eq!(mode(&first), mode(&new), "{path}");
+    }
+    assert_eq!((names(&first), fs::read_link(first.join("l")).unwrap()), (names(&new), "a".into()));
+}
+
+fn folder_of_nobody_else() -> Crafted<'static> {
+    Crafted { mode: 0o700, ..folder("a") }
 }
