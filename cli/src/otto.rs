@@ -1,6 +1,6 @@
 //! The root of the command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use parser_service::worker::{self, Misbehaviour};
@@ -114,7 +114,11 @@ pub fn main() -> ExitCode {
         Ok(nursery) => nursery,
         Err(code) => return code,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if matches!(otto.command, Command::Run(_)) {
+        builder.worker_threads(run_threads());
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
@@ -122,6 +126,13 @@ pub fn main() -> ExitCode {
     // All tasks were ended by their supervisor; the threads need not be waited for, one after the other.
     runtime.shutdown_background();
     code
+}
+
+/// Threads for the roles of `otto run`, beside the one that shows the run: half the cores are for the stages. Each costs a short run a
+/// thirtieth of its time, and more than a few have nothing to do.
+fn run_threads() -> usize {
+    const RUN_THREADS_MAX: usize = 4;
+    available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, RUN_THREADS_MAX))
 }
 
 impl Command {

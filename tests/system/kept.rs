@@ -298,3 +298,23 @@ fn mask(value: &mut Value) {
         Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
     }
 }
+
+#[test]
+fn the_oldest_runs_go_when_there_are_too_many() {
+    let folder = folder("pipeline { steps [ echo 'x' ] }");
+    assert_eq!(otto(folder.path(), &["run"]).0, 0);
+    let runs = folder.path().join(".otto/runs");
+    let names = || {
+        let names = fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("-run_")).collect::<Vec<_>>()
+    };
+    let [first] = <[String; 1]>::try_from(names()).unwrap();
+    // As if the same had run before, again and again.
+    for number in 10..70 {
+        let older = runs.join(format!("1{number}{}", first.get(3..).unwrap()));
+        assert!(Command::new("cp").arg("-r").arg(runs.join(&first)).arg(older).status().unwrap().success());
+    }
+    assert_eq!(otto(folder.path(), &["run"]).0, 0);
+    let left = names();
+    assert!(left.len() < 60 && left.contains(&first), "{} runs are left: {left:?}", left.len());
+}

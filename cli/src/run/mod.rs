@@ -218,6 +218,8 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitC
             return if error.is::<Unfit>() { Ok(refuse(&error)) } else { Err(error) };
         }
     };
+    // At the end of the run its store is looked through, which nobody does who has it open.
+    drop(blobs);
     go(args, house, &place.store, held, &mut signals, false).await
 }
 

@@ -8,7 +8,7 @@ mod library;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
     path::{Component, Path},
 };
 
@@ -20,7 +20,6 @@ use model::{
     trigger::Trigger,
 };
 use tar::EntryType;
-use tempfile::TempDir;
 
 /// The most bytes of all files of one plan: the parser reads no more.
 const FILES_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -90,7 +89,7 @@ pub(super) struct Supply<'a> {
     source: Option<Digest>,
     blobs: &'a Blobs,
     /// The archive on this disk, from the first question on.
-    archive: Option<TempDir>,
+    archive: Option<File>,
     bytes_left: u64,
     inline_left: usize,
     /// The lock file, once it is known.
@@ -130,16 +129,16 @@ impl<'a> Supply<'a> {
         Ok(supplied)
     }
 
-    /// The source's archive on this disk; `None` where there is no source.
-    async fn archive(&mut self) -> Result<Option<std::path::PathBuf>, SupplyError> {
+    /// The source's archive on this disk, at its first byte, for one reader at a time; `None` where there is no source.
+    async fn archive(&mut self) -> Result<Option<File>, SupplyError> {
         let Some(source) = self.source else { return Ok(None) };
-        let folder = match self.archive.take() {
-            Some(folder) => folder,
+        let file = match self.archive.take() {
+            Some(file) => file,
             None => fetched(&source, self.blobs).await?,
         };
-        let path = archive_in(&folder);
-        self.archive = Some(folder);
-        Ok(Some(path))
+        let file = self.archive.insert(file);
+        file.rewind().map_err(SupplyError::Disk)?;
+        Ok(Some(file.try_clone().map_err(SupplyError::Disk)?))
     }
 
     /// Files of the source itself.
@@ -148,9 +147,9 @@ impl<'a> Supply<'a> {
         if wanted.is_empty() {
             return Ok(supplied);
         }
-        let Some(path) = self.archive().await? else { return Ok(supplied) };
+        let Some(archive) = self.archive().await? else { return Ok(supplied) };
         let left = self.bytes_left;
-        let reading = tokio::task::spawn_blocking(move || find(File::open(&path).map_err(SupplyError::Disk)?, &wanted, left));
+        let reading = tokio::task::spawn_blocking(move || find(archive, &wanted, left));
         for (path, bytes) in reading.await.expect("reading an archive does not panic")? {
             self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
             supplied.insert(path, Some(self.text(bytes).await?));
@@ -171,14 +170,15 @@ impl<'a> Supply<'a> {
     }
 }
 
-async fn fetched(source: &Digest, blobs: &Blobs) -> Result<TempDir, SupplyError> {
+/// The archive, read where it lies if the depot is a store on this machine. Who unpacks it holds it against its digest in any case.
+async fn fetched(source: &Digest, blobs: &Blobs) -> Result<File, SupplyError> {
+    if let Blobs::Disk(store) = blobs {
+        return Ok(store.open_blob(source).await?.file);
+    }
     let folder = tempfile::tempdir().map_err(SupplyError::Disk)?;
-    blobs.get_file(source, &archive_in(&folder)).await?;
-    Ok(folder)
-}
-
-fn archive_in(folder: &TempDir) -> std::path::PathBuf {
-    folder.path().join("source.tar")
+    let path = folder.path().join("source.tar");
+    blobs.get_file(source, &path).await?;
+    File::open(path).map_err(SupplyError::Disk)
 }
 
 fn find(mut archive: impl io::Read + io::Seek, wanted: &BTreeSet<String>, left: u64) -> Result<BTreeMap<String, Vec<u8>>, SupplyError> {

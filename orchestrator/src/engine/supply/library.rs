@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io::BufReader,
 };
 
@@ -74,7 +73,7 @@ impl Supply<'_> {
         }
         let source = self.archive().await?.ok_or_else(gone)?;
         let folder = path.to_owned();
-        let cutting = tokio::task::spawn_blocking(move || cut(&mut BufReader::new(File::open(source)?), &folder));
+        let cutting = tokio::task::spawn_blocking(move || cut(&mut BufReader::new(source), &folder));
         let failed = |source| SupplyError::Library { library: name.to_owned(), source };
         let archive = cutting.await.expect("cutting does not panic").map_err(failed)?.ok_or_else(gone)?;
         Ok(self.blobs.put(archive.into()).await?)
@@ -84,8 +83,7 @@ impl Supply<'_> {
     async fn archive_of_source(&mut self, path: &str) -> Result<Option<Bytes>, SupplyError> {
         let Some(source) = self.archive().await? else { return Ok(None) };
         let wanted = BTreeSet::from([path.to_owned()]);
-        let reading =
-            tokio::task::spawn_blocking(move || find(File::open(&source).map_err(SupplyError::Disk)?, &wanted, ARCHIVE_BYTES_MAX));
+        let reading = tokio::task::spawn_blocking(move || find(source, &wanted, ARCHIVE_BYTES_MAX));
         match reading.await.expect("reading an archive does not panic") {
             Ok(found) => Ok(found.into_values().next().map(Bytes::from)),
             Err(SupplyError::TooLarge(_)) => {
