@@ -19,8 +19,6 @@ use crate::core::{Book, Effect, Input, Now, roster::Audience};
 
 /// The class of agents that all agents are of, until there are others.
 pub(crate) const CLASS: &str = "default";
-/// Auctioneers side by side: each request goes to one of them.
-const GROUP: &str = "auctioneer";
 /// Messages of agents that are read before a request or a deadline that came at the same time: enough for a fleet's answers to some
 /// auctions, and few enough that no flood of them holds up the others.
 const VOICES_AT_ONCE: usize = 4_096;
@@ -49,7 +47,7 @@ pub async fn run(options: AuctioneerOptions, bus: Bus, supervisor: &Supervisor) 
         statuses: bus.subscribe(Pattern::statuses()).await?,
         bids: bus.subscribe(Pattern::bids()).await?,
         ran: bus.subscribe(Subject::ran()).await?,
-        requests: bus.subscribe_group(Subject::for_auction(), GROUP).await?,
+        requests: bus.subscribe_group(Subject::for_auction()).await?,
         bus,
         book: Book::default(),
         started: Instant::now(),

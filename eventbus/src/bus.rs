@@ -309,9 +309,10 @@ impl Bus {
         self.0.subscribe(&pattern.into(), None).await
     }
 
-    /// Listens from now on; each message goes to one member of the group.
-    pub async fn subscribe_group(&self, pattern: impl Into<Pattern> + Send, group: &'static str) -> Result<Subscription, BusError> {
-        self.0.subscribe(&pattern.into(), Some(group)).await
+    /// Listens from now on in the group that the table has for the subject; each message goes to one member.
+    pub async fn subscribe_group(&self, subject: Subject) -> Result<Subscription, BusError> {
+        let group = subject.channel().and_then(|channel| channel.group).expect("whoever listens in a group has one in the table");
+        self.0.subscribe(&subject.into(), Some(group)).await
     }
 
     /// Stores a trigger. Storing it again, however much later, changes nothing.

@@ -33,7 +33,7 @@ pub(super) fn of_service(role: Role) -> Permissions {
         }
         match (channel.subscribers.contains(&party), channel.stream) {
             (true, None) => {
-                subscribe.push(channel.pattern_of_all());
+                subscribe.push(heard(channel));
                 publish.extend(answers(channel));
             }
             (true, Some(stream)) => publish.extend(read_api(stream)),
@@ -83,6 +83,12 @@ pub(super) fn to_agents() -> Vec<String> {
 
 fn crossing(chosen: fn(&Channel) -> &'static [Party]) -> Vec<String> {
     CHANNELS.iter().filter(|channel| chosen(channel).contains(&Party::Agents)).map(Channel::pattern_of_all).collect()
+}
+
+/// The subjects of a channel as they are listened to: in its group alone, where it has one, so that nobody listens beside it.
+fn heard(channel: &Channel) -> String {
+    let pattern = channel.pattern_of_all();
+    channel.group.map_or(pattern.clone(), |group| format!("{pattern} {group}"))
 }
 
 /// Where the answers to a question go: into the inboxes of the services that may ask it.
@@ -167,6 +173,6 @@ mod tests {
     fn the_parser_answers_only_those_who_may_ask_it() {
         let permissions = of_service(Role::Parser);
         assert_eq!(permissions.publish, ["_INBOX_forge.>", "_INBOX_orchestrator.>", "_INBOX_parser.>"]);
-        assert_eq!(permissions.subscribe, ["_INBOX_parser.>", "parser.plan", "parser.triggers"]);
+        assert_eq!(permissions.subscribe, ["_INBOX_parser.>", "parser.plan parser", "parser.triggers parser"]);
     }
 }

@@ -116,6 +116,9 @@ pub struct Channel {
     pub publishers: &'static [Party],
     /// Who may hear it; of a durable channel, who may read the stream.
     pub subscribers: &'static [Party],
+    /// The group in which its subscribers listen, each message going to one member: however many there are of a service, one does the work.
+    /// Without one, each of them hears every message.
+    pub group: Option<&'static str>,
 }
 
 impl Channel {
@@ -143,7 +146,8 @@ const ORCHESTRATOR: Party = Party::Service(Role::Orchestrator);
 const AUCTIONEER: Party = Party::Service(Role::Auctioneer);
 const AGENTS: Party = Party::Agents;
 
-const SOFT: Channel = Channel { kind: "", pattern: "", payload: "", answer: None, stream: None, publishers: &[], subscribers: &[] };
+const SOFT: Channel =
+    Channel { kind: "", pattern: "", payload: "", answer: None, stream: None, publishers: &[], subscribers: &[], group: None };
 
 /// What an agent says to the services.
 const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'static str, subscribers: &'static [Party]) -> Channel {
@@ -179,6 +183,7 @@ pub const CHANNELS: [Channel; 19] = [
         answer: Some("planning::PlanReply"),
         publishers: &[ORCHESTRATOR],
         subscribers: &[PARSER],
+        group: Some("parser"),
         ..SOFT
     },
     Channel {
@@ -188,6 +193,7 @@ pub const CHANNELS: [Channel; 19] = [
         answer: Some("planning::TriggersReply"),
         publishers: &[FORGE],
         subscribers: &[PARSER],
+        group: Some("parser"),
         ..SOFT
     },
     Channel {
@@ -196,6 +202,7 @@ pub const CHANNELS: [Channel; 19] = [
         payload: "protocol::auction::AuctionRequest",
         publishers: &[ORCHESTRATOR],
         subscribers: &[AUCTIONEER],
+        group: Some("auctioneer"),
         ..SOFT
     },
     Channel {

@@ -118,11 +118,12 @@ fn description(channel: &Channel) -> String {
             format!("Kept in the stream {name}, {age}; it takes nothing more when it has {bytes} bytes.")
         }
     };
+    let group = channel.group.map(|group| format!(" Each goes to one member of the group `{group}`.")).unwrap_or_default();
     let bytes = match channel.stream {
         Some(Stream::Triggers) => format!(" A trigger has at most {TRIGGER_BYTES_MAX} bytes."),
         Some(Stream::Runs) | None => String::new(),
     };
-    format!("{who} {kept}{bytes}")
+    format!("{who}{group} {kept}{bytes}")
 }
 
 fn name(party: Party) -> &'static str {
@@ -148,6 +149,9 @@ fn operations() -> Map<String, Value> {
             if let Some(answer) = channel.answer {
                 let of = answer_of(channel);
                 operation["reply"] = json!({ "channel": { "$ref": format!("#/channels/{of}") }, "messages": messages(&of, answer) });
+            }
+            if let Some(group) = channel.group.filter(|_| action == "receive") {
+                operation["bindings"] = json!({ "nats": { "queue": group, "bindingVersion": "0.1.0" } });
             }
             operations.insert(format!("{}_{verb}_{}", name(party), channel.kind), operation);
         }

@@ -33,7 +33,7 @@ pub(crate) async fn every_listener_hears_a_message_and_one_of_each_group(buses: 
     let mut alone = buses.orchestrator.subscribe(Subject::proposed()).await.unwrap();
     let mut members = Vec::new();
     for bus in [&buses.orchestrator, &buses.other_orchestrator] {
-        members.push(bus.subscribe_group(Subject::proposed(), "orchestrators").await.unwrap());
+        members.push(bus.backend().subscribe(&Subject::proposed().into(), Some("orchestrators")).await.unwrap());
     }
     for number in 0..MESSAGES {
         buses.auctioneer.publish(&Subject::proposed(), &number).await.unwrap();
@@ -53,7 +53,7 @@ pub(crate) async fn every_listener_hears_a_message_and_one_of_each_group(buses: 
 }
 
 pub(crate) async fn a_question_is_answered_once(buses: Buses) {
-    let mut questions = buses.parser.subscribe_group(Subject::plan(), "parsers").await.unwrap();
+    let mut questions = buses.parser.subscribe_group(Subject::plan()).await.unwrap();
     let answering = async {
         let question = questions.next().await.unwrap();
         let text: String = question.read().unwrap();

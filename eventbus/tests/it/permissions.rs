@@ -185,3 +185,20 @@ async fn a_service_never_answers_where_an_agent_chose() {
     timeout(TEST_DEADLINE, bids.next()).await.unwrap().unwrap().reply(&"an answer").await.unwrap();
     assert!(timeout(Duration::from_millis(50), answers.next()).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_listens_in_a_group_listens_in_no_other_way() {
+    let server = NatsServer::start().await;
+    let orchestrator = server.bus(Role::Orchestrator).await;
+    let parser = hostile(&server, Identity::Service(Role::Parser)).await;
+    let mut beside = parser.subscribe("parser.plan").await.unwrap();
+    let mut other = parser.queue_subscribe("parser.plan", "other".to_owned()).await.unwrap();
+    let mut member = parser.queue_subscribe("parser.plan", "parser".to_owned()).await.unwrap();
+    seen(&parser).await;
+    orchestrator.publish(&Subject::plan(), &"a question").await.unwrap();
+    assert_eq!(timeout(TEST_DEADLINE, member.next()).await.unwrap().unwrap().payload, "\"a question\"");
+    for refused in [&mut beside, &mut other] {
+        let heard = timeout(Duration::from_millis(1), refused.next()).await;
+        assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
+    }
+}

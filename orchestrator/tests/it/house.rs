@@ -170,7 +170,7 @@ impl House {
     }
 
     pub(crate) async fn play_parser_with(&self, answer: impl Fn(&PlanRequest) -> PlanReply + Send + 'static) {
-        let mut asked = self.bus.subscribe_group(Subject::plan(), "parser").await.unwrap();
+        let mut asked = self.bus.subscribe_group(Subject::plan()).await.unwrap();
         self.others.spawn("parser", OnError::Log, async move {
             while let Some(message) = asked.next().await {
                 let request: PlanRequest = message.read()?;
@@ -267,6 +267,11 @@ impl Api {
     /// What it is asked with.
     pub(crate) fn token(&self) -> &str {
         &self.token
+    }
+
+    /// A question with the token, which is not sent yet.
+    pub(crate) fn ask(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.token)
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Json) {

@@ -33,9 +33,6 @@ pub use makers::{FELL_OVER, Isolation, Makers, OVER_LIMIT};
 
 use makers::PLANS_MAX;
 
-/// The group of which one member answers each request.
-const GROUP: &str = "parser";
-
 /// What the role is told.
 #[derive(Debug, Clone)]
 pub struct ParserOptions {
@@ -77,7 +74,7 @@ pub async fn run(options: ParserOptions, bus: Bus, blobs: Blobs, supervisor: &Su
         Some(address) => Some(http::serve(address, makers.clone(), supervisor).map_err(|source| StartError::Listen { address, source })?),
         None => None,
     };
-    let requests = [bus.subscribe_group(Subject::plan(), GROUP).await?, bus.subscribe_group(Subject::triggers(), GROUP).await?];
+    let requests = [bus.subscribe_group(Subject::plan()).await?, bus.subscribe_group(Subject::triggers()).await?];
     let work = Work { blobs, makers };
     let token = supervisor.token().clone();
     supervisor.spawn("parser", OnError::Shutdown, async move { Ok(serve(requests, work, token).await?) });
