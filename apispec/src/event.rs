@@ -1,6 +1,6 @@
 //! The log of a run, event by event.
 
-use model::{RunOutcome, Timestamp, event::run::RunEvent};
+use model::{ProjectName, RunId, RunOutcome, Timestamp, event::run::RunEvent};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,6 +10,8 @@ use crate::schema;
 pub const SSE_EVENT: &str = "event";
 /// The name of a stream's last message, an [`EndView`]: who follows need not connect again.
 pub const SSE_END: &str = "end";
+/// The name of the first message of a stream of all runs' events, whose id is where the stream begins. Its data is `null`.
+pub const SSE_HERE: &str = "here";
 
 /// One event of a run's log. `sequence` and `index` order the events of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,6 +33,20 @@ impl EventView {
     pub fn id(&self) -> String {
         format!("{}.{}", self.sequence, self.index)
     }
+}
+
+/// An event among those of all runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunEventView {
+    /// The run.
+    #[schema(value_type = schema::RunId)]
+    pub run: RunId,
+    /// Its project.
+    #[schema(value_type = schema::ProjectName)]
+    pub project: ProjectName,
+    /// The event.
+    #[serde(flatten)]
+    pub event: EventView,
 }
 
 /// The run has ended, and so does what followed it.

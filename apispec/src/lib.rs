@@ -18,6 +18,7 @@ mod problem;
 mod project;
 mod run;
 pub mod schema;
+mod source;
 mod stage;
 mod token;
 mod wait;
@@ -27,7 +28,7 @@ pub use agent::{AgentList, AgentStageView, AgentView, Presence};
 pub use auction::{AuctionList, AuctionView, StageWhy, WhyView};
 pub use audit::{ActionView, AuditList, AuditView, CancelReasonView};
 pub use bytes::Base64;
-pub use event::{EndView, EventView, SSE_END, SSE_EVENT};
+pub use event::{EndView, EventView, RunEventView, SSE_END, SSE_EVENT, SSE_HERE};
 pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_GAP};
 pub use output::{OutputsView, TestFailureView, TestsView, TreeView};
 pub use plan::{PlanCreate, PlanDetail, PullRequestView};
@@ -40,6 +41,7 @@ pub use run::{
     Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated,
     RunDetail, RunList, RunStatus, RunView, StatusName,
 };
+pub use source::{SOURCE_BYTES_MAX, SourceCreated};
 pub use stage::{
     AttemptStatus, AttemptView, DeclineView, LockHolderView, OfferView, OutputView, ReservationView, RetryReasonView, SegmentView,
     SkipView, StageRef, StageStatus, StageView,

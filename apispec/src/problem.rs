@@ -91,6 +91,9 @@ codes! {
     /// The path exists, with other methods.
     MethodNotAllowed = "method_not_allowed", 405, "the path does not take this method",
         "the header `Allow` names the methods of this path";
+    /// The body stopped coming.
+    SlowBody = "slow_body", 408, "the body stopped coming",
+        "send it again, without pauses";
     /// The run has no such stage.
     UnknownStage = "unknown_stage", 409, "the run has no such stage",
         "GET /v1/runs/{run} lists the run's stages; name one by its path or its id";
@@ -102,7 +105,7 @@ codes! {
         "GET /v1/runs/{run} shows what its stages wait for, GET /v1/waits what waits for a person in all runs";
     /// The depot has no such source.
     UnknownSource = "unknown_source", 409, "the depot has no such source",
-        "put the source tree's tar archive into the depot first";
+        "bring the source tree's tar archive with POST /v1/sources first";
     /// The run has ended.
     RunEnded = "run_ended", 409, "the run has ended",
         "nothing is left to do: its outcome stands";
@@ -123,7 +126,7 @@ codes! {
         "nothing is left to do: each address takes one call";
     /// The body has too many bytes.
     BodyTooLarge = "body_too_large", 413, "the body is too large",
-        "a pipeline file has at most 1 MiB; bring sources into the depot and name their digest";
+        "a pipeline file has at most 1 MiB; bring sources with POST /v1/sources, up to 4 GiB, and name their digest";
     /// The body is no JSON.
     UnsupportedMediaType = "unsupported_media_type", 415, "the body's type is not supported",
         "send `Content-Type: application/json`";
@@ -151,6 +154,9 @@ codes! {
     /// The lists of runs cannot be read.
     ListsUnavailable = "lists_unavailable", 503, "the lists of runs are not there",
         "try again: the lists are made anew from the logs by themselves; if it stays so, see whether the orchestrator's disk is full";
+    /// As many sources are being brought as may be at once.
+    TooManyUploads = "too_many_uploads", 503, "too many bring sources already",
+        "try again in a few seconds";
     /// As many follow as the orchestrator serves at once.
     TooManyFollowers = "too_many_followers", 503, "too many follow already",
         "close streams that nobody reads, or try again later";

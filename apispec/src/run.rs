@@ -37,10 +37,18 @@ pub struct RunCreate {
     #[serde(default)]
     #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub commit: String,
-    /// The source tree: a tar archive that lies in the depot. Without one, stages start in an empty folder.
+    /// The source tree: a tar archive that lies in the depot, brought with `POST /v1/sources`. Without one, stages start in an empty folder.
     #[serde(default)]
     #[schema(value_type = Option<schema::Digest>)]
     pub source: Option<Digest>,
+    /// The list of the source's files, where the pipeline asks what there is: the JSON of an object of each path's digest, in the depot.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::Digest>)]
+    pub listing: Option<Digest>,
+    /// What changed, where the pipeline asks for it: the JSON of a list of paths, in the depot. Without one, everything may have.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::Digest>)]
+    pub changed: Option<Digest>,
     /// Values of the pipeline's parameters.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,

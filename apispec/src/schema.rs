@@ -6,7 +6,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr,
-        schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+        schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type},
     },
 };
 
@@ -123,6 +123,12 @@ schema!(
     "a server-sent event of a run's events: `event` with an `EventView` as data, at last `end` with an `EndView`",
     |builder| message(builder, &["event", "end"])
 );
+schema!(
+    AnyEventMessage,
+    "a server-sent event of all runs' events: first `here`, whose id is where it begins, then `event` with a `RunEventView` as data",
+    |builder| message(builder, &["here", "event"])
+);
+schema!(AnyBytes, "bytes, as they are", |builder| builder.schema_type(SchemaType::AnyValue));
 schema!(
     LogMessage,
     "a server-sent event of a run's output: `chunk` with a `ChunkView` as data, `gap` with a `GapView`, at last `end` with an `EndView`",

@@ -7,8 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agent_command, agents, answer, cancel, check, complain, explain, explain_error, fmt, fsck, lock, log, login,
-        lsp, projects, rerun, runs, show, token, waits, why,
+        Terminal, agent as agent_command, agents, answer, cancel, check, complain, events, explain, explain_error, fmt, fsck, lock, log,
+        login, lsp, projects, rerun, runs, show, token, waits, why,
     },
     demo, hook, repo, run, serve, step, up,
 };
@@ -62,6 +62,7 @@ enum Command {
     Show(show::ShowArgs),
     Why(why::WhyArgs),
     Log(log::LogArgs),
+    Events(events::EventsArgs),
     Waits(waits::WaitsArgs),
     Approve(answer::ApproveArgs),
     Answer(answer::AnswerArgs),
@@ -139,7 +140,7 @@ impl Command {
     /// Forks what a command holds its stages with, where they are of the person whose environment this is. Without it, it is started later.
     /// The error is the forked process's, which has nothing else to do.
     fn nursery(&self) -> Result<Option<agent::Nursery>, ExitCode> {
-        if matches!(self, Self::Run(_)) { Ok(agent::fork_nursery()?.ok()) } else { Ok(None) }
+        if matches!(self, Self::Run(args) if !args.is_remote()) { Ok(agent::fork_nursery()?.ok()) } else { Ok(None) }
     }
 
     async fn run(self, nursery: Option<agent::Nursery>) -> anyhow::Result<ExitCode> {
@@ -160,6 +161,7 @@ impl Command {
             Self::Projects(args) => projects::run(args).await,
             Self::Agents(args) => agents::run(args).await,
             Self::Log(args) => log::run(args).await,
+            Self::Events(args) => events::run(args).await,
             Self::Waits(args) => waits::run(args).await,
             Self::Approve(args) => answer::approve(args).await,
             Self::Answer(args) => answer::answer(args).await,

@@ -129,6 +129,16 @@ pub enum CommandError {
     Bus(#[from] BusError),
 }
 
+impl From<LaterReason> for CommandError {
+    fn from(reason: LaterReason) -> Self {
+        match reason {
+            LaterReason::Bus(error) => error.into(),
+            LaterReason::Plan(error) => error.into(),
+            LaterReason::Depot(error) => error.into(),
+        }
+    }
+}
+
 /// Something that happens to a run, from outside. Whoever sends it is told whether there is such a run, and hears the rest from its log.
 pub(crate) struct Command {
     pub(crate) run: RunId,
@@ -179,11 +189,7 @@ impl Orchestrator {
             }
             Reloaded::Missing => Ok(None),
             Reloaded::Damaged(damaged) => Err(CommandError::Damaged { run: run.clone(), damage: damaged.damage() }),
-            Reloaded::Later(later) => Err(match later.reason {
-                LaterReason::Bus(error) => error.into(),
-                LaterReason::Plan(error) => error.into(),
-                LaterReason::Depot(error) => error.into(),
-            }),
+            Reloaded::Later(later) => Err(later.reason.into()),
         }
     }
 

@@ -40,6 +40,8 @@ mod plans;
 #[cfg(test)]
 mod random_kills;
 #[cfg(test)]
+mod remote;
+#[cfg(test)]
 mod steps;
 #[cfg(test)]
 mod terminal;

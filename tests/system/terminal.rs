@@ -21,7 +21,7 @@ use rustix::{
 };
 use testkit::{TEST_DEADLINE, wait_for};
 
-use crate::house::OTTO;
+use crate::house::{House, OTTO};
 
 /// What Ctrl-C is on a terminal.
 const CTRL_C: &str = "\x03";
@@ -39,6 +39,10 @@ struct Terminal {
 
 impl Terminal {
     fn run(folder: &Path, columns: u16, rows: u16, arguments: &[&str]) -> Self {
+        Self::run_with(folder, (columns, rows), arguments, &[])
+    }
+
+    fn run_with(folder: &Path, (columns, rows): (u16, u16), arguments: &[&str], environment: &[(&str, String)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -54,6 +58,7 @@ impl Terminal {
             .current_dir(folder)
             .env("TERM", "xterm")
             .env("NO_COLOR", "1")
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdin(stdio())
             .stdout(stdio())
             .stderr(stdio())
@@ -241,6 +246,19 @@ async fn a_question_is_asked_on_the_terminal_and_its_answer_counts() {
     terminal.type_in("yes\r");
     terminal.shows("run: success").await;
     assert_eq!(terminal.ends().await, 0);
+}
+
+#[tokio::test]
+async fn a_run_on_the_services_is_the_same_tree_and_asks_at_the_same_terminal() {
+    let house = House::start(1).await;
+    let folder = folder("pipeline { stage 'Ship' { gates { enter { input 'Ship it?' } } steps [ sh 'echo shipped' ] } }", &[]);
+    let mut terminal = Terminal::run_with(folder.path(), (80, 24), &["run", "--remote"], &house.client_env());
+    let shown = terminal.shows("(yes or no)").await;
+    assert!(shown.contains("? Ship: Ship it?"), "{shown}");
+    terminal.type_in("yes\r");
+    terminal.shows("run: success").await;
+    assert_eq!(terminal.ends().await, 0);
+    house.end().await;
 }
 
 /// What the tree itself writes to a terminal without colours, but for movements upwards.

@@ -1,15 +1,20 @@
 //! Following a run: server-sent events, and the same stream again when its connection breaks.
 
-use std::{collections::BTreeMap, fmt, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    pin::Pin,
+    time::Duration,
+};
 
-use apispec::{ChunkView, EndView, EventView, GapView, SSE_CHUNK, SSE_END, SSE_EVENT, SSE_GAP};
+use apispec::{ChunkView, EndView, EventView, GapView, RunEventView, SSE_CHUNK, SSE_END, SSE_EVENT, SSE_GAP};
 use eventsource_stream::{Event, Eventsource as _};
 use futures_util::{Stream, StreamExt as _};
-use model::{RunId, StageId};
-use reqwest::Method;
+use model::{ProjectName, RunId, StageId};
+use reqwest::{Method, header};
 use serde::de::DeserializeOwned;
 
-use super::{Client, ClientError, with_stage};
+use super::{Client, ClientError};
 
 /// Tries in a row to connect again, after which the orchestrator counts as gone: with the pause, half a minute. It is back 10 s after
 /// its restart, or something is wrong.
@@ -24,7 +29,7 @@ type Messages = Pin<Box<dyn Stream<Item = Event> + Send>>;
 struct Follower {
     client: Client,
     path: String,
-    stage: Option<String>,
+    query: Vec<(&'static str, String)>,
     messages: Option<Messages>,
     last_id: Option<String>,
     /// Whether it ever worked: a first connection that fails is told at once.
@@ -41,8 +46,8 @@ impl fmt::Debug for Follower {
 }
 
 impl Follower {
-    fn new(client: Client, path: String, stage: Option<&str>) -> Self {
-        Self { client, path, stage: stage.map(str::to_owned), messages: None, last_id: None, connected: false, failures: 0, over: false }
+    fn new(client: Client, path: String, query: Vec<(&'static str, String)>) -> Self {
+        Self { client, path, query, messages: None, last_id: None, connected: false, failures: 0, over: false }
     }
 
     /// The next message; nothing after `end`.
@@ -74,7 +79,7 @@ impl Follower {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
         self.failures += 1;
-        let mut request = with_stage(self.client.request(Method::GET, &self.path), self.stage.as_deref());
+        let mut request = self.client.request(Method::GET, &self.path).query(&self.query).header(header::ACCEPT, "text/event-stream");
         if let Some(id) = &self.last_id {
             request = request.header("Last-Event-ID", id);
         }
@@ -112,7 +117,7 @@ pub struct EventFollower(Follower);
 
 impl EventFollower {
     pub(super) fn new(client: Client, run: &RunId) -> Self {
-        Self(Follower::new(client, format!("/v1/runs/{run}/events/follow"), None))
+        Self(Follower::new(client, format!("/v1/runs/{run}/events/follow"), Vec::new()))
     }
 
     /// The next one; nothing after the end. Keep the future until it is ready: dropping it loses no message, but a connection that is being
@@ -124,6 +129,40 @@ impl EventFollower {
                 SSE_END => return self.0.read(&message).map(EventMessage::End).map(Some),
                 _newer_than_this_client => {}
             }
+        }
+        Ok(None)
+    }
+}
+
+/// Events of all runs as they happen, each once, from when the first connection stood.
+#[derive(Debug)]
+pub struct AllFollower {
+    follower: Follower,
+    /// Events that came without an id since the last one that had one: they come again if the connection breaks.
+    unconfirmed: BTreeSet<(RunId, u64, u32)>,
+}
+
+impl AllFollower {
+    pub(super) fn new(client: Client, project: Option<&ProjectName>) -> Self {
+        let query = project.map(|project| ("project", project.to_string())).into_iter().collect();
+        Self { follower: Follower::new(client, "/v1/events/follow".to_owned(), query), unconfirmed: BTreeSet::new() }
+    }
+
+    /// The next one. There is no last one. Keep the future until it is ready, as that of [`EventFollower::next`].
+    pub async fn next(&mut self) -> Result<Option<RunEventView>, ClientError> {
+        while let Some(message) = self.follower.next().await? {
+            if message.event != SSE_EVENT {
+                continue;
+            }
+            let view: RunEventView = self.follower.read(&message)?;
+            // The parser of the stream gives each message the id of the last one that had one.
+            let key = (view.run.clone(), view.event.sequence, view.event.index);
+            if message.id == view.event.id() {
+                self.unconfirmed.clear();
+            } else if !self.unconfirmed.insert(key) {
+                continue;
+            }
+            return Ok(Some(view));
         }
         Ok(None)
     }
@@ -149,7 +188,8 @@ pub struct LogFollower {
 
 impl LogFollower {
     pub(super) fn new(client: Client, run: &RunId, stage: Option<&str>) -> Self {
-        Self { follower: Follower::new(client, format!("/v1/runs/{run}/log/follow"), stage), known: Known::default() }
+        let query = stage.map(|stage| ("stage", stage.to_owned())).into_iter().collect();
+        Self { follower: Follower::new(client, format!("/v1/runs/{run}/log/follow"), query), known: Known::default() }
     }
 
     /// The next one; nothing after the end. Keep the future until it is ready: dropping it loses no message, but a connection that is being

@@ -12,17 +12,17 @@ mod tests;
 use std::time::Duration;
 
 use apispec::{
-    AgentList, AnswerCreate, Code, EventView, Problem, ProjectList, RerunCreate, RunCreate, RunCreated, RunDetail, RunList, RunView,
-    TokenView, WaitList, WhyView,
+    AgentList, AnswerCreate, Code, EventView, PlanDetail, Problem, ProjectList, RerunCreate, RunCreate, RunCreated, RunDetail, RunList,
+    RunView, SourceCreated, TokenView, WaitList, WhyView,
 };
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
-use model::RunId;
+use model::{Digest, ProjectName, RunId};
 use reqwest::{Method, RequestBuilder, Response, header};
 use serde::de::DeserializeOwned;
 
 pub use connection::{Connection, Login};
-pub use follow::{EventFollower, EventMessage, LogFollower, LogMessage};
+pub use follow::{AllFollower, EventFollower, EventMessage, LogFollower, LogMessage};
 pub use pick::{LATEST, PickError};
 
 /// How long the API has to accept a connection: it is near, or it is not there.
@@ -101,6 +101,18 @@ impl Client {
         }
         let created: RunCreated = self.read(request).await?;
         Ok(created.run)
+    }
+
+    /// Brings bytes that a run is made of, however long that takes.
+    pub async fn bring(&self, bytes: impl Into<reqwest::Body>) -> Result<Digest, ClientError> {
+        let request = self.request(Method::POST, "/v1/sources").header(header::CONTENT_TYPE, "application/octet-stream");
+        let created: SourceCreated = self.read_in_time(request.body(bytes)).await?;
+        Ok(created.digest)
+    }
+
+    /// The plan of a run.
+    pub async fn plan(&self, run: &RunId) -> Result<PlanDetail, ClientError> {
+        self.read(self.request(Method::GET, &format!("/v1/runs/{run}/plan"))).await
     }
 
     /// Some runs, the newest first; `cursor` is that of the answer before.
@@ -202,13 +214,23 @@ impl Client {
         LogFollower::new(self.clone(), run, stage)
     }
 
+    /// The events of all runs as they happen, from now on; of one project, where it is named.
+    pub fn follow_all(&self, project: Option<&ProjectName>) -> AllFollower {
+        AllFollower::new(self.clone(), project)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.connection.url);
         self.http.request(method, url).bearer_auth(self.connection.token())
     }
 
     async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = self.send(request.timeout(REQUEST_TIMEOUT)).await?;
+        self.read_in_time(request.timeout(REQUEST_TIMEOUT)).await
+    }
+
+    /// The same, in the time that the request has.
+    async fn read_in_time<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request).await?;
         let (url, status) = (response.url().to_string(), response.status().as_u16());
         let bytes = response.bytes().await.map_err(|source| self.unreachable(source))?;
         serde_json::from_slice(&bytes).map_err(|_| ClientError::Foreign { url, status })
@@ -235,8 +257,13 @@ impl Client {
 }
 
 impl ClientError {
+    /// Whether the API refused with this code.
+    pub(crate) fn is(&self, code: Code) -> bool {
+        matches!(self, Self::Refused(problem) if problem.code == code)
+    }
+
     /// Whether the same may succeed a little later.
-    fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => matches!(problem.code, Code::BusUnavailable | Code::DepotUnavailable | Code::TooManyFollowers),
@@ -249,6 +276,8 @@ impl ClientError {
 fn hint(problem: &Problem) -> &str {
     let own = [
         (Code::Unauthorized, "set OTTO_API_TOKEN_FILE to the file of that API's token, or unset it to speak with the last `otto up`"),
+        (Code::UnknownPath, "the server is older than this otto and has no such thing: update it"),
+        (Code::Forbidden, "ask an administrator for a token that may, made with `otto token new`, and log in with it"),
         (Code::UnknownRun, "`otto runs` lists the runs"),
         (Code::UnknownStage, "`otto show` lists the run's stages"),
         (Code::NoSuchWait, "`otto show` says for what a run's stages wait, and `otto waits` what waits for a person in all runs"),

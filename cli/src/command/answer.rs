@@ -28,6 +28,9 @@ pub struct ApproveArgs {
     /// Why it is refused
     #[arg(long, requires = "refuse")]
     reason: Option<String>,
+    /// Print what the API answers
+    #[arg(long)]
+    json: bool,
 }
 
 /// Answer a question of a run
@@ -39,6 +42,9 @@ pub struct AnswerArgs {
     stage: String,
     /// The answer
     text: String,
+    /// Print what the API answers
+    #[arg(long)]
+    json: bool,
 }
 
 /// Resume a run that pauses
@@ -48,6 +54,9 @@ pub struct ResumeArgs {
     run: String,
     /// The stage, by its path; needed where several pause
     stage: Option<String>,
+    /// Print what the API answers
+    #[arg(long)]
+    json: bool,
 }
 
 /// Something that waits, and where.
@@ -72,7 +81,7 @@ pub async fn approve(args: ApproveArgs) -> anyhow::Result<ExitCode> {
     } else {
         (AnswerGiven::Approve { delivery: *delivery }, "approved")
     };
-    give(&client, &detail, &waiting, answer, &format!("{what} {said}")).await
+    give(&client, &detail, &waiting, answer, &Said { json: args.json, what: format!("{what} {said}") }).await
 }
 
 /// Answers with a text.
@@ -80,7 +89,7 @@ pub async fn answer(args: AnswerArgs) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
     let detail = client.show(&client.pick(&args.run).await?).await?;
     let waiting = pick(&detail, Some(&args.stage), "an answer", |question| matches!(question, QuestionView::Prompt { .. }))?;
-    give(&client, &detail, &waiting, AnswerGiven::Text { text: args.text }, "answered").await
+    give(&client, &detail, &waiting, AnswerGiven::Text { text: args.text }, &Said { json: args.json, what: "answered".to_owned() }).await
 }
 
 /// Resumes.
@@ -88,13 +97,24 @@ pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
     let detail = client.show(&client.pick(&args.run).await?).await?;
     let waiting = pick(&detail, args.stage.as_deref(), "a person to resume it", |question| matches!(question, QuestionView::Pause))?;
-    give(&client, &detail, &waiting, AnswerGiven::Resume, "resumed").await
+    give(&client, &detail, &waiting, AnswerGiven::Resume, &Said { json: args.json, what: "resumed".to_owned() }).await
 }
 
-async fn give(client: &Client, detail: &RunDetail, waiting: &Waiting, answer: AnswerGiven, said: &str) -> anyhow::Result<ExitCode> {
+/// What is printed when the answer was taken.
+struct Said {
+    json: bool,
+    what: String,
+}
+
+async fn give(client: &Client, detail: &RunDetail, waiting: &Waiting, answer: AnswerGiven, said: &Said) -> anyhow::Result<ExitCode> {
     let create = AnswerCreate { stage: Some(waiting.stage.clone()), wait: Some(waiting.wait), answer };
-    client.answer(&detail.run.id, &create).await?;
-    Terminal::stdout().print(&format!("{} {} {said}\n", detail.run.id, printable(&waiting.stage, false)))?;
+    let run = client.answer(&detail.run.id, &create).await?;
+    let text = if said.json {
+        format!("{}\n", serde_json::to_string_pretty(&run)?)
+    } else {
+        format!("{} {} {}\n", run.id, printable(&waiting.stage, false), said.what)
+    };
+    Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

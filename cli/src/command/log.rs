@@ -7,11 +7,13 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use apispec::{EventView, RunDetail, RunStatus};
 use bytes::Bytes;
 use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
 use model::{RunId, RunOutcome, StageId, event::run::RunEvent};
+use serde_json::json;
 
 use super::{
     follow::Follow,
@@ -42,6 +44,9 @@ pub struct LogArgs {
     /// Only this stage: its path, the last part of it, or its id
     #[arg(long)]
     stage: Option<String>,
+    /// With --follow: print events and output as JSON, one object a line, as `otto run --json` does
+    #[arg(long, requires = "follow")]
+    json: bool,
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
@@ -97,7 +102,9 @@ pub async fn run(args: LogArgs) -> anyhow::Result<ExitCode> {
     let mut terminal = Terminal::stdout();
     let stage = args.stage.as_deref();
     let part = stage.and_then(|stage| args.part.query(stage));
-    let printed = if args.follow {
+    let printed = if args.json {
+        follow_as_json(client, &run, stage, &mut terminal.out).await.map(exit::of_run)
+    } else if args.follow {
         follow(client, &run, stage, &mut terminal.out, terminal.colour).await.map(exit::of_run)
     } else if let Some(part) = part {
         print(client.output(&run, &part).await?, terminal).await.map(|()| ExitCode::SUCCESS)
@@ -134,6 +141,28 @@ async fn print(mut pieces: impl Stream<Item = Result<Bytes, ClientError>> + Unpi
 enum Told {
     Event(EventMessage),
     Output(LogMessage),
+}
+
+/// Prints each message of a run, or of one stage's output, on a line; gives the run's outcome.
+async fn follow_as_json(client: &Client, run: &RunId, stage: Option<&str>, out: &mut impl Write) -> anyhow::Result<RunOutcome> {
+    let mut told = told(client, run, stage);
+    let (mut end, mut last) = (None, None);
+    let mut line = |message: serde_json::Value| writeln!(out, "{message}").and_then(|()| out.flush());
+    line(json!({ "run": run }))?;
+    while let Some(message) = told.next().await {
+        match message? {
+            Told::Event(EventMessage::Event(_)) if stage.is_some() => {}
+            Told::Event(EventMessage::Event(event)) if matches!(event.event, RunEvent::RunFinished { .. }) => last = Some(event),
+            Told::Event(EventMessage::Event(event)) => line(json!({ "event": event }))?,
+            Told::Output(LogMessage::Chunk(chunk)) => line(json!({ "chunk": chunk }))?,
+            Told::Output(LogMessage::Gap(gap)) => line(json!({ "gap": gap }))?,
+            Told::Event(EventMessage::End(ended)) | Told::Output(LogMessage::End(ended)) => end = Some(ended),
+        }
+    }
+    let end = end.with_context(|| format!("the run {run} was followed to no end"))?;
+    last.map_or(Ok(()), |event| line(json!({ "event": event })))?;
+    line(json!({ "end": end }))?;
+    Ok(end.outcome)
 }
 
 /// Prints a run, or one stage of it, as it happens; gives its outcome when it has ended and all its output was printed.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use apispec::{RerunCreate, RerunStages};
+use apispec::{RerunCreate, RerunStages, RunCreated};
 use clap::Args;
 
 use super::Terminal;
@@ -21,6 +21,9 @@ pub struct RerunArgs {
     /// Only this stage, by its path, and what waits for it
     #[arg(long)]
     stage: Option<String>,
+    /// Print what the API answers
+    #[arg(long)]
+    json: bool,
 }
 
 /// Starts the new run, and prints its id.
@@ -33,6 +36,7 @@ pub async fn run(args: RerunArgs) -> anyhow::Result<ExitCode> {
         (false, None) => RerunStages::All,
     };
     let run = client.rerun(&of, &RerunCreate { stages }).await?;
-    Terminal::stdout().print(&format!("{run}\n"))?;
+    let text = if args.json { format!("{}\n", serde_json::to_string_pretty(&RunCreated { run })?) } else { format!("{run}\n") };
+    Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

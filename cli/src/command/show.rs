@@ -13,6 +13,7 @@ use service::clock;
 use super::{
     Terminal,
     text::{self, printable},
+    timing::Timing,
     words,
 };
 use crate::store::{Source, reach};
@@ -22,6 +23,9 @@ use crate::store::{Source, reach};
 pub struct ShowArgs {
     /// The run: its id, the beginning of it, or `latest`
     run: String,
+    /// Show where its time went: for what each stage waited how long, the critical path, and how many stages were worked on at once
+    #[arg(long)]
+    timing: bool,
     /// Print what the API answers
     #[arg(long)]
     json: bool,
@@ -32,7 +36,19 @@ pub struct ShowArgs {
 /// Shows the run.
 pub async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let reader = reach(args.source, Some(&args.run)).await?;
-    let detail = reader.client.show(&reader.client.pick(&args.run).await?).await?;
+    let client = &reader.client;
+    let detail = client.show(&client.pick(&args.run).await?).await?;
+    if args.timing {
+        let (run, now) = (&detail.run.id, Timestamp(clock::unix_ms()));
+        let events = client.events(run).await?;
+        // Of a run of long ago, no auction is remembered; what was before the award is one time then.
+        let why = client.why(run, None).await.ok();
+        reader.end().await;
+        let timing = Timing::of(&detail, &events, why.as_ref(), now);
+        let text = if args.json { format!("{}\n", serde_json::to_string_pretty(&timing)?) } else { timing.shown() };
+        Terminal::stdout().print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     reader.end().await;
     let text =
         if args.json { format!("{}\n", serde_json::to_string_pretty(&detail)?) } else { shown(&detail, Timestamp(clock::unix_ms())) };

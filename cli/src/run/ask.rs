@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use model::{
-    StageId, Timestamp,
+    RunId, StageId, Timestamp,
     event::run::{Answer, Question, RunEvent, WaitKey},
 };
 
@@ -145,6 +145,18 @@ impl Ask {
             Question::Prompt { into, .. } => format!("answer with `--answer {}=…`", printable(into, false)),
             Question::Confirm { .. } | Question::Webhook { .. } | Question::Poll { .. } | Question::Time | Question::Pause => {
                 "answer with `--yes`".to_owned()
+            }
+        }
+    }
+
+    /// How to answer on the services.
+    pub(super) fn how_there(&self, run: &RunId) -> String {
+        let stage = printable(&self.path, false);
+        match &self.question {
+            Question::Prompt { .. } => format!("answer with `otto answer {run} '{stage}' TEXT`"),
+            Question::Confirm { .. } => format!("answer with `otto approve {run} '{stage}'`, or with `--refuse`"),
+            Question::Webhook { .. } | Question::Poll { .. } | Question::Time | Question::Pause => {
+                format!("go on with `otto resume {run} '{stage}'`")
             }
         }
     }

@@ -1,11 +1,6 @@
 //! Goes along with a run until it ends, or until nothing can go on without a person: shows it, asks, and takes signals.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, IsTerminal as _},
-    pin::pin,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, pin::pin, time::Duration};
 
 use anyhow::{Context as _, bail};
 use apispec::{EndView, EventView};
@@ -15,7 +10,7 @@ use futures_util::{
     stream::{self, FuturesUnordered},
 };
 use model::{
-    RunId, StageId, Timestamp,
+    RunId, StageId,
     event::run::{Answer, Question, RunEvent, WaitKey},
 };
 use orchestrator::{
@@ -24,24 +19,24 @@ use orchestrator::{
     output::{Output, Piece},
     runs::{Appended, Snapshot},
 };
-use service::{clock, signals::Signals};
+use service::signals::Signals;
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{MissedTickBehavior, interval},
 };
 
 use super::{
-    ask::{Ask, Asks, Given},
+    ask::{Ask, Given},
     house::House,
-    keys::Keyboard,
-    tree::{DRAW_PAUSE, Prompt},
+    talk::{Key, Said, Talk},
+    tree::DRAW_PAUSE,
     view::{Callback, View},
 };
 
 /// Who answers and cancels here.
 const BY: &str = "otto run";
 /// Between two looks whether a run that is not drawn waits for somebody; what else can go on has begun by the second look.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// How it came to an end here.
 #[derive(Debug)]
@@ -57,7 +52,7 @@ pub(super) enum Followed {
 /// Something that the orchestrator was told.
 enum Told {
     Cancel,
-    Answer(StageId, WaitKey),
+    Answer(Key),
 }
 
 /// A run that is gone along with.
@@ -67,15 +62,7 @@ pub(super) struct Follower<'a> {
     callbacks: Option<&'a str>,
     run: RunId,
     view: View,
-    given: &'a Given,
-    /// Where a person can be asked.
-    keyboard: Option<Keyboard>,
-    asks: Asks,
-    /// Questions whose answer was sent; the log says so soon.
-    answered: BTreeSet<(StageId, WaitKey)>,
-    /// Questions to which the command line has no answer, or a wrong one.
-    left_open: BTreeSet<(StageId, WaitKey)>,
-    problem: Option<String>,
+    talk: Talk<'a>,
     told: FuturesUnordered<BoxFuture<'a, (Told, Result<(), CommandError>)>>,
     /// How much of the run's log was shown.
     sequence: u64,
@@ -88,18 +75,13 @@ pub(super) struct Follower<'a> {
 impl<'a> Follower<'a> {
     /// `given` answers what the command line can; who sits at the terminal is asked the rest.
     pub(super) fn new(house: &'a House, run: &RunId, view: View, given: &'a Given) -> Self {
-        let keyboard = (io::stdin().is_terminal() && view.is_drawn()).then(Keyboard::new);
+        let talk = Talk::new(given, view.is_drawn());
         Self {
             orchestrator: &house.orchestrator,
             callbacks: house.callbacks.as_deref(),
             run: run.clone(),
             view,
-            given,
-            keyboard,
-            asks: Asks::default(),
-            answered: BTreeSet::new(),
-            left_open: BTreeSet::new(),
-            problem: None,
+            talk,
             told: FuturesUnordered::new(),
             sequence: 0,
             held: None,
@@ -118,9 +100,7 @@ impl<'a> Follower<'a> {
     /// Goes along with the run.
     pub(super) async fn follow(mut self, snapshot: Snapshot, signals: &mut Signals) -> anyhow::Result<Followed> {
         let followed = self.go_along(snapshot, signals).await;
-        if let Some(keyboard) = &mut self.keyboard {
-            keyboard.rest();
-        }
+        self.talk.rest();
         let end = if let Ok(Followed::Ended(end)) = &followed { Some(*end) } else { None };
         self.view.finish(end)?;
         followed
@@ -148,14 +128,14 @@ impl<'a> Follower<'a> {
                 }
                 _ = ticker.tick() => {
                     self.draw()?;
-                    let waits = !signalled && self.waits_for_nobody_here();
+                    let waits = !signalled && self.told.is_empty() && self.talk.waits_for_nobody_here();
                     if waits && std::mem::replace(&mut waited, waits) {
-                        return Ok(Followed::Waits(self.asks.open().to_vec()));
+                        return Ok(Followed::Waits(self.talk.open().to_vec()));
                     }
                     waited = waits;
                 }
                 Some((what, outcome)) = self.told.next() => self.was_told(what, outcome)?,
-                line = typed(&mut self.keyboard), if self.asked().is_some() => self.take_line(line)?,
+                line = self.talk.typed(), if self.talk.asked().is_some() => self.take_line(line)?,
                 // Output first: what a stage wrote was sent before its end was reported.
                 piece = pieces.next() => match piece {
                     Some(Piece::Chunk(chunk)) if self.old.contains(&(chunk.stage.clone(), chunk.fence)) => {}
@@ -201,7 +181,7 @@ impl<'a> Follower<'a> {
             snapshot.run.shape.find(stage).map_or_else(|| stage.to_string(), |at| snapshot.run.shape.stage(at).path.clone())
         };
         for (index, event) in (0..).zip(&appended.record.events) {
-            self.asks.event(event, path);
+            self.talk.event(event, path);
             let view = EventView { sequence: appended.sequence, index, at: appended.record.at, event: event.clone() };
             if matches!(event, RunEvent::RunFinished { .. }) {
                 self.held = Some(view);
@@ -230,11 +210,10 @@ impl<'a> Follower<'a> {
     }
 
     fn send(&mut self, ask: &Ask, answer: Answer) {
-        self.answered.insert(ask.key());
         let (orchestrator, run, (stage, wait)) = (self.orchestrator, self.run.clone(), ask.key());
         self.told.push(Box::pin(async move {
             let outcome = orchestrator.answer(&run, &stage, wait, answer, Some(BY)).await.map(|_snapshot| ());
-            (Told::Answer(stage, wait), outcome)
+            (Told::Answer((stage, wait)), outcome)
         }));
     }
 
@@ -242,9 +221,8 @@ impl<'a> Follower<'a> {
         match (what, outcome) {
             (_, Ok(()) | Err(CommandError::Ended(_))) => Ok(()),
             (Told::Cancel, Err(error)) => self.view.say(&format!("the run is not cancelled: {error}")),
-            (Told::Answer(stage, wait), Err(error)) => {
-                self.answered.remove(&(stage.clone(), wait));
-                self.left_open.insert((stage, wait));
+            (Told::Answer(key), Err(error)) => {
+                self.talk.refused(key);
                 self.view.say(&format!("the answer was not taken: {error}"))
             }
         }
@@ -252,76 +230,24 @@ impl<'a> Follower<'a> {
 
     /// Answers what the command line answers.
     fn answer_given(&mut self) -> anyhow::Result<()> {
-        let open: Vec<Ask> = self
-            .asks
-            .open()
-            .iter()
-            .filter(|ask| !self.answered.contains(&ask.key()) && !self.left_open.contains(&ask.key()))
-            .cloned()
-            .collect();
-        for ask in open {
-            match self.given.to(&ask) {
-                Some(Ok(answer)) => self.send(&ask, answer),
-                Some(Err(why)) => {
-                    self.left_open.insert(ask.key());
-                    self.view.say(&why)?;
-                }
-                None => {
-                    self.left_open.insert(ask.key());
-                }
+        for said in self.talk.given() {
+            match said {
+                Said::Answer(ask, answer) => self.send(&ask, answer),
+                Said::Wrong(why) => self.view.say(&why)?,
             }
         }
         Ok(())
     }
 
-    /// The question that a person here is asked now.
-    fn asked(&self) -> Option<&Ask> {
-        self.keyboard.as_ref()?;
-        self.asks.open().iter().find(|ask| self.left_open.contains(&ask.key()) && !self.answered.contains(&ask.key()))
-    }
-
-    fn prompt(&mut self) -> Option<Prompt> {
-        let ask = self.asked().cloned();
-        let keyboard = self.keyboard.as_mut()?;
-        let Some(ask) = ask else {
-            keyboard.rest();
-            return None;
-        };
-        // A terminal that cannot be set still shows the question.
-        let _not_set = keyboard.listen();
-        let now = Timestamp(clock::unix_ms());
-        Some(Prompt { question: ask.words(now), choices: ask.choices(), typed: keyboard.line(), problem: self.problem.clone() })
-    }
-
     fn draw(&mut self) -> io::Result<()> {
-        let prompt = self.prompt();
+        let prompt = self.talk.prompt();
         self.view.draw(prompt.as_ref())
     }
 
     fn take_line(&mut self, line: Option<String>) -> io::Result<()> {
-        if let (Some(line), Some(ask)) = (line, self.asked().cloned()) {
-            self.problem = match ask.read(&line) {
-                Ok(answer) => {
-                    self.send(&ask, answer);
-                    None
-                }
-                Err(problem) => Some(problem),
-            };
+        if let Some((ask, answer)) = line.and_then(|line| self.talk.take_line(&line)) {
+            self.send(&ask, answer);
         }
         self.draw()
-    }
-
-    /// Whether nothing goes on before somebody answers, and nobody is asked here.
-    fn waits_for_nobody_here(&self) -> bool {
-        let open = self.asks.open();
-        let is_stuck = !open.is_empty() && !self.asks.is_busy() && self.told.is_empty();
-        is_stuck && self.asked().is_none() && open.iter().all(|ask| !self.answered.contains(&ask.key()))
-    }
-}
-
-async fn typed(keyboard: &mut Option<Keyboard>) -> Option<String> {
-    match keyboard {
-        Some(keyboard) => keyboard.typed().await,
-        None => std::future::pending().await,
     }
 }

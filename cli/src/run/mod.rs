@@ -8,9 +8,12 @@ mod again;
 mod ask;
 mod fit;
 mod follow;
+mod follow_remote;
 mod house;
 mod keys;
+mod remote;
 mod source;
+mod talk;
 mod tree;
 mod view;
 
@@ -59,7 +62,7 @@ use crate::{
 /// How long a run may take from its trigger to its first event; it takes a millisecond.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Run the pipeline of this folder here, without any server
+/// Run the pipeline of this folder here, without any server; or on the services, with `--remote`
 ///
 /// On a terminal, the stages are shown as a tree, and what the run asks is asked there; in a pipe, output comes as plain lines. Runs are kept
 /// in `.otto/runs`: `otto runs`, `otto show` and `otto log` read them. Ctrl-C ends the run in order, a second one at once.
@@ -91,6 +94,8 @@ pub struct RunArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    remote: remote::RemoteArgs,
+    #[command(flatten)]
     where_stages_run: PlaceArgs,
     #[command(flatten)]
     answers: AnswerArgs,
@@ -121,6 +126,11 @@ struct AnswerArgs {
 }
 
 impl RunArgs {
+    /// Whether the services run it.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.remote.is_wanted()
+    }
+
     fn slots(&self) -> NonZeroU32 {
         let cores = || NonZeroU32::new(u32::try_from(available_parallelism().ok()?.get()).ok()?);
         self.jobs.or_else(cores).unwrap_or(NonZeroU32::MIN)
@@ -144,6 +154,11 @@ impl RunArgs {
         Ok(Means { slots: self.slots(), runtime, isolation, nursery: None, in_place, stages, limits_stages, callback_key })
     }
 
+    /// What the command line answers.
+    fn given(&self) -> Given {
+        Given { yes: self.answers.yes, answers: self.answers.answers.clone() }
+    }
+
     /// How the run is shown.
     fn form(&self) -> Form {
         let is_dumb = Settings::from_environment().optional::<String>("TERM").is_none_or(|term| term == "dumb");
@@ -157,6 +172,9 @@ impl RunArgs {
 
 /// Runs the pipeline, and says with the exit code how it ended.
 pub async fn run(args: RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitCode> {
+    if args.is_remote() {
+        return remote::run(&args).await;
+    }
     match &args.resume {
         Some(run) => resume(&args, nursery, Some(run.as_str()).filter(|run| *run != LATEST)).await,
         None => begin(&args, nursery).await,
@@ -272,7 +290,7 @@ async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>) -> 
 /// Goes along with the run until it ends, or until this process does.
 async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &mut Signals, goes_on: bool) -> anyhow::Result<ExitCode> {
     let run = held.kept.run.clone();
-    let given = Given { yes: args.answers.yes, answers: args.answers.answers.clone() };
+    let given = args.given();
     let mut is_refused = false;
     let followed = async {
         let snapshot =
@@ -318,12 +336,13 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
 
 /// Says what the run waits for, and how it goes on.
 fn waits(run: &model::RunId, asks: &[Ask]) -> io::Result<()> {
-    let mut out = io::stderr();
+    told_waits(asks, Ask::how)?;
+    writeln!(io::stderr(), "{run} is left as it is; `otto run --resume {run}` goes on with it, and asks on a terminal")
+}
+
+fn told_waits(asks: &[Ask], how: impl Fn(&Ask) -> String) -> io::Result<()> {
     let now = Timestamp(clock::unix_ms());
-    for ask in asks {
-        writeln!(out, "waits for {}: {}", ask.words(now), ask.how())?;
-    }
-    writeln!(out, "{run} is left as it is; `otto run --resume {run}` goes on with it, and asks on a terminal")
+    asks.iter().try_for_each(|ask| writeln!(io::stderr(), "waits for {}: {}", ask.words(now), how(ask)))
 }
 
 /// Tells why nothing is run.

@@ -57,6 +57,18 @@ impl Loaded {
     }
 }
 
+/// The records of a run as far as they are sound, without its plan: what can be told of it also where that is gone.
+pub(crate) async fn records(run: &RunId, bus: &Bus, blobs: &Blobs) -> Result<Vec<Arc<Appended>>, LaterReason> {
+    let mut reading = Reading::default();
+    for record in &bus.run_log(run).await? {
+        reading.take(record);
+    }
+    match reading.unpack(run, blobs).await {
+        Ok(()) | Err(Unpacked::Damaged(_)) => Ok(reading.into_records()),
+        Err(Unpacked::Later(error)) => Err(error.into()),
+    }
+}
+
 /// What reading one run's log came to.
 pub(crate) enum Reloaded {
     /// Here it is.

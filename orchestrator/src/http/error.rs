@@ -102,6 +102,15 @@ pub enum ApiError {
     /// The body is over the limit.
     #[error("the body has over {} bytes", super::BODY_BYTES_MAX)]
     BodyTooLarge,
+    /// The source is over the limit.
+    #[error("the body has over {} bytes", apispec::SOURCE_BYTES_MAX)]
+    SourceTooLarge,
+    /// The body stopped coming.
+    #[error("nothing of the body came for {} s", .0.as_secs())]
+    SlowBody(Duration),
+    /// Too many bring sources.
+    #[error("{} sources are being brought", super::sources::UPLOADS_MAX)]
+    TooManyUploads,
     /// The body is not JSON.
     #[error("the body is not declared as JSON")]
     UnsupportedMediaType,
@@ -170,7 +179,9 @@ impl ApiError {
             Self::CallbackUsed => Code::CallbackUsed,
             Self::UnknownPath(_) => Code::UnknownPath,
             Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
-            Self::BodyTooLarge | Self::Command(CommandError::Bus(BusError::TooLarge { .. })) => Code::BodyTooLarge,
+            Self::SlowBody(_) => Code::SlowBody,
+            Self::TooManyUploads => Code::TooManyUploads,
+            Self::BodyTooLarge | Self::SourceTooLarge | Self::Command(CommandError::Bus(BusError::TooLarge { .. })) => Code::BodyTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::UnknownSource(_) => Code::UnknownSource,
             Self::TooManyRequests { .. } => Code::TooManyRequests,

@@ -67,9 +67,9 @@ pub(super) async fn follow(
 }
 
 /// The place of an event in its run's log.
-type Place = (u64, u32);
+pub(super) type Place = (u64, u32);
 
-fn last_event_id(request: &HttpRequest) -> Result<Option<Place>, ApiError> {
+pub(super) fn last_event_id(request: &HttpRequest) -> Result<Option<Place>, ApiError> {
     let Some(header) = request.headers().get(LAST_EVENT_ID).filter(|header| !header.is_empty()) else { return Ok(None) };
     let parse = || {
         let (sequence, index) = header.to_str().ok()?.split_once('.')?;

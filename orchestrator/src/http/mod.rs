@@ -14,12 +14,14 @@ mod docs;
 mod environments;
 mod error;
 mod events;
+mod everything;
 mod limits;
 mod logs;
 mod plans;
 mod projects;
 mod rights;
 mod runs;
+mod sources;
 mod spec;
 mod sse;
 mod token;
@@ -97,6 +99,7 @@ pub(crate) struct Api {
     projects: Projects,
     access: access::Access,
     followers: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     /// Cancelled when streams are to end.
     token: CancellationToken,
     document: String,
@@ -116,6 +119,7 @@ impl Api {
             projects,
             access,
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            uploads: Arc::new(Semaphore::new(sources::UPLOADS_MAX)),
             token,
             routes: spec::Routes::of(document),
             document: spec::text(document),
@@ -223,6 +227,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .configure(callback_routes)
         .service(events::list)
         .service(events::follow)
+        .service(everything::follow)
+        .service(sources::create)
         .service(logs::whole)
         .service(logs::follow)
         .service(logs::part)

@@ -28,6 +28,8 @@ pub(super) const RIGHTS: &[(&str, &str, Right)] = &[
     ("POST", "/v1/runs/{run}/answer", Right::Of(Role::Approve)),
     ("GET", "/v1/runs/{run}/events", Right::Of(Role::View)),
     ("GET", "/v1/runs/{run}/events/follow", Right::Of(Role::View)),
+    ("GET", "/v1/events/follow", Right::Of(Role::View)),
+    ("POST", "/v1/sources", Right::Of(Role::Run)),
     ("GET", "/v1/runs/{run}/log", Right::Of(Role::View)),
     ("GET", "/v1/runs/{run}/log/follow", Right::Of(Role::View)),
     ("GET", "/v1/runs/{run}/output", Right::Of(Role::View)),

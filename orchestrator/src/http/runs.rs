@@ -121,10 +121,10 @@ pub(super) async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: 
         return Err(ApiError::InvalidBody(why));
     }
     let blobs = &api.orchestrator.blobs;
-    if let Some(source) = wanted.source
-        && !blobs.has(&source).await?
-    {
-        return Err(ApiError::UnknownSource(source));
+    for digest in [wanted.source, wanted.listing, wanted.changed].into_iter().flatten() {
+        if !blobs.has(&digest).await? {
+            return Err(ApiError::UnknownSource(digest));
+        }
     }
     let pipeline = if wanted.pipeline.len() <= INLINE_BYTES_MAX {
         Text::Inline(wanted.pipeline)
@@ -141,6 +141,8 @@ pub(super) async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: 
     Ok(Trigger {
         context,
         source: wanted.source,
+        listing: wanted.listing,
+        changed: wanted.changed,
         timeout_ms: wanted.timeout_ms,
         // Whoever asks may have written it: nobody vouches for more than who asked.
         claims: Claims { actor: Some(caller.name().to_string()), ..Claims::default() },

@@ -2,7 +2,7 @@
 
 use actix_web::{App, HttpRequest, HttpResponse, get, http::header::ContentType, web};
 use apispec::{
-    ChunkView, Code, EndView, EventView, GapView, Health, Problem, StatusName,
+    ChunkView, Code, EndView, EventView, GapView, Health, Problem, RunEventView, StatusName,
     schema::{Cursor, EventId, IdempotencyKey, OutputRange},
 };
 use service::metrics::CONTENT_TYPE;
@@ -31,6 +31,7 @@ use super::{Api, ApiError, callback_routes, routes};
     ),
     tags(
         (name = "runs", description = "one execution of a pipeline"),
+        (name = "sources", description = "what a run is made of"),
         (name = "plans", description = "what a run would do"),
         (name = "projects", description = "what is delivered, and where to"),
         (name = "agents", description = "who runs stages"),
@@ -41,7 +42,7 @@ use super::{Api, ApiError, callback_routes, routes};
         (name = "logs", description = "the output of a run's stages"),
         (name = "service", description = "about the API itself"),
     ),
-    components(schemas(Problem, Code, StatusName, EventView, EndView, ChunkView, GapView, Cursor, EventId, IdempotencyKey, OutputRange)),
+    components(schemas(Problem, Code, StatusName, EventView, RunEventView, EndView, ChunkView, GapView, Cursor, EventId, IdempotencyKey, OutputRange)),
     security(("token" = [])),
     modifiers(&Token),
 )]

@@ -1,7 +1,9 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
 mod delivered;
+mod everything;
 mod rights;
+mod sources;
 mod told;
 
 use std::{
@@ -261,20 +263,29 @@ struct Followed {
 
 impl Followed {
     async fn of(served: &Served, path: &str) -> Self {
-        let response = served.get(path).await;
-        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        Self::new(served.get(path).await)
+    }
+
+    fn new(response: Response) -> Self {
+        assert_eq!(response.status(), StatusCode::OK, "{}", response.url());
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self { body: response.bytes_stream().boxed(), text: String::new() }
     }
 
     /// The name and the data of the next message; `None` at the end.
     async fn next(&mut self) -> Option<(String, String)> {
+        let message = self.message().await?;
+        let field = |name: &str| message.lines().find_map(|line| Some(line.strip_prefix(name)?.to_owned()));
+        Some((field("event: ").unwrap(), field("data: ").unwrap()))
+    }
+
+    /// The next message as it comes.
+    async fn message(&mut self) -> Option<String> {
         loop {
             if let Some((message, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| message.lines().find_map(|line| Some(line.strip_prefix(name)?.to_owned()));
-                let found = (field("event: ").unwrap(), field("data: ").unwrap());
+                let message = message.to_owned();
                 self.text = rest.to_owned();
-                return Some(found);
+                return Some(message);
             }
             let bytes = self.body.next().await?.unwrap();
             self.text.push_str(std::str::from_utf8(&bytes).unwrap());

@@ -244,3 +244,43 @@ async fn a_log_whose_part_the_depot_has_lost_is_named() {
     assert_eq!(refusal(api.get(&format!("/v1/runs/{run}")).await), (409, "run_damaged".to_owned()));
     supervisor.shut_down().await;
 }
+
+#[tokio::test]
+async fn who_was_away_while_a_log_was_put_away_is_told_of_each_of_its_events_once() {
+    let house = House::new(chain(&["Build"])).await;
+    let mut inbox = house.inbox().await;
+    let (orchestrator, supervisor) = start(&house).await;
+    let api = house.serve(&orchestrator);
+    for delivery in ["1", "2"] {
+        deliver(&orchestrator, &mut inbox, &trigger(delivery)).await;
+    }
+    let run = trigger("1").run();
+    archived(&house.bus, &run).await;
+    let (_, events) = api.get(&format!("/v1/runs/{run}/events")).await;
+    let places = |events: Vec<serde_json::Value>| -> Vec<_> {
+        events.iter().map(|event| (event["sequence"].as_u64().unwrap(), event["index"].as_u64().unwrap())).collect()
+    };
+    let wanted = places(events.as_array().unwrap().clone());
+    // From before the first, and from within the first record, until all was told that there is.
+    for (from, known) in [("0.0", 0), ("1.0", 1)] {
+        let mut told = Vec::new();
+        let mut response =
+            api.ask("/v1/events/follow").header("Last-Event-ID", from).header("Accept", "text/event-stream").send().await.unwrap();
+        let (mut text, mut others) = (String::new(), 0);
+        while told.len() + known < wanted.len() || others == 0 {
+            text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().expect("there is no end")).unwrap());
+            while let Some((message, rest)) = text.split_once("\n\n") {
+                let data = message.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or("null");
+                let view: serde_json::Value = serde_json::from_str(data).unwrap();
+                if view["run"] == run.as_str() {
+                    told.push(view);
+                } else {
+                    others += usize::from(view["run"].is_string());
+                }
+                text = rest.to_owned();
+            }
+        }
+        assert_eq!(places(told), wanted[known..], "{from}");
+    }
+    supervisor.shut_down().await;
+}

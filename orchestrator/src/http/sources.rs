@@ -1,0 +1,64 @@
+//! Sources: bytes that a run is made of, brought by whoever asks for it, through this process into the depot.
+//!
+//! The depot's own address and its tokens are not for people. A body lies in a file of this machine until all of it is there, never in memory.
+
+use std::{io, time::Duration};
+
+use actix_web::{HttpResponse, post, web};
+use apispec::{SOURCE_BYTES_MAX, SourceCreated};
+use blob::BlobError;
+use futures_util::StreamExt as _;
+use tempfile::NamedTempFile;
+use tokio::{fs::File, io::AsyncWriteExt as _, time::timeout};
+
+use super::{Api, ApiError, access::Caller};
+use crate::CommandError;
+
+/// Sources that are brought at once: each may take its length of this machine's disk.
+pub(super) const UPLOADS_MAX: usize = 8;
+/// How long a sender may be silent within a body, as at the depot.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bring bytes that a run is made of into the depot: its source tree as a tar archive, or a list of files.
+///
+/// The answer names them by their digest, for `POST /v1/runs`. The same bytes again are the same source. They stay as long as the depot keeps
+/// sources; a run can be asked for before anything is brought, and is refused with `unknown_source` only if that is missing.
+#[utoipa::path(
+    tag = "sources",
+    operation_id = "source_create",
+    request_body(content = Option<apispec::schema::AnyBytes>, content_type = "application/octet-stream", description = "the bytes, at most 4 GiB"),
+    responses((status = 201, description = "the bytes are in the depot", body = SourceCreated), ApiError),
+)]
+#[post("/v1/sources")]
+pub(super) async fn create(caller: Caller, api: web::Data<Api>, body: web::Payload) -> Result<HttpResponse, ApiError> {
+    let orchestrator = &api.orchestrator;
+    // What no run may use now is not brought either.
+    orchestrator.admission.admit(orchestrator.runs.load_now()).map_err(CommandError::from)?;
+    let _upload = api.uploads.try_acquire().map_err(|_| ApiError::TooManyUploads)?;
+    let file = received(body).await?;
+    let digest = orchestrator.blobs.put_file(file.path()).await?;
+    tracing::debug!(by = %caller.name(), %digest, "a source was brought");
+    Ok(HttpResponse::Created().json(SourceCreated { digest }))
+}
+
+/// The body in a file, which is gone when it is dropped.
+async fn received(mut body: web::Payload) -> Result<NamedTempFile, ApiError> {
+    let file = NamedTempFile::new().map_err(|source| spooling("create", source))?;
+    let mut writer = File::from_std(file.reopen().map_err(|source| spooling("open", source))?);
+    let mut length = 0;
+    while let Some(piece) = timeout(BODY_IDLE_TIMEOUT, body.next()).await.map_err(|_| ApiError::SlowBody(BODY_IDLE_TIMEOUT))? {
+        let piece = piece.map_err(|error| ApiError::InvalidBody(format!("the body ended early: {error}")))?;
+        length += piece.len() as u64;
+        if length > SOURCE_BYTES_MAX {
+            return Err(ApiError::SourceTooLarge);
+        }
+        writer.write_all(&piece).await.map_err(|source| spooling("write", source))?;
+    }
+    writer.flush().await.map_err(|source| spooling("write", source))?;
+    Ok(file)
+}
+
+/// The disk on which a body waits for the depot is part of the way there.
+fn spooling(doing: &'static str, source: io::Error) -> ApiError {
+    BlobError::Disk { doing, path: std::env::temp_dir(), source }.into()
+}
