@@ -42,11 +42,11 @@ pub struct RunCreate {
     #[schema(value_type = Option<schema::Digest>)]
     pub source: Option<Digest>,
     /// The list of the source's files, where the pipeline asks what there is: the JSON of an object of each path's digest, in the depot.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Digest>)]
     pub listing: Option<Digest>,
     /// What changed, where the pipeline asks for it: the JSON of a list of paths, in the depot. Without one, everything may have.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Digest>)]
     pub changed: Option<Digest>,
     /// Values of the pipeline's parameters.

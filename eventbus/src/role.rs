@@ -13,7 +13,7 @@ use crate::{
     BusError,
     nats::{
         Account, Enrolment, NatsOptions,
-        setup::{Progress, Setup, SetupError},
+        setup::{Progress, Servers, Setup, SetupError},
     },
 };
 
@@ -28,8 +28,8 @@ const WATCH_PERIOD: Duration = Duration::from_secs(10);
 pub struct EventbusOptions {
     /// The connection, with the eventbus service's credentials.
     pub nats: NatsOptions,
-    /// Where nats-server tells how it is (`http` of its configuration).
-    pub monitor: SocketAddr,
+    /// The servers, each with where it tells how it is (`http` of its configuration).
+    pub servers: Servers,
     /// What the administrator says of accounts and agents.
     pub enrolment: Enrolment,
     /// Where it listens for HTTP; port 0 is any free one.
@@ -58,7 +58,7 @@ pub enum RoleError {
 /// longer one that keeps what it acknowledges.
 pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<SocketAddr, RoleError> {
     let enrolment = Arc::new(options.enrolment);
-    let setup = Setup::connect(&options.nats, options.monitor, enrolment.clone()).await?;
+    let setup = Setup::connect(&options.nats, options.servers, enrolment.clone()).await?;
     setup.begin().await?;
     info!("the bus is set up");
     let health = Health::default();

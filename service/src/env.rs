@@ -13,6 +13,8 @@ pub const BUS_URLS: &str = "OTTO_BUS_URLS";
 pub const BUS_CREDENTIALS_FILE: &str = "OTTO_BUS_CREDENTIALS_FILE";
 /// The folder of what the eventbus role needs to enrol agents.
 pub const BUS_ENROLMENT: &str = "OTTO_BUS_ENROLMENT";
+/// On how many servers of a cluster of nats-server each message of the bus's streams must be: 1, 3 or 5. Default: as they are; new ones on one.
+pub const BUS_REPLICAS: &str = "OTTO_BUS_REPLICAS";
 /// Where agents that enrol themselves reach the bus, as [`BUS_URLS`]. Default: where the eventbus role does.
 pub const BUS_PUBLIC_URLS: &str = "OTTO_BUS_PUBLIC_URLS";
 /// Where agents that enrol themselves reach the depot. Default: [`DEPOT_URL`].
@@ -80,5 +82,6 @@ pub const PARENT_PIPE: &str = "OTTO_PARENT_PIPE";
 pub const NATS_CONFIG: &str = "OTTO_NATS_CONFIG";
 /// The nats-server program. Default: the one on PATH, or the one that is installed into [`HOME`].
 pub const NATS_SERVER: &str = "OTTO_NATS_SERVER";
-/// The address at which nats-server tells how it is, such as `127.0.0.1:7484`.
+/// The address at which nats-server tells how it is, such as `127.0.0.1:7484`; for the eventbus role that of each server of a cluster, separated by
+/// commas.
 pub const NATS_MONITOR: &str = "OTTO_NATS_MONITOR";

@@ -176,7 +176,7 @@ impl NatsServer {
 
     fn write_config(&self, change: &impl Fn(String) -> String) {
         let store = self.folder.path().join("store");
-        let config = ServerConfig { listen: self.listen, monitor: self.monitor, store: &store, keys: &self.keys };
+        let config = ServerConfig { listen: self.listen, monitor: self.monitor, store: &store, keys: &self.keys, cluster: None };
         fs::write(self.config_file(), change(config.text())).expect("the configuration can be written");
     }
 
@@ -214,7 +214,7 @@ impl Drop for NatsServer {
     }
 }
 
-fn reachable(address: SocketAddr) -> bool {
+pub(crate) fn reachable(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_ok()
 }
 

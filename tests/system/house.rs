@@ -47,12 +47,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) procfile: Option<String>,
     /// Settings of all processes.
     pub(crate) settings: &'a [(&'a str, &'a str)],
+    /// More of what `otto up` is told.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
         // The stages of most stories write to a witness file that is not theirs.
-        Self { agents: 1, isolation: "group", procfile: None, settings: &[] }
+        Self { agents: 1, isolation: "group", procfile: None, settings: &[], arguments: Vec::new() }
     }
 }
 
@@ -78,6 +80,7 @@ impl House {
         let up = command
             .args(["--ports", "auto", "--agents", &plan.agents.to_string(), "--data"])
             .arg(&data)
+            .args(&plan.arguments)
             .env("OTTO_HOME", testkit::otto_home())
             .env("OTTO_AGENT_ISOLATION", plan.isolation)
             .envs(plan.settings.iter().copied())

@@ -32,16 +32,25 @@ async fn a_run_of_twenty_stages_survives_the_death_of_every_service() {
 
 #[tokio::test]
 async fn one_of_three_agents_that_stands_still_delays_nothing() {
-    let house = House::start(3).await;
+    one_that_stands_still_delays_nothing(3).await;
+}
+
+#[tokio::test]
+async fn one_of_ten_agents_that_stands_still_delays_nothing() {
+    one_that_stands_still_delays_nothing(10).await;
+}
+
+async fn one_that_stands_still_delays_nothing(agents: usize) {
+    let house = House::start(agents).await;
     let witness = Witness::new(house.scratch());
     let run = house.create(&witness.pipeline(STAGES, &[1])).await;
     until("the first stage to start", async || witness.starts(1) == 1).await;
     let holder = house.get(&format!("/v1/runs/{run}")).await.unwrap()["stages"][0]["attempts"][0]["agent"].clone();
-    let idle = ["agent-1", "agent-2", "agent-3"].into_iter().find(|agent| holder != *agent).unwrap();
-    house.signal(idle, Signal::SIGSTOP);
+    let idle = (1..=agents).map(|number| format!("agent-{number}")).find(|agent| holder != agent.as_str()).unwrap();
+    house.signal(&idle, Signal::SIGSTOP);
     witness.open(1);
     let ended = house.ended(&run).await;
-    house.signal(idle, Signal::SIGCONT);
+    house.signal(&idle, Signal::SIGCONT);
     witness.agrees_with(&ended, STAGES);
     for event in house.events(&run).await {
         assert!(

@@ -166,3 +166,27 @@ async fn an_error_says_what_where_and_how_to_mend_it() {
         assert!(matches!(Client::new(Connection::new(address, TOKEN)), Err(ClientError::Address(_))), "{address}");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_is_older_is_named_as_such() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(Connection::new(&format!("http://{}", listener.local_addr().unwrap()), TOKEN)).unwrap();
+    let answering = async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+            connection.read_buf(&mut asked).await.unwrap();
+        }
+        let problem = serde_json::to_string(&Code::UnknownPath.problem("there is no path `/v1/sources`")).unwrap();
+        let head = format!("HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json\r\nContent-Length: {}", problem.len());
+        connection.write_all(format!("{head}\r\n\r\n{problem}").as_bytes()).await.unwrap();
+    };
+    let (brought, ()) = tokio::join!(client.bring(""), answering);
+    let error = brought.unwrap_err().to_string();
+    assert!(error.contains("/v1/sources") && error.contains("the server is older than this otto"), "{error}");
+    // What an older server would not read is not sent where it is not needed.
+    let create: RunCreate = serde_json::from_value(serde_json::json!({ "pipeline": "" })).unwrap();
+    let sent = serde_json::to_value(create).unwrap();
+    assert!(sent.get("listing").is_none() && sent.get("changed").is_none(), "{sent}");
+}

@@ -161,7 +161,7 @@ async fn revoke(name: &AgentName, data: &Path) -> anyhow::Result<String> {
     provision::write_secret(&config, &keys.refresh(&text).with_context(|| format!("{} is not what `otto up` wrote", config.display()))?)?;
     let enrolment = Arc::new(Enrolment::open(&provision::bus_keys(data).join("enrolment"))?);
     let told = async {
-        let accounts = Accounts::connect(&[provision::bus_url(data)?], enrolment).await?;
+        let accounts = Accounts::connect(&provision::bus_urls(data)?, enrolment).await?;
         anyhow::Ok(accounts.push(Account::Agents).await?)
     };
     Ok(match told.await {

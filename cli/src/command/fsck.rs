@@ -75,7 +75,7 @@ impl Place {
 
     fn of_folder(data: &Path) -> anyhow::Result<Self> {
         Ok(Self {
-            bus_urls: vec![provision::bus_url(data)?],
+            bus_urls: provision::bus_urls(data)?,
             bus_credentials: provision::service_credentials(data, Role::Orchestrator)?,
             depot_url: provision::depot_url(data)?,
             depot_token: provision::depot_token(data, Role::Orchestrator.name()),

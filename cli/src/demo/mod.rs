@@ -101,6 +101,7 @@ async fn prepare(folder: &Path, page: &mut Page) -> anyhow::Result<(Fleet, Repos
         ports: PortChoice::Auto,
         otto: current_exe().context("cannot find this program")?,
         home: home::folder()?,
+        bus: None,
         shown: false,
     };
     let names: Vec<String> = options.procfile.entries.iter().map(|entry| entry.name.clone()).collect();

@@ -23,6 +23,7 @@ mod ports;
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -66,6 +67,19 @@ pub struct Options {
     pub agents: NonZeroUsize,
     /// The nats-server program.
     pub nats_server: PathBuf,
+    /// The servers of the bus, where it is not one of this folder.
+    pub bus: Option<BusServers>,
+}
+
+/// A bus that runs elsewhere, with the keys of this folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusServers {
+    /// Where clients connect to each of them.
+    pub urls: Vec<String>,
+    /// Where each of them tells how it is.
+    pub monitors: Vec<SocketAddr>,
+    /// On how many of them each message must be.
+    pub replicas: Option<NonZeroUsize>,
 }
 
 /// A folder that is provisioned, and locked until this is dropped.
@@ -75,6 +89,7 @@ pub struct Provision {
     nats_server: PathBuf,
     ports: Ports,
     keys: Keys,
+    bus: Option<BusServers>,
     _lock: Lock,
 }
 
@@ -131,6 +146,16 @@ pub enum ProvisionError {
     Randomness(getrandom::Error),
 }
 
+/// Roles of which there may be several under one `otto up`. A depot has one folder, which is one process's.
+const DOUBLED: [&str; 4] = ["parser", "auctioneer", "orchestrator", "forge"];
+
+/// The role of a process that is called `ROLE-2` or higher.
+fn role_beside(name: &str) -> Option<&'static str> {
+    let (role, number) = name.rsplit_once('-')?;
+    number.parse::<u32>().ok().filter(|number| *number > 1)?;
+    DOUBLED.into_iter().find(|doubled| *doubled == role)
+}
+
 /// The name of the `number`th agent, counted from 1; its process has the same.
 pub fn agent_name(number: usize) -> AgentName {
     format!("agent-{number}").parse().expect("letters, a dash and digits are a name")
@@ -148,9 +173,17 @@ pub fn bus_keys(data: &Path) -> PathBuf {
 }
 
 /// Where the bus of the `otto up` of this folder is reached.
-pub fn bus_url(data: &Path) -> anyhow::Result<String> {
+pub fn bus_urls(data: &Path) -> anyhow::Result<Vec<String>> {
+    if let Ok(text) = fs::read_to_string(bus_file(data)) {
+        return Ok(text.lines().map(str::to_owned).collect());
+    }
     let ports = ports::read(data).with_context(|| format!("there was no `otto up` on {} yet", data.display()))?;
-    Ok(format!("nats://{}", ports::listen(ports.nats)))
+    Ok(vec![format!("nats://{}", ports::listen(ports.nats))])
+}
+
+/// The addresses of a bus that runs elsewhere, one a line; without one, there is no such file.
+fn bus_file(data: &Path) -> PathBuf {
+    data.join("bus.urls")
 }
 
 /// Where the depot of the `otto up` of this folder is reached.
@@ -179,7 +212,7 @@ pub fn nats_config(data: &Path) -> PathBuf {
 impl Provision {
     /// Takes the folder for this process, and makes what is missing in it.
     pub async fn open(options: Options) -> Result<Self, ProvisionError> {
-        let Options { data, ports, agents, nats_server } = options;
+        let Options { data, ports, agents, nats_server, bus } = options;
         let data = std::path::absolute(&data).map_err(|source| FileError::new("find", &data, source))?;
         if data.to_str().is_none() || nats_server.to_str().is_none() {
             return Err(ProvisionError::NotUtf8 { data });
@@ -195,8 +228,9 @@ impl Provision {
             keys.enrol(&agent_name(number), &AgentClass::default(), Trust::Trusted)?;
             files::create_private_folder(&data.join("agents").join(agent_name(number).as_str()))?;
         }
-        let provision = Self { data, nats_server, ports, keys, _lock: lock };
+        let provision = Self { data, nats_server, ports, keys, bus, _lock: lock };
         provision.write_nats_config()?;
+        provision.write_bus_file()?;
         provision.write_depot_keys()?;
         provision.write_command_keys()?;
         files::read_or_create_secret(&provision.api_token_file(), random_token)?;
@@ -245,8 +279,21 @@ impl Provision {
         self.data.join("logs")
     }
 
-    /// The settings of the process `name` of the Procfile; an agent's is [`agent_name`].
+    /// The settings of the process `name` of the Procfile; an agent's is [`agent_name`]. The second process of a role is called `ROLE-2`, and so on: it
+    /// has a folder of its own, and listens on any free port.
     pub fn environment(&self, name: &str) -> BTreeMap<&'static str, String> {
+        let Some(role) = role_beside(name) else { return self.environment_of(name) };
+        let mut settings = self.environment_of(role);
+        if settings.contains_key(env::LISTEN) {
+            settings.insert(env::LISTEN, ports::listen(0).to_string());
+        }
+        if settings.contains_key(env::DATA) {
+            settings.insert(env::DATA, text(&self.data.join(name)));
+        }
+        settings
+    }
+
+    fn environment_of(&self, name: &str) -> BTreeMap<&'static str, String> {
         let path = |file: &str| text(&self.data.join(file));
         let mut settings = BTreeMap::new();
         if let Some(role) = BusRole::ALL.into_iter().find(|role| role.name() == name) {
@@ -271,7 +318,10 @@ impl Provision {
                 settings.insert(env::LISTEN, ports::listen(self.ports.eventbus).to_string());
                 settings.insert(env::COMMANDS_KEY_FILE, text(&self.commands_key_file()));
                 settings.insert(env::DEPOT_URL, ports::url(self.ports.depot));
-                settings.insert(env::NATS_MONITOR, ports::listen(self.ports.monitor).to_string());
+                settings.insert(env::NATS_MONITOR, self.bus_monitors());
+                if let Some(replicas) = self.bus.as_ref().and_then(|bus| bus.replicas) {
+                    settings.insert(env::BUS_REPLICAS, replicas.to_string());
+                }
             }
             "depot" => {
                 settings.insert(env::LISTEN, ports::listen(self.ports.depot).to_string());
@@ -315,8 +365,37 @@ impl Provision {
         settings.insert(env::AGENT_NAME, agent.to_string());
     }
 
+    /// Makes the folder of a process that has one of its own beside its role's.
+    pub fn make_folder_of(&self, name: &str) -> Result<(), ProvisionError> {
+        match role_beside(name) {
+            Some("forge" | "orchestrator") => Ok(files::create_private_folder(&self.data.join(name))?),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn write_bus_file(&self) -> Result<(), FileError> {
+        let file = bus_file(&self.data);
+        match &self.bus {
+            Some(bus) => files::write_secret(&file, &format!("{}\n", bus.urls.join("\n"))),
+            None => match fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::new("remove", &file, error)),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        }
+    }
+
     fn bus_url(&self) -> String {
-        format!("nats://{}", ports::listen(self.ports.nats))
+        match &self.bus {
+            Some(bus) => bus.urls.join(","),
+            None => format!("nats://{}", ports::listen(self.ports.nats)),
+        }
+    }
+
+    fn bus_monitors(&self) -> String {
+        match &self.bus {
+            Some(bus) => bus.monitors.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            None => ports::listen(self.ports.monitor).to_string(),
+        }
     }
 
     fn nats_config(&self) -> PathBuf {
@@ -351,7 +430,7 @@ impl Provision {
         let store = self.data.join("nats/jetstream");
         adopt_streams(&store, &self.keys.public(Account::Core))?;
         let (listen, monitor) = (ports::listen(self.ports.nats), ports::listen(self.ports.monitor));
-        let config = ServerConfig { listen, monitor, store: &store, keys: &self.keys };
+        let config = ServerConfig { listen, monitor, store: &store, keys: &self.keys, cluster: None };
         files::write_secret(&self.nats_config(), &config.text())
     }
 
@@ -405,7 +484,8 @@ mod tests {
 
     async fn open(data: &Path, agents: usize) -> Result<Provision, ProvisionError> {
         let agents = NonZeroUsize::new(agents).unwrap();
-        Provision::open(Options { data: data.to_owned(), ports: PortChoice::Auto, agents, nats_server: "nats-server".into() }).await
+        Provision::open(Options { data: data.to_owned(), ports: PortChoice::Auto, agents, nats_server: "nats-server".into(), bus: None })
+            .await
     }
 
     fn secrets(folder: &Path) -> BTreeMap<PathBuf, String> {
@@ -495,5 +575,47 @@ mod tests {
             ["forge", "parser", "agent-1"].map(|name| provision.environment(name)[env::BUS_CREDENTIALS_FILE].clone()).into();
         credentials.dedup();
         assert_eq!(credentials.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_second_process_of_a_role_has_its_settings_and_a_place_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let provision = open(folder.path(), 1).await.unwrap();
+        for role in DOUBLED {
+            let (first, second) = (provision.environment(role), provision.environment(&format!("{role}-2")));
+            assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>(), "{role}");
+            let differs: Vec<&str> = first.keys().filter(|name| first[*name] != second[*name]).copied().collect();
+            assert!(differs.iter().all(|name| [env::LISTEN, env::DATA].contains(name)), "{role}: {differs:?}");
+        }
+        provision.make_folder_of("orchestrator-2").unwrap();
+        assert!(Path::new(&provision.environment("orchestrator-2")[env::DATA]).is_dir());
+        for none in ["depot-2", "parser-1", "parser-x", "eventbus-2"] {
+            assert!(provision.environment(none).is_empty(), "{none}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_runs_elsewhere_is_told_to_every_process_and_remembered_for_commands() {
+        let folder = tempfile::tempdir().unwrap();
+        let urls = vec!["nats://10.0.0.1:4222".to_owned(), "nats://10.0.0.2:4222".to_owned()];
+        let monitors = vec!["10.0.0.1:8222".parse().unwrap(), "10.0.0.2:8222".parse().unwrap()];
+        let bus = Some(BusServers { urls: urls.clone(), monitors, replicas: NonZeroUsize::new(2) });
+        let options = Options {
+            data: folder.path().to_owned(),
+            ports: PortChoice::Auto,
+            agents: NonZeroUsize::MIN,
+            nats_server: "nats-server".into(),
+            bus,
+        };
+        let provision = Provision::open(options).await.unwrap();
+        for process in ["eventbus", "parser", "orchestrator", "agent-1"] {
+            assert_eq!(provision.environment(process)[env::BUS_URLS], urls.join(","), "{process}");
+        }
+        let eventbus = provision.environment("eventbus");
+        assert_eq!((eventbus[env::NATS_MONITOR].as_str(), eventbus[env::BUS_REPLICAS].as_str()), ("10.0.0.1:8222,10.0.0.2:8222", "2"));
+        assert_eq!(bus_urls(folder.path()).unwrap(), urls);
+        drop(provision);
+        let alone = open(folder.path(), 1).await.unwrap();
+        assert_eq!(bus_urls(folder.path()).unwrap(), [alone.environment("eventbus")[env::BUS_URLS].clone()]);
     }
 }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use blob::{Blobs, DepotClient, token};
 use eventbus::{
     Bus,
-    nats::{self, Enrolment, Identity, NatsOptions},
+    nats::{self, Enrolment, Identity, NatsOptions, setup::Servers},
     role::{Directions, EventbusOptions},
     subject::Role as BusRole,
 };
@@ -76,7 +76,7 @@ fn read_depot(reader: &mut Reader) -> Option<Blobs> {
 /// Sets up the bus and checks it.
 pub(super) struct Eventbus {
     bus: BusSettings,
-    monitor: SocketAddr,
+    servers: Servers,
     enrolment: Enrolment,
     listen: SocketAddr,
     directions: Directions,
@@ -84,7 +84,11 @@ pub(super) struct Eventbus {
 
 impl Serve for Eventbus {
     fn read(reader: &mut Reader) -> Option<Self> {
-        let (bus, monitor) = (BusSettings::read(reader), reader.required(env::NATS_MONITOR));
+        let (bus, monitors) = (BusSettings::read(reader), reader.required::<String>(env::NATS_MONITOR));
+        let monitors = reader.required_with(env::NATS_MONITOR, monitors, |text| {
+            addresses(text).iter().map(|address| address.parse()).collect::<Result<Vec<SocketAddr>, _>>()
+        });
+        let replicas = reader.optional(env::BUS_REPLICAS);
         let folder = reader.required::<String>(env::BUS_ENROLMENT);
         let enrolment = reader.required_with(env::BUS_ENROLMENT, folder, |folder| Enrolment::open(folder.as_ref()));
         let (listen, depot_url) = (reader.required(env::LISTEN), reader.required::<String>(env::DEPOT_URL));
@@ -92,13 +96,13 @@ impl Serve for Eventbus {
         let bus_urls = reader.optional::<String>(env::BUS_PUBLIC_URLS).map_or_else(|| bus.urls.clone(), |urls| addresses(&urls));
         let depot_url = reader.optional(env::DEPOT_PUBLIC_URL).or(depot_url);
         let directions = Directions { commands_key: commands_key?, bus_urls, depot_url: depot_url? };
-        Some(Self { bus, monitor: monitor?, enrolment: enrolment?, listen: listen?, directions })
+        Some(Self { bus, servers: Servers { monitors: monitors?, replicas }, enrolment: enrolment?, listen: listen?, directions })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let nats = self.bus.options(Identity::Service(BusRole::Eventbus));
         let options =
-            EventbusOptions { nats, monitor: self.monitor, enrolment: self.enrolment, listen: self.listen, directions: self.directions };
+            EventbusOptions { nats, servers: self.servers, enrolment: self.enrolment, listen: self.listen, directions: self.directions };
         Ok(format!("eventbus on http://{}", eventbus::role::run(options, supervisor).await?))
     }
 }

@@ -23,12 +23,14 @@ use super::{
     procfile::{Entry, Procfile},
     registry::Registry,
 };
-use crate::provision::{Options, PortChoice, Provision, ProvisionError, agent_name};
+use crate::provision::{BusServers, Options, PortChoice, Provision, ProvisionError, agent_name};
 
 /// How long all processes have to become ready.
 pub const READY_DEADLINE: Duration = Duration::from_secs(15);
 /// The process that runs once for each agent.
 const AGENT: &str = "agent";
+/// The process of nats-server.
+const NATS: &str = "nats";
 
 /// What is started, and where.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct FleetOptions {
     pub otto: PathBuf,
     /// Where missing programs are installed.
     pub home: PathBuf,
+    /// The servers of the bus, where they run elsewhere: no process `nats` is started then.
+    pub bus: Option<BusServers>,
     /// Whether the processes' lines are shown on standard error; they are in `logs/` either way.
     pub shown: bool,
 }
@@ -106,15 +110,16 @@ impl Fleet {
     /// Provisions the folder and starts the processes. `say` is told what takes time, one line each. Cancel safe: as long as this has not
     /// returned, no process was started.
     pub async fn launch(options: FleetOptions, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Self, FleetError> {
-        let FleetOptions { data, procfile, agents, ports, otto, home, shown } = options;
+        let FleetOptions { data, procfile, agents, ports, otto, home, bus, shown } = options;
         let nats_server = eventbus::nats::server::find_or_install(&home, say).await?;
-        let provision = Provision::open(Options { data, ports, agents, nats_server }).await?;
+        let provision = Provision::open(Options { data, ports, agents, nats_server, bus: bus.clone() }).await?;
         let io = |doing| move |source| FleetError::Io { doing, source };
         let registry = Registry::create(provision.data()).map_err(io("write processes.json"))?;
         let screen = if shown { Some(Screen::start().map_err(io("start a thread"))?) } else { None };
         let path = path_with(&otto).map_err(io("put the folder of otto on PATH"))?;
         let supervisor = Supervisor::new();
-        let entries = instances(procfile, agents);
+        let mut entries = instances(procfile, agents);
+        entries.retain(|(name, _)| bus.is_none() || name != NATS);
         let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         let mut members = Vec::with_capacity(entries.len());
         for (index, (name, entry)) in entries.into_iter().enumerate() {
@@ -122,6 +127,7 @@ impl Fleet {
             let (state, watched) = watch::channel(State::Starting);
             let stop = supervisor.token().child_token();
             members.push(Member { name: name.clone(), voice: voice.clone(), state: watched, stop: stop.clone() });
+            provision.make_folder_of(&name)?;
             let environment = provision.environment(&name);
             let (otto, path, registry) = (otto.clone(), path.clone(), registry.clone());
             let keeper = Keeper { name, entry, otto, environment, path, voice, registry, state, stop };

@@ -19,6 +19,7 @@ mod registry;
 
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -34,7 +35,7 @@ pub use self::{
 };
 use crate::{
     home,
-    provision::{PortChoice, Provision},
+    provision::{BusServers, PortChoice, Provision},
 };
 
 /// The most agents of one `otto up`: each is a process with slots for all cores.
@@ -55,6 +56,29 @@ pub struct UpArgs {
     /// Which ports are used: 7480 to 7486, or free ones
     #[arg(long, value_enum, default_value_t)]
     ports: PortChoice,
+    #[command(flatten)]
+    bus: BusArgs,
+}
+
+/// A bus that runs elsewhere, such as a cluster, with the keys of this folder; none is started here then
+#[derive(Debug, clap::Args)]
+struct BusArgs {
+    /// Its servers, such as `nats://10.0.0.1:4222,nats://10.0.0.2:4222`
+    #[arg(long = "bus", value_name = "URLS", value_delimiter = ',', requires = "bus_monitors")]
+    bus_urls: Vec<String>,
+    /// Where each of them tells how it is, such as `10.0.0.1:8222,10.0.0.2:8222`
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', requires = "bus_urls")]
+    bus_monitors: Vec<SocketAddr>,
+    /// On how many of them each message of a stream must be
+    #[arg(long, value_name = "N", requires = "bus_urls")]
+    bus_replicas: Option<NonZeroUsize>,
+}
+
+impl BusArgs {
+    fn servers(self) -> Option<BusServers> {
+        let Self { bus_urls: urls, bus_monitors: monitors, bus_replicas: replicas } = self;
+        (!urls.is_empty()).then_some(BusServers { urls, monitors, replicas })
+    }
 }
 
 fn agents(text: &str) -> Result<NonZeroUsize, String> {
@@ -104,6 +128,7 @@ impl UpArgs {
             ports: self.ports,
             otto: std::env::current_exe().context("cannot find this program")?,
             home: home::folder()?,
+            bus: self.bus.servers(),
             shown: true,
         })
     }

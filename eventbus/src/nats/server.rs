@@ -32,15 +32,30 @@ pub struct ServerConfig<'a> {
     pub monitor: SocketAddr,
     /// The folder of the streams.
     pub store: &'a Path,
+    /// Where it is one of several.
+    pub cluster: Option<Cluster<'a>>,
     /// The operator, whose accounts' users may connect.
     pub keys: &'a Keys,
+}
+
+/// A server among others.
+#[derive(Debug)]
+pub struct Cluster<'a> {
+    /// Its name, which no other has.
+    pub server: &'a str,
+    /// Where the others connect; loopback, or a network that is theirs alone, as there is no TLS.
+    pub listen: SocketAddr,
+    /// Where the others listen; its own may be among them.
+    pub routes: &'a [SocketAddr],
+    /// What they know each other by: characters that may stand in an address.
+    pub password: &'a str,
 }
 
 impl ServerConfig<'_> {
     /// The text of the configuration file (JSON, which nats-server reads). It names accounts, and no user: those are known by their JWTs.
     pub fn text(&self) -> String {
-        let config = json!({
-            "server_name": "otto",
+        let mut config = json!({
+            "server_name": self.cluster.as_ref().map_or("otto", |cluster| cluster.server),
             "listen": self.listen.to_string(),
             "http": self.monitor.to_string(),
             "max_payload": PAYLOAD_BYTES_MAX,
@@ -55,6 +70,15 @@ impl ServerConfig<'_> {
             "resolver": "MEMORY",
             "resolver_preload": self.keys.account_jwts(),
         });
+        if let Some(Cluster { server: _, listen, routes, password }) = &self.cluster {
+            let routes: Vec<String> = routes.iter().map(|route| format!("nats-route://otto:{password}@{route}")).collect();
+            config["cluster"] = json!({
+                "name": "otto",
+                "listen": listen.to_string(),
+                "authorization": { "user": "otto", "password": password },
+                "routes": routes,
+            });
+        }
         text_of(&config)
     }
 }

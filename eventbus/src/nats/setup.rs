@@ -1,6 +1,6 @@
 //! The streams and the consumer as they must be, and the check that the server keeps what it acknowledges.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -26,8 +26,8 @@ use crate::{Bus, BusError, bus::TRIGGER_ACK_WAIT, subject::Stream};
 pub(super) const STORE_BYTES_MAX: i64 = Stream::Runs.bytes_max() + 2 * Stream::Triggers.bytes_max();
 /// Triggers in work at once, over all orchestrators. Each is a plan being made.
 const TRIGGERS_IN_WORK_MAX: i64 = 256;
-/// A server that has just started may not have its streams yet.
-const READY_DEADLINE: Duration = Duration::from_secs(10);
+/// A server that has just started may not have its streams yet, and those of a cluster may have to find each other and choose a leader first.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at a server that has just started.
 const READY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,11 +45,11 @@ pub enum SetupError {
         "nats-server acknowledges messages before they are on the disk: set `sync_interval: always` in the jetstream section of its configuration"
     )]
     NotSynced,
-    /// The monitoring address is another server's.
-    #[error("{monitor} is the monitoring address of another nats-server than the one that is connected to")]
+    /// The monitoring addresses are other servers'.
+    #[error("{monitors} is the monitoring address of another nats-server than the one that is connected to")]
     OtherServer {
-        /// The address.
-        monitor: SocketAddr,
+        /// The addresses.
+        monitors: String,
     },
     /// The monitoring address does not answer.
     #[error("nats-server does not answer on its monitoring address {monitor}")]
@@ -94,6 +94,21 @@ impl SetupError {
     }
 }
 
+/// The servers of the bus: one, or a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers {
+    /// Where each of them tells how it is.
+    pub monitors: Vec<SocketAddr>,
+    /// On how many of them each message of a stream must be; without it, streams stay on as many as they are, and are made on one.
+    pub replicas: Option<NonZeroUsize>,
+}
+
+impl From<SocketAddr> for Servers {
+    fn from(monitor: SocketAddr) -> Self {
+        Self { monitors: vec![monitor], replicas: None }
+    }
+}
+
 /// How far the consumer of triggers was at the last look, where triggers waited for it.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -104,15 +119,15 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Setup {
     connection: Connection,
-    monitor: SocketAddr,
+    servers: Servers,
     accounts: Accounts,
 }
 
 impl Setup {
-    /// Connects as the eventbus service. `monitor` is where the server tells how it is; `enrolment` is what the administrator says of accounts.
-    pub async fn connect(options: &NatsOptions, monitor: SocketAddr, enrolment: Arc<Enrolment>) -> Result<Self, SetupError> {
+    /// Connects as the eventbus service. `servers` are all that it may be connected to; `enrolment` is what the administrator says of accounts.
+    pub async fn connect(options: &NatsOptions, servers: impl Into<Servers>, enrolment: Arc<Enrolment>) -> Result<Self, SetupError> {
         let accounts = Accounts::connect(&options.urls, enrolment).await?;
-        Ok(Self { connection: Connection::open(options).await?, monitor, accounts })
+        Ok(Self { connection: Connection::open(options).await?, servers: servers.into(), accounts })
     }
 
     /// The bus over the same connection.
@@ -136,27 +151,40 @@ impl Setup {
         }
     }
 
-    /// Looks once at everything; makes what is missing and mends what differs.
+    /// Looks once at everything; makes what is missing and mends what differs. A server of a cluster that is away hinders nothing; that it is away is
+    /// told when all else is as it must be.
     pub async fn check(&self) -> Result<(), SetupError> {
-        let varz = monitor::varz(self.monitor).await.map_err(|source| SetupError::Monitor { monitor: self.monitor, source })?;
-        self.judge(&varz)?;
+        let (mut told, mut away) = (BTreeMap::new(), None);
+        for monitor in &self.servers.monitors {
+            match monitor::varz(*monitor).await {
+                Ok(varz) => drop(told.insert(*monitor, varz)),
+                Err(source) => away = Some(SetupError::Monitor { monitor: *monitor, source }),
+            }
+        }
+        self.judge(&told, away.is_some())?;
+        if told.is_empty() {
+            return away.map_or(Ok(()), Err);
+        }
         for account in Account::ALL {
-            self.account(account).await?;
+            self.account(account, told.keys()).await?;
         }
         for stream in Stream::ALL {
             self.stream(stream).await?;
         }
-        self.consumer().await
+        self.consumer().await?;
+        away.map_or(Ok(()), Err)
     }
 
     /// A server that was started with an older configuration, or was told something else, has the accounts as they must be after this.
-    async fn account(&self, account: Account) -> Result<(), SetupError> {
+    async fn account(&self, account: Account, monitors: impl Iterator<Item = &SocketAddr>) -> Result<(), SetupError> {
         let Some((key, wanted)) = self.accounts.wanted(account) else { return Ok(()) };
-        let monitor = self.monitor;
-        let found = monitor::account_jwt(monitor, &key).await.map_err(|source| SetupError::Monitor { monitor, source })?;
-        if found != wanted {
-            warn!(account = account.name(), "account differs from what it must be, and is mended");
-            self.accounts.push(account).await?;
+        for monitor in monitors.copied() {
+            let found = monitor::account_jwt(monitor, &key).await.map_err(|source| SetupError::Monitor { monitor, source })?;
+            if found != wanted {
+                warn!(account = account.name(), %monitor, "account differs from what it must be, and is mended");
+                // All servers of a cluster hear it.
+                return Ok(self.accounts.push(account).await?);
+            }
         }
         Ok(())
     }
@@ -164,8 +192,16 @@ impl Setup {
     /// What is wrong with the server that nobody can mend from here, for people: what it complains of, and triggers that nobody takes.
     pub async fn symptoms(&self, last: &mut Progress) -> Result<Vec<String>, SetupError> {
         let mut symptoms = Vec::new();
-        let complaint = monitor::complaint(self.monitor).await.map_err(|source| SetupError::Monitor { monitor: self.monitor, source })?;
-        symptoms.extend(complaint.map(|complaint| format!("nats-server says: {complaint}")));
+        let is_one = self.servers.monitors.len() == 1;
+        for monitor in self.servers.monitors.iter().copied() {
+            let which = if is_one { String::new() } else { format!(" ({monitor})") };
+            match monitor::complaint(monitor).await {
+                Ok(complaint) => symptoms.extend(complaint.map(|complaint| format!("nats-server{which} says: {complaint}"))),
+                Err(source) if is_one => return Err(SetupError::Monitor { monitor, source }),
+                // The check says so.
+                Err(_) => {}
+            }
+        }
         let found: Result<PullConsumer, _> =
             self.connection.jetstream.get_consumer_from_stream(TRIGGER_CONSUMER, Stream::Triggers.name()).await;
         // One that is missing is made by the check.
@@ -179,14 +215,28 @@ impl Setup {
         Ok(symptoms)
     }
 
-    fn judge(&self, varz: &Varz) -> Result<(), SetupError> {
-        if varz.server_id != self.connection.client.server_info().server_id {
-            return Err(SetupError::OtherServer { monitor: self.monitor });
+    /// Every server must be one that keeps what it acknowledges, and one of them the one that is connected to: it may be one that is away.
+    fn judge(&self, told: &BTreeMap<SocketAddr, Varz>, some_are_away: bool) -> Result<(), SetupError> {
+        let connected = self.connection.client.server_info().server_id;
+        if !some_are_away && told.values().all(|varz| varz.server_id != connected) {
+            let monitors: Vec<String> = told.keys().map(ToString::to_string).collect();
+            return Err(SetupError::OtherServer { monitors: monitors.join(", ") });
         }
-        if Version::find_in(&varz.version).is_none_or(|version| version < VERSION_MIN) {
-            return Err(SetupError::TooOld { version: varz.version.clone() });
+        for varz in told.values() {
+            if Version::find_in(&varz.version).is_none_or(|version| version < VERSION_MIN) {
+                return Err(SetupError::TooOld { version: varz.version.clone() });
+            }
+            if !varz.jetstream.config.sync_always {
+                return Err(SetupError::NotSynced);
+            }
         }
-        if varz.jetstream.config.sync_always { Ok(()) } else { Err(SetupError::NotSynced) }
+        Ok(())
+    }
+
+    /// `config` as the stream must be.
+    fn as_it_must_be(&self, stream: Stream, config: Config) -> Config {
+        let replicas = self.servers.replicas.map_or(config.num_replicas.max(1), NonZeroUsize::get);
+        Config { num_replicas: replicas, ..as_it_must_be(stream, config) }
     }
 
     async fn stream(&self, stream: Stream) -> Result<(), SetupError> {
@@ -201,12 +251,12 @@ impl Setup {
                     return Err(SetupError::Call { what: what(), source: error.into() });
                 }
                 info!(stream = stream.name(), "stream is made");
-                let wanted = as_it_must_be(stream, Config { name: stream.name().to_owned(), ..Config::default() });
+                let wanted = self.as_it_must_be(stream, Config { name: stream.name().to_owned(), ..Config::default() });
                 jetstream.create_stream(&wanted).await.map_err(|error| SetupError::Call { what: what(), source: error.into() })?;
                 return Ok(());
             }
         };
-        let wanted = as_it_must_be(stream, found.clone());
+        let wanted = self.as_it_must_be(stream, found.clone());
         if found == wanted {
             return Ok(());
         }
@@ -242,7 +292,7 @@ impl Setup {
     }
 }
 
-/// `config` with everything that matters set; what the server adds for itself stays.
+/// `config` with everything that matters set, but for its replicas; what the server adds for itself stays.
 fn as_it_must_be(stream: Stream, config: Config) -> Config {
     Config {
         subjects: crate::subject::CHANNELS
@@ -260,7 +310,6 @@ fn as_it_must_be(stream: Stream, config: Config) -> Config {
         max_messages: -1,
         max_messages_per_subject: -1,
         max_message_size: -1,
-        num_replicas: config.num_replicas.max(1),
         no_ack: false,
         sealed: false,
         deny_delete: true,

@@ -5,6 +5,7 @@
 
 mod asyncapi;
 mod buses;
+mod cluster;
 mod contract;
 mod enrolment;
 mod forgetful;

@@ -27,7 +27,7 @@ struct Office {
 pub(crate) fn options(server: &NatsServer) -> EventbusOptions {
     EventbusOptions {
         nats: server.options(Identity::Service(Role::Eventbus)),
-        monitor: server.monitor(),
+        servers: server.monitor().into(),
         enrolment: server.enrolment(),
         listen: ([127, 0, 0, 1], 0).into(),
         directions: Directions {
