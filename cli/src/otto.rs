@@ -116,7 +116,8 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if matches!(otto.command, Command::Run(_)) {
+    let is_run = matches!(otto.command, Command::Run(_));
+    if is_run {
         builder.worker_threads(run_threads());
     }
     let runtime = match builder.enable_all().build() {
@@ -124,8 +125,10 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let code = runtime.block_on(otto.command.run(nursery)).unwrap_or_else(|error| fail(&error));
-    // All tasks were ended by their supervisor; the threads need not be waited for, one after the other.
-    runtime.shutdown_background();
+    if is_run {
+        // All tasks were ended by their supervisor; the threads need not be waited for, one after the other.
+        runtime.shutdown_background();
+    }
     code
 }
 

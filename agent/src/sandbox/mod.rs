@@ -223,8 +223,7 @@ impl Held {
         drop(self.link);
         let group = self.group;
         if let Some(user) = self.user {
-            // What somebody else started for it, such as a service that runs people's jobs. The user is not free before it is gone.
-            drop(spawn_blocking(move || leftovers::end_user(user.id())));
+            user.end();
         }
         if let Err(error) = cleared {
             warn!(init = self.init, %error, "an attempt's processes are ended from outside");

@@ -11,10 +11,18 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::sleep,
+    time::Duration,
 };
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use tokio::task::spawn_blocking;
+
+use crate::spool::leftovers;
 
 /// The range where an operator names none. systemd's table of users (`UIDS-GIDS`) leaves 1,879,048,192 to 2,147,352,575 to nobody: above the
 /// ranges of containers and of network directories, below what a signed number takes.
@@ -25,6 +33,12 @@ const FIRST_MIN: u32 = 65_536;
 const LAST_MAX: u32 = u32::MAX - 1;
 /// Where agents on one machine see which users are taken: one file for each, locked as long as that.
 const LOCKS: &str = "/run/otto/users";
+/// Users that are claimed at a time, at most: one look at the processes of a busy machine takes some milliseconds.
+const AHEAD_MAX: u32 = 16;
+/// And no more than one of so many of the range, as other agents want some, too.
+const SHARE_AHEAD: u32 = 64;
+/// Between two looks for what still runs as users whose attempts have ended.
+const CLEARING_PAUSE: Duration = Duration::from_millis(200);
 
 /// Users and groups of the same numbers, from the first to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,12 +115,16 @@ pub(crate) struct Users {
     locks: PathBuf,
     /// Who is tried next, counted from the first: who was let go just now comes last.
     next: AtomicU32,
+    /// Claimed ahead: who runs as whom is found out for some at a time, since it is asked of every process of the machine.
+    ahead: Mutex<Vec<User>>,
+    clearing: Arc<Clearing>,
 }
 
 /// A user, and the group of the same number, for as long as this is there.
 #[derive(Debug)]
 pub(crate) struct User {
     id: u32,
+    clearing: Arc<Clearing>,
     /// It ends with the process, too.
     _lock: File,
 }
@@ -120,31 +138,95 @@ impl Users {
     fn with_locks(range: UserRange, locks: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(locks)?;
         // Agents do not begin at the same one, nor where an earlier life did.
-        Ok(Self { range, locks: locks.to_owned(), next: AtomicU32::new(std::process::id()) })
+        let next = AtomicU32::new(std::process::id());
+        Ok(Self { range, locks: locks.to_owned(), next, ahead: Mutex::default(), clearing: Arc::default() })
     }
 
     /// One that nobody has, and as whom nothing runs.
     pub(crate) fn claim(&self) -> io::Result<User> {
+        let mut ahead = self.ahead.lock().expect("no holder of this lock panics");
+        if ahead.is_empty() {
+            *ahead = self.free()?;
+        }
+        ahead.pop().ok_or_else(|| io::Error::other(format!("no user of {} is free for the stage", self.range)))
+    }
+
+    /// Some of them, at least one if there is one. Nobody becomes them once they are locked.
+    fn free(&self) -> io::Result<Vec<User>> {
         let UserRange { first, last } = self.range;
         let count = last - first + 1;
-        let running = running()?;
-        for _ in 0..count {
-            let id = first + self.next.fetch_add(1, Ordering::Relaxed) % count;
-            if running.contains(&id) {
-                continue;
+        let wanted = (count / SHARE_AHEAD).clamp(1, AHEAD_MAX);
+        let mut tried = 0;
+        while tried < count {
+            let mut locked = Vec::new();
+            while tried < count && locked.len() < wanted as usize {
+                tried += 1;
+                let id = first + self.next.fetch_add(1, Ordering::Relaxed) % count;
+                let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(self.locks.join(id.to_string()))?;
+                match lock.try_lock() {
+                    Ok(()) => locked.push(User { id, clearing: self.clearing.clone(), _lock: lock }),
+                    Err(TryLockError::WouldBlock) => {}
+                    Err(TryLockError::Error(error)) => return Err(error),
+                }
             }
-            let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(self.locks.join(id.to_string()))?;
-            match lock.try_lock() {
-                Ok(()) => return Ok(User { id, _lock: lock }),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(error),
+            let running = running()?;
+            locked.retain(|user| !running.contains(&user.id));
+            if !locked.is_empty() {
+                return Ok(locked);
             }
         }
-        Err(io::Error::other(format!("no user of {} is free for the stage", self.range)))
+        Ok(Vec::new())
+    }
+}
+
+/// Ends what still runs as users whose attempts have ended, for all of them at a time. They are not free before that.
+#[derive(Debug, Default)]
+struct Clearing(Mutex<Ended>);
+
+#[derive(Debug, Default)]
+struct Ended {
+    users: Vec<Arc<User>>,
+    /// Whether somebody is at it.
+    is_at_work: bool,
+}
+
+impl Clearing {
+    fn take(self: Arc<Self>, user: Arc<User>) {
+        let mut ended = self.ended();
+        ended.users.push(user);
+        if !std::mem::replace(&mut ended.is_at_work, true) {
+            drop(ended);
+            drop(spawn_blocking(move || self.clear()));
+        }
+    }
+
+    fn clear(&self) {
+        loop {
+            let users = {
+                let mut ended = self.ended();
+                ended.is_at_work = !ended.users.is_empty();
+                std::mem::take(&mut ended.users)
+            };
+            if users.is_empty() {
+                return;
+            }
+            leftovers::end_users(&users.iter().map(|user| user.id).collect());
+            drop(users);
+            sleep(CLEARING_PAUSE);
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.0.lock().expect("no holder of this lock panics")
     }
 }
 
 impl User {
+    /// Its attempt has ended: what somebody else started for it, such as a service that runs people's jobs, is ended soon.
+    pub(super) fn end(self: Arc<Self>) {
+        self.clearing.clone().take(self);
+    }
+
     /// Its number.
     pub(crate) fn id(&self) -> u32 {
         self.id

@@ -44,9 +44,9 @@ pub(crate) fn end_marked(mark: &str) {
     end(mark, &[], None);
 }
 
-/// Ends every process of an attempt's user, however it came to be.
-pub(crate) fn end_user(user: u32) {
-    end_all(&format!("user {user}"), &[], |pid| of_process(pid).contains(&user));
+/// Ends every process of these users, however it came to be.
+pub(crate) fn end_users(users: &BTreeSet<u32>) {
+    end_all("users of stages", &[], |pid| of_process(pid).iter().any(|user| users.contains(user)));
 }
 
 /// Ends every process of a lease: those with its mark in their environment, wherever they have gone, and those of a group whose
@@ -61,7 +61,12 @@ fn end_all(what: &str, groups: &[(i32, Option<u64>)], is_meant: impl Fn(i32) -> 
         let alive: BTreeSet<i32> =
             groups.iter().filter(|(pid, ticks)| ticks.is_some() && start_ticks(*pid) == *ticks).map(|(pid, _)| *pid).collect();
         let found: Vec<i32> = pids()
-            .filter(|pid| status(*pid).is_some_and(|status| !status.zombie && (alive.contains(&status.group) || is_meant(*pid))))
+            .filter(|pid| {
+                // Most are nobody's, and looking at one is all that this costs.
+                let is_meant = is_meant(*pid);
+                (is_meant || !alive.is_empty())
+                    && status(*pid).is_some_and(|status| !status.zombie && (is_meant || alive.contains(&status.group)))
+            })
             .collect();
         if found.is_empty() {
             return;
