@@ -23,7 +23,7 @@ use serde::Deserialize;
 use service::supervisor::chain;
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{debug, warn};
 use utoipa::IntoParams;
@@ -107,6 +107,8 @@ struct Feed {
     after: Place,
     /// Records that were heard before others that stand before them.
     early: BTreeMap<u64, Arc<Appended>>,
+    /// Since when the first of them waits.
+    overtaken_since: Option<Instant>,
     /// What is being read of the stream, where not all was heard.
     reading: Option<Reading>,
     /// The projects of runs; none of those that are not followed.
@@ -138,10 +140,12 @@ impl Feed {
         let reading = after.map(Reading::since);
         let after = after.unwrap_or((end, BEHIND_ALL));
         let ready = VecDeque::from([Message::with_id(SSE_HERE, &id(after), &())]);
-        Ok(Self { orchestrator, appended, caller, project, after, early: BTreeMap::new(), reading, projects: BTreeMap::new(), ready })
+        let (early, projects) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { orchestrator, appended, caller, project, after, early, overtaken_since: None, reading, projects, ready })
     }
 
-    /// The next message; where it `has_end`, there is none when all was told. Where the bus or the depot is away, there is none: who connects again goes on where this ends.
+    /// The next message; where it `has_end`, there is none when all was told. Where the bus or the depot is away, there is none, either: who
+    /// connects again goes on where this ends.
     async fn next(&mut self, has_end: bool) -> Option<Message> {
         loop {
             if let Some(message) = self.ready.pop_front() {
@@ -169,10 +173,18 @@ impl Feed {
             return Ok(());
         }
         if let Some(appended) = self.early.remove(&(self.after.0 + 1)) {
+            self.overtaken_since = None;
             return self.tell(&appended).await;
         }
-        let patience = if self.early.is_empty() { UNHEARD_MAX } else { OVERTAKEN_MAX };
-        match timeout(patience, self.appended.recv()).await {
+        let now = Instant::now();
+        let deadline = if self.early.is_empty() { now + UNHEARD_MAX } else { *self.overtaken_since.get_or_insert(now) + OVERTAKEN_MAX };
+        // However much is heard meanwhile.
+        if deadline <= now {
+            self.overtaken_since = None;
+            self.reading = Some(Reading::since(self.after));
+            return Ok(());
+        }
+        match timeout_at(deadline, self.appended.recv()).await {
             Ok(Ok(appended)) if appended.sequence > self.after.0 => {
                 self.early.insert(appended.sequence, appended);
             }

@@ -114,3 +114,23 @@ async fn who_connects_again_misses_nothing_and_gets_nothing_twice() {
     assert_eq!((places(&mut again, 2).await, places(&mut last, 2).await), (both.map(str::to_owned).into(), both.map(str::to_owned).into()));
     check_problem(from("x").await.unwrap(), Code::InvalidHeader).await;
 }
+
+#[tokio::test]
+async fn what_is_never_heard_is_read_however_much_else_is_heard_meanwhile() {
+    let served = Served::start();
+    let mut all = Followed::new(request(&served).send().await.unwrap());
+    next(&mut all).await;
+    // The first record is another orchestrator's; this one's own come without a pause.
+    let _log = Log::begin(&served, "one").await;
+    let mut told = std::pin::pin!(places(&mut all, 2));
+    let mut sequence = 1;
+    let places = loop {
+        sequence += 1;
+        served.begin(&sequence.to_string(), &["Build"], sequence);
+        tokio::select! {
+            places = &mut told => break places,
+            () = tokio::time::sleep(Duration::from_millis(20)) => assert!(sequence < 1_000, "it is never told"),
+        }
+    };
+    assert_eq!(places, ["1.0", "1.1"]);
+}
