@@ -115,7 +115,7 @@ impl Timing {
             let agent = one.agent.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
             let tries = match one.earlier_tries {
                 0 => String::new(),
-                tries => format!(", {tries} tries before it in {}", text::duration(Duration::from_millis(one.earlier_tries_ms))),
+                tries => format!(", earlier tries: {tries}, in {}", text::duration(Duration::from_millis(one.earlier_tries_ms))),
             };
             let times =
                 [one.needs_ms, one.gates_ms, one.queue_ms, one.auction_ms, one.handover_ms, one.preparation_ms, one.steps_ms].map(short);
@@ -216,10 +216,10 @@ fn last_in_vain(why: &WhyView, stage: &StageView, attempt: u32) -> Option<Timest
 fn critical_path(stages: &mut BTreeMap<StageId, StageTiming>) -> Vec<String> {
     let last = stages.iter().filter_map(|(id, one)| Some((one.ended_at?, id.clone()))).max().map(|(_, id)| id);
     let (mut at, mut path) = (last, Vec::new());
-    while let Some(one) = at.and_then(|id| stages.get_mut(&id)) {
+    while let Some(one) = at.take().and_then(|id| stages.get_mut(&id)) {
         one.critical = true;
         path.push(one.path.clone());
-        at = one.last_need.clone();
+        at.clone_from(&one.last_need);
     }
     path.reverse();
     path
@@ -355,6 +355,6 @@ mod tests {
         let timing = Timing::of(&detail(vec![stage("Flaky", &[])]), &events, None, Timestamp(2_400));
         let flaky = &timing.stages[0];
         assert_eq!((flaky.earlier_tries, flaky.earlier_tries_ms, flaky.auction_ms, flaky.steps_ms), (1, 1_200, 3, 150));
-        assert!(timing.shown().contains("1 tries before it in 1.20 s"), "{}", timing.shown());
+        assert!(timing.shown().contains("earlier tries: 1, in 1.20 s"), "{}", timing.shown());
     }
 }

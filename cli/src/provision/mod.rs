@@ -282,7 +282,8 @@ impl Provision {
     /// The settings of the process `name` of the Procfile; an agent's is [`agent_name`]. The second process of a role is called `ROLE-2`, and so on: it
     /// has a folder of its own, and listens on any free port.
     pub fn environment(&self, name: &str) -> BTreeMap<&'static str, String> {
-        let Some(role) = role_beside(name) else { return self.environment_of(name) };
+        let own = self.environment_of(name);
+        let Some(role) = role_beside(name).filter(|_| own.is_empty()) else { return own };
         let mut settings = self.environment_of(role);
         if settings.contains_key(env::LISTEN) {
             settings.insert(env::LISTEN, ports::listen(0).to_string());
@@ -584,8 +585,10 @@ mod tests {
         for role in DOUBLED {
             let (first, second) = (provision.environment(role), provision.environment(&format!("{role}-2")));
             assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>(), "{role}");
-            let differs: Vec<&str> = first.keys().filter(|name| first[*name] != second[*name]).copied().collect();
-            assert!(differs.iter().all(|name| [env::LISTEN, env::DATA].contains(name)), "{role}: {differs:?}");
+            assert_eq!(first[env::BUS_CREDENTIALS_FILE], second[env::BUS_CREDENTIALS_FILE], "{role}");
+            for own in [env::LISTEN, env::DATA] {
+                assert!(!first.contains_key(own) || first[own] != second[own], "{role}: {own}");
+            }
         }
         provision.make_folder_of("orchestrator-2").unwrap();
         assert!(Path::new(&provision.environment("orchestrator-2")[env::DATA]).is_dir());

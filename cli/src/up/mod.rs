@@ -64,19 +64,19 @@ pub struct UpArgs {
 #[derive(Debug, clap::Args)]
 struct BusArgs {
     /// Its servers, such as `nats://10.0.0.1:4222,nats://10.0.0.2:4222`
-    #[arg(long = "bus", value_name = "URLS", value_delimiter = ',', requires = "bus_monitors")]
-    bus_urls: Vec<String>,
+    #[arg(long = "bus", value_name = "URLS", value_delimiter = ',', requires = "monitors")]
+    urls: Vec<String>,
     /// Where each of them tells how it is, such as `10.0.0.1:8222,10.0.0.2:8222`
-    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', requires = "bus_urls")]
-    bus_monitors: Vec<SocketAddr>,
+    #[arg(long = "bus-monitors", value_name = "ADDRESSES", value_delimiter = ',', requires = "urls")]
+    monitors: Vec<SocketAddr>,
     /// On how many of them each message of a stream must be
-    #[arg(long, value_name = "N", requires = "bus_urls")]
-    bus_replicas: Option<NonZeroUsize>,
+    #[arg(long = "bus-replicas", value_name = "N", requires = "urls")]
+    replicas: Option<NonZeroUsize>,
 }
 
 impl BusArgs {
     fn servers(self) -> Option<BusServers> {
-        let Self { bus_urls: urls, bus_monitors: monitors, bus_replicas: replicas } = self;
+        let Self { urls, monitors, replicas } = self;
         (!urls.is_empty()).then_some(BusServers { urls, monitors, replicas })
     }
 }
