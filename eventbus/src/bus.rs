@@ -190,7 +190,22 @@ impl fmt::Debug for TriggerDelivery {
     }
 }
 
+/// Nobody waits for the word.
+struct NoAck;
+
+#[async_trait]
+impl TriggerAck for NoAck {
+    async fn done(self: Box<Self>) -> Result<(), BusError> {
+        Ok(())
+    }
+}
+
 impl TriggerDelivery {
+    /// A trigger that somebody else was delivered, and says again until its run exists.
+    pub fn passed_on(trigger: Trigger) -> Self {
+        Self { trigger: Ok(trigger), ack: Box::new(NoAck) }
+    }
+
     /// The run exists: do not deliver the trigger again.
     pub async fn done(self) -> Result<(), BusError> {
         self.ack.done().await

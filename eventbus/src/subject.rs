@@ -62,6 +62,16 @@ impl Subject {
         Self("tasks.revoked".to_owned())
     }
 
+    /// [`model::protocol::orchestrator::Told`], orchestrator to every orchestrator.
+    pub fn orchestrators_told() -> Self {
+        Self("orchestrators.told".to_owned())
+    }
+
+    /// [`model::protocol::orchestrator::Asked`], orchestrator to the one that works on a run.
+    pub fn orchestrators_asked() -> Self {
+        Self("orchestrators.asked".to_owned())
+    }
+
     /// [`model::protocol::auction::Bid`], agent to auctioneer.
     pub fn bid(agent: &AgentName, auction: &AuctionId) -> Self {
         Self(format!("tasks.bids.{agent}.{auction}"))
@@ -220,6 +230,8 @@ mod tests {
             (Subject::call(&agent), "call"),
             (Subject::ran(), "ran"),
             (Subject::revoked(), "revoked"),
+            (Subject::orchestrators_told(), "orchestrators_told"),
+            (Subject::orchestrators_asked(), "orchestrators_asked"),
             (Subject::bid(&agent, &auction), "bid"),
             (Subject::proposed(), "proposed"),
             (Subject::inbox(&agent), "inbox"),

@@ -34,6 +34,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         protocol::auction::Experience,
         protocol::auction::Proposal,
         protocol::log::LogHeader,
+        protocol::orchestrator::Asked,
+        protocol::orchestrator::Told,
         trigger::Trigger,
     ]
 }

@@ -15,7 +15,7 @@ use model::{
 };
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -38,6 +38,9 @@ use crate::{
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 /// How long a caller waits for a command's outcome.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Before a command is given again that nothing came of yet. The same again changes nothing.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The orchestrator of this process. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -291,26 +294,49 @@ impl Orchestrator {
         self.hints.read().expect("no holder of this lock panics").all()
     }
 
-    /// Gives an input to a run, and waits until the log has what was to come of it, or the run has ended.
+    /// Gives an input to a run, and waits until the log has what was to come of it, or the run has ended. Where another orchestrator works on the run,
+    /// it is asked again and again: who that is may change meanwhile.
     async fn give(&self, run: &RunId, input: Input, is_done: impl Fn(&Snapshot) -> bool) -> Result<Snapshot, CommandError> {
         let late = || CommandError::Late(run.clone());
         let given = async {
+            self.know(run).await?;
             // Follow first, then ask: the record that says so is not missed.
             let mut appended = self.runs.follow();
-            let (done, outcome) = oneshot::channel();
-            self.commands.send(Command { run: run.clone(), input, done }).await.map_err(|_| late())?;
-            outcome.await.map_err(|_| late())??;
+            let mut was_taken = false;
             loop {
-                self.is_sound(run)?;
-                let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
-                if is_done(&snapshot) || snapshot.run.ended.is_some() {
-                    return Ok(snapshot);
+                let (done, outcome) = oneshot::channel();
+                self.commands.send(Command { run: run.clone(), input: input.clone(), done }).await.map_err(|_| late())?;
+                match outcome.await.map_err(|_| late())? {
+                    Ok(()) => was_taken = true,
+                    // Perhaps because of what was asked.
+                    Err(CommandError::Ended(_)) if was_taken => {}
+                    Err(error) => return Err(error),
                 }
-                if let Err(RecvError::Closed) = appended.recv().await {
-                    return Err(late());
+                let again = sleep(ASK_PAUSE);
+                tokio::pin!(again);
+                loop {
+                    self.is_sound(run)?;
+                    let snapshot = self.runs.get(run).ok_or_else(|| CommandError::UnknownRun(run.clone()))?;
+                    if is_done(&snapshot) || snapshot.run.ended.is_some() {
+                        return Ok(snapshot);
+                    }
+                    tokio::select! {
+                        () = &mut again => break,
+                        heard = appended.recv() => if let Err(RecvError::Closed) = heard {
+                            return Err(late());
+                        },
+                    }
                 }
             }
         };
         timeout(COMMAND_DEADLINE, given).await.map_err(|_| late())?
+    }
+
+    /// Waits for a run that another orchestrator has begun just now: its log has it, and it is read here next.
+    async fn know(&self, run: &RunId) -> Result<(), CommandError> {
+        if self.runs.get(run).is_none() && self.find(run).await?.is_some_and(|snapshot| snapshot.run.ended.is_none()) {
+            let _it_is_known_then = self.runs.get_soon(run, COMMAND_DEADLINE).await;
+        }
+        Ok(())
     }
 }

@@ -281,14 +281,17 @@ impl Runs {
         }
     }
 
-    /// Shows the state after `appended`, then tells the followers. Gives both back, as they are shared.
-    pub(crate) fn publish(&self, run: &Run, appended: Appended) -> (Arc<Run>, Arc<Appended>) {
+    /// Shows the state after `appended`, then tells the followers. Gives both back, as they are shared. What another orchestrator appended is not
+    /// counted here.
+    pub(crate) fn publish(&self, run: &Run, appended: Appended, is_own: bool) -> (Arc<Run>, Arc<Appended>) {
         let (run, appended) = (Arc::new(run.clone()), Arc::new(appended));
         self.views.take(&run, std::slice::from_ref(&appended));
         {
             let mut kept = self.kept.write().expect("no holder of this lock panics");
             let known = kept.runs.remove(&run.id);
-            self.metrics.count(known.as_ref().map(|snapshot| &*snapshot.run), &appended);
+            if is_own {
+                self.metrics.count(known.as_ref().map(|snapshot| &*snapshot.run), &appended);
+            }
             let known = known.map(|snapshot| snapshot.records);
             // An ended run may have left memory: its log is not shown in part.
             if known.is_some() || appended.record.previous.is_none() {
@@ -387,14 +390,14 @@ mod tests {
     fn begin(runs: &Runs, number: usize) -> Run {
         let run = run(number);
         let accepted = RunEvent::RunAccepted { trigger: Trigger::clone(&run.trigger), planned: run.planned.clone() };
-        runs.publish(&run, appended(&run, number as u64, None, accepted));
+        runs.publish(&run, appended(&run, number as u64, None, accepted), true);
         run
     }
 
     fn end(runs: &Runs, mut run: Run, sequence: u64) {
         run.ended = Some((RunOutcome::Success, Timestamp(0)));
         let finished = RunEvent::RunFinished { outcome: RunOutcome::Success };
-        runs.publish(&run, appended(&run, sequence, Some(Digest::of(b"")), finished));
+        runs.publish(&run, appended(&run, sequence, Some(Digest::of(b"")), finished), true);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub const PUBLIC_URL: &str = "OTTO_PUBLIC_URL";
 pub const POLL_REACH: &str = "OTTO_POLL_REACH";
 /// How many ended runs the orchestrator keeps in memory, and their logs in the bus. Those of older ones lie in the depot. Default: 2000.
 pub const RUNS_KEPT: &str = "OTTO_RUNS_KEPT";
+/// The orchestrator's name, as it stands in the records that it writes; several may have the same. Default: `orchestrator`.
+pub const ORCHESTRATOR_NAME: &str = "OTTO_ORCHESTRATOR_NAME";
 /// The folder of the projects' configuration, one `*.yml` each.
 pub const PROJECTS: &str = "OTTO_PROJECTS";
 /// The agent's name.

@@ -133,7 +133,12 @@ impl House {
 
     /// A request to the API, with the token.
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.api)).bearer_auth(&self.token)
+        self.request_at(&self.api, method, path)
+    }
+
+    /// The same, of another orchestrator.
+    pub(crate) fn request_at(&self, api: &str, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{api}{path}")).bearer_auth(&self.token)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<Value> {

@@ -12,6 +12,8 @@ mod witness;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod containers;

@@ -297,6 +297,9 @@ impl Provision {
     fn environment_of(&self, name: &str) -> BTreeMap<&'static str, String> {
         let path = |file: &str| text(&self.data.join(file));
         let mut settings = BTreeMap::new();
+        let is_further = is_further_orchestrator(name);
+        let data = name;
+        let name = if is_further { BusRole::Orchestrator.name() } else { name };
         if let Some(role) = BusRole::ALL.into_iter().find(|role| role.name() == name) {
             settings.insert(env::BUS_URLS, self.bus_url());
             settings.insert(env::BUS_CREDENTIALS_FILE, text(&self.keys.service_credentials_file(role)));
@@ -306,7 +309,7 @@ impl Provision {
             settings.insert(env::DEPOT_TOKEN_FILE, text(&self.depot_token_file(name)));
         }
         if matches!(name, "depot" | "orchestrator" | "forge") {
-            settings.insert(env::DATA, path(name));
+            settings.insert(env::DATA, path(data));
         }
         match name {
             "nats" => {
@@ -329,7 +332,9 @@ impl Provision {
                 settings.insert(env::DEPOT_VERIFYING_KEY_FILE, text(&self.verifying_key_file()));
             }
             "orchestrator" => {
-                settings.insert(env::LISTEN, ports::listen(self.ports.api).to_string());
+                settings.insert(env::ORCHESTRATOR_NAME, data.to_owned());
+                // Where a further one listens, it says when it is ready.
+                settings.insert(env::LISTEN, ports::listen(if is_further { 0 } else { self.ports.api }).to_string());
                 settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
                 settings.insert(env::PROJECTS, text(&self.projects()));
                 settings.insert(env::API_TOKENS, text(&self.tokens_file()));
@@ -455,6 +460,12 @@ impl Provision {
         }
         Ok(())
     }
+}
+
+/// Whether the process is an orchestrator beside the first, such as `orchestrator-2`.
+fn is_further_orchestrator(name: &str) -> bool {
+    let number = name.strip_prefix(BusRole::Orchestrator.name()).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// nats-server keeps an account's streams under its name. Until accounts had keys, that of the services was `CORE`.

@@ -27,7 +27,10 @@ use parser_service::ParserOptions;
 use service::{Supervisor, env};
 
 use super::reader::Reader;
-use crate::{otto::PLAN_WORKER, provision::VIEWS_FILE};
+use crate::{
+    otto::PLAN_WORKER,
+    provision::{VIEWS_FILE, files::create_private_folder},
+};
 
 /// Slots of an agent on a machine that does not tell its cores.
 const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
@@ -168,6 +171,7 @@ pub(super) struct Orchestrator {
     blobs: Blobs,
     engine: EngineOptions,
     http: HttpOptions,
+    data: Option<PathBuf>,
 }
 
 impl Serve for Orchestrator {
@@ -190,9 +194,11 @@ impl Serve for Orchestrator {
         let callback_key = reader.required_with(env::CALLBACK_KEY_FILE, key, str::parse);
         let public = reader.optional::<PublicUrl>(env::PUBLIC_URL);
         let reach = reader.or(env::POLL_REACH, Reach::Public);
-        let views = reader.optional::<PathBuf>(env::DATA).map_or(ViewsPlace::Memory, |data| ViewsPlace::File(data.join(VIEWS_FILE)));
+        let data = reader.optional::<PathBuf>(env::DATA);
+        let views = data.as_ref().map_or(ViewsPlace::Memory, |data| ViewsPlace::File(data.join(VIEWS_FILE)));
         let ended_runs_max = reader.or(env::RUNS_KEPT, ENDED_RUNS_MAX);
-        let (listen, name) = (listen?, BusRole::Orchestrator.to_string());
+        let name = reader.or(env::ORCHESTRATOR_NAME, BusRole::Orchestrator.to_string());
+        let listen = listen?;
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
         let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
@@ -207,6 +213,7 @@ impl Serve for Orchestrator {
             views,
             ended_runs_max,
             puts_away: true,
+            beside_others: true,
             bounds: Some(Bounds::default()),
             ..EngineOptions::new(&name, callback_key?)
         };
@@ -219,10 +226,13 @@ impl Serve for Orchestrator {
             hosts,
             origins: vec![],
         };
-        Some(Self { bus: bus?, blobs: blobs?, engine, http })
+        Some(Self { bus: bus?, blobs: blobs?, engine, http, data })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
+        if let Some(data) = &self.data {
+            create_private_folder(data)?;
+        }
         let bus = self.bus.connect(Identity::Service(BusRole::Orchestrator)).await?;
         let orchestrator = engine::start(self.engine, bus, self.blobs, supervisor).await?;
         Ok(format!("API on http://{}", http::serve(self.http, orchestrator, supervisor)?))

@@ -203,6 +203,10 @@ impl Keeper {
     fn hear(&self, line: &str) {
         if self.entry.is_role() && line.starts_with(READY) {
             self.state.send_replace(State::Ready);
+            if self.environment.get(env::LISTEN).is_some_and(|listen| listen.ends_with(":0")) {
+                // Nothing else says where it listens.
+                self.voice.line(line);
+            }
         } else {
             self.voice.line(line);
         }

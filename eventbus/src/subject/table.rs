@@ -155,7 +155,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 19] = [
+pub const CHANNELS: [Channel; 21] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.{trigger}",
@@ -250,6 +250,22 @@ pub const CHANNELS: [Channel; 19] = [
         pattern: "tasks.revoked",
         payload: "protocol::agent::Revoked",
         publishers: &[EVENTBUS],
+        subscribers: &[ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "orchestrators_told",
+        pattern: "orchestrators.told",
+        payload: "protocol::orchestrator::Told",
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "orchestrators_asked",
+        pattern: "orchestrators.asked",
+        payload: "protocol::orchestrator::Asked",
+        publishers: &[ORCHESTRATOR],
         subscribers: &[ORCHESTRATOR],
         ..SOFT
     },

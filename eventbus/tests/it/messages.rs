@@ -6,7 +6,7 @@ use model::{
     AttemptId, AuctionId, Digest, RunOutcome, StageId, StageOutcome, Timestamp,
     context::EventKind,
     diagnostic::{Diagnostic, Severity, Span},
-    event::run::{Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, StoredLog, StoredTree},
+    event::run::{Answer, CancelReason, Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, StoredLog, StoredTree, WaitKey},
     plan::{Condition, Function, Stage, Step, Value as PlanValue, Wait},
     planning::{PlanReply, PlanRequest, Text, TriggerRule, TriggersReply, TriggersRequest},
     protocol::{
@@ -17,6 +17,7 @@ use model::{
             Announcement, AuctionRequest, Bid, Declined, Experience, Offer, Proposal, Ran, RankedOffer, Reservation, Routine, Wanted,
         },
         log::{LogHeader, LogMark, Stream},
+        orchestrator::{Asked, Here, Member, Told},
         step::RunRequest,
     },
 };
@@ -145,6 +146,16 @@ fn plan_replies() -> Vec<PlanReply> {
     ]
 }
 
+fn asked() -> Vec<Asked> {
+    let stage = StageId::of("Build");
+    vec![
+        Asked::WhoIsThere,
+        Asked::Trigger { trigger: Box::new(trigger("1")) },
+        Asked::Cancel { run: run("1"), by: "ann".to_owned(), reason: CancelReason::Person, force: true },
+        Asked::Answered { run: run("1"), stage, wait: WaitKey::Enter(0), answer: Answer::Resumed, by: None },
+    ]
+}
+
 fn triggers_replies() -> Vec<TriggersReply> {
     let rule = TriggerRule {
         event: EventKind::Cron,
@@ -201,6 +212,8 @@ pub(crate) fn all() -> Vec<Message> {
     };
     let mark = LogMark { offset: 3, length: 4, step: 0, stream: Stream::Out, at: Timestamp(9), lines_before: 0 };
     let header = LogHeader { lease: lease(), mark, segments: StoredLog::whole(digest(), 3, digest()).segments };
+    let member = Member::new("orchestrator", 1);
+    let here = Here { member: member.clone(), number: 1, view: BTreeSet::from([member.clone()]), settled: true };
     let mut all = vec![
         message("trigger", "trigger::Trigger", &trigger("1")),
         message("run", "event::run::RunRecord", &record),
@@ -216,11 +229,15 @@ pub(crate) fn all() -> Vec<Message> {
         ),
         message("proposed", "protocol::auction::Proposal", &proposal),
         message("revoked", "protocol::agent::Revoked", &Revoked { agents: BTreeSet::from([agent("a1")]) }),
+        message("orchestrators_told", "protocol::orchestrator::Told", &Told::Here(here)),
+        message("orchestrators_told", "protocol::orchestrator::Told", &Told::Leaving { member: member.clone() }),
+        message("orchestrators_told", "protocol::orchestrator::Told", &Told::Appended { sequence: 7 }),
         message("bid", "protocol::auction::Bid", &Bid::Offer(offer())),
         message("bid", "protocol::auction::Bid", &Bid::Decline { reason: "busy".to_owned() }),
         message("status", "protocol::agent::AgentStatus", &status),
         message("log", "protocol::log::LogChunk", &header),
     ];
+    all.extend(asked().iter().map(|asked| message("orchestrators_asked", "protocol::orchestrator::Asked", asked)));
     all.extend(triggers_replies().iter().map(|reply| message("", "planning::TriggersReply", reply)));
     all.extend(plan_replies().iter().map(|reply| message("", "planning::PlanReply", reply)));
     all.extend(commands().iter().map(|command| message("inbox", "protocol::agent::AgentCommand", command)));

@@ -3,4 +3,5 @@
 pub mod agent;
 pub mod auction;
 pub mod log;
+pub mod orchestrator;
 pub mod step;

@@ -1,5 +1,7 @@
 //! What the engine hears, and whom it gives that to.
 
+use std::future::pending;
+
 use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription};
 use model::{
     AgentName,
@@ -11,7 +13,10 @@ use model::{
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{trace, warn};
 
-use super::{Engine, WATERFALL};
+use super::{
+    Engine, WATERFALL,
+    beside::{BesideEars, BesideHeard},
+};
 use crate::{
     core::Input,
     handle::{Command, CommandError},
@@ -24,6 +29,7 @@ pub(super) struct Ears {
     proposals: Subscription,
     revoked: Subscription,
     commands: mpsc::Receiver<Command>,
+    beside: Option<BesideEars>,
 }
 
 /// Something that arrived.
@@ -33,12 +39,20 @@ pub(super) enum Heard {
     Proposal(Message),
     Revoked(Message),
     Command(Box<Command>),
+    Beside(BesideHeard),
 }
 
 impl Ears {
-    pub(super) async fn open(bus: &Bus, commands: mpsc::Receiver<Command>) -> Result<Self, BusError> {
+    /// Listens, also to other orchestrators where there may be any; whether there are none that listen.
+    pub(super) async fn open(bus: &Bus, commands: mpsc::Receiver<Command>, beside_others: bool) -> Result<(Self, bool), BusError> {
         let [declined, started, finished, stored, requested] = Pattern::reports();
-        Ok(Self {
+        let (beside, alone) = if beside_others {
+            let (ears, alone) = BesideEars::open(bus).await?;
+            (Some(ears), alone)
+        } else {
+            (None, true)
+        };
+        let ears = Self {
             reports: [
                 bus.subscribe(declined).await?,
                 bus.subscribe(started).await?,
@@ -50,7 +64,9 @@ impl Ears {
             proposals: bus.subscribe(Subject::proposed()).await?,
             revoked: bus.subscribe(Subject::revoked()).await?,
             commands,
-        })
+            beside,
+        };
+        Ok((ears, alone))
     }
 
     /// What is here already of what agents and the auctioneer say.
@@ -62,6 +78,12 @@ impl Ears {
     /// The next thing that arrives. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Heard> {
         let [declined, started, finished, stored, requested] = &mut self.reports;
+        let others = async {
+            match &mut self.beside {
+                Some(beside) => beside.next().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             message = finished.next() => message.map(Heard::Report),
             message = started.next() => message.map(Heard::Report),
@@ -71,6 +93,7 @@ impl Ears {
             message = self.proposals.next() => message.map(Heard::Proposal),
             message = self.statuses.next() => message.map(Heard::Status),
             message = self.revoked.next() => message.map(Heard::Revoked),
+            heard = others => heard.map(Heard::Beside),
             command = self.commands.recv() => command.map(Box::new).map(Heard::Command),
         }
     }
@@ -111,6 +134,7 @@ impl Engine {
                 Ok(Revoked { agents }) => agents.iter().for_each(|agent| self.revoked(agent)),
                 Err(error) => warn!(error = service::supervisor::chain(&error), "not a revocation"),
             },
+            Heard::Beside(heard) => self.hear_beside(heard),
             Heard::Command(command) => {
                 let Command { run, input, done } = *command;
                 let known = self.runs.get(&run).map(|snapshot| snapshot.run.ended.is_some());
@@ -119,7 +143,7 @@ impl Engine {
                     (None, None) => Err(CommandError::UnknownRun(run)),
                     (None, Some(true)) => Err(CommandError::Ended(run)),
                     (None, Some(false)) => {
-                        self.input(&run, input);
+                        self.input_or_ask(&run, input);
                         Ok(())
                     }
                 };

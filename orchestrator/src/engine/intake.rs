@@ -48,6 +48,8 @@ pub(super) enum TakenIn {
     Begun { run: Box<Run>, record: RunRecord, sequence: u64, digest: Digest },
     /// Its run was there before.
     Known,
+    /// It begins at another orchestrator.
+    Others(Box<Trigger>),
     /// Not now: the trigger is delivered again.
     Later(LaterReason),
 }
@@ -93,6 +95,10 @@ impl Engine {
             self.dismiss(delivery);
             return;
         }
+        if !self.owns(&trigger.project) {
+            self.pass_on(delivery, trigger);
+            return;
+        }
         if !self.intake.insert(id) {
             // Delivered again while it is being taken in; if that fails, it comes once more.
             return;
@@ -135,6 +141,7 @@ impl Engine {
     }
 
     fn accept(&mut self, delivery: TriggerDelivery, prepared: Prepared, key: Option<&Key>) {
+        let Some(delivery) = self.is_passed_on(delivery, &prepared.trigger) else { return };
         let Prepared { trigger, planned, shape, reused } = prepared;
         let held = key.filter(|_| matches!(planned, Planned::Plan { .. })).and_then(|key| self.series.older(key));
         let at = Timestamp(clock::unix_ms());
@@ -179,6 +186,7 @@ impl Engine {
                 }
                 self.dismiss(delivery);
             }
+            TakenIn::Others(trigger) => self.pass_on(delivery, *trigger),
             TakenIn::Later(reason) => warn!(error = service::supervisor::chain(&reason), "a trigger waits"),
         }
         if let (Some(key), Some(id)) = (key, id) {
@@ -204,20 +212,30 @@ impl Engine {
     fn begin(&mut self, mut run: Run, record: RunRecord, sequence: u64, digest: Digest) {
         let id = run.id.clone();
         info!(run = %id, project = %run.trigger.project, "the run begins");
+        self.tell_appended(sequence);
+        if self.open.contains_key(&id) || self.runs.get(&id).is_some() {
+            // It was read from the log meanwhile.
+            return;
+        }
+        let is_own = self.owns(&run.trigger.project);
         let appended = Appended { run: id.clone(), sequence, record };
         if let Err(error) = log::apply(&mut run, &appended, 1) {
             self.set_aside(&id, recovery::Damaged { error: error.into(), seen: None });
             return;
         }
-        let (_, appended) = self.runs.publish(&run, appended);
+        let (_, appended) = self.runs.publish(&run, appended, true);
         self.took(&run, &appended);
-        self.open.insert(id.clone(), OpenRun::new(run, Tail { sequence, digest: Some(digest) }));
-        self.opened(&id);
+        let mut open = OpenRun::new(run, Tail { sequence, digest: Some(digest) });
+        open.is_own = is_own;
+        self.open.insert(id.clone(), open);
+        if is_own {
+            self.opened(&id);
+        }
         self.settle_others();
     }
 
     /// Tells the bus that the trigger need not be delivered again.
-    fn dismiss(&self, delivery: TriggerDelivery) {
+    pub(super) fn dismiss(&self, delivery: TriggerDelivery) {
         self.work.push(Box::pin(async move {
             if let Err(error) = delivery.done().await {
                 warn!(error = service::supervisor::chain(&error), "a trigger that is done with will be delivered again");

@@ -111,10 +111,11 @@ impl Locks {
         }
     }
 
-    /// Gives every free lock to the stage that has waited longest for it; says to whom.
-    pub(super) fn grant(&mut self) -> Vec<Claim> {
+    /// Gives every free lock of these projects to the stage that has waited longest for it; says to whom.
+    pub(super) fn grant(&mut self, is_of: impl Fn(&ProjectName) -> bool) -> Vec<Claim> {
         let mut granted = Vec::new();
-        while let Some(name) = self.free.pop_first() {
+        let free: Vec<Name> = self.free.extract_if(.., |(project, _)| is_of(project)).collect();
+        for name in free {
             let Some(lock) = self.by_name.get_mut(&name).filter(|lock| lock.holder.is_none()) else { continue };
             if let Some((_, claim)) = lock.waiting.pop_first() {
                 lock.holder = Some(claim.clone());

@@ -14,11 +14,13 @@ pub(crate) mod log;
 
 mod agenda;
 mod assign;
+mod beside;
 mod ears;
 mod hints;
 mod intake;
 mod leases;
 mod locks;
+mod members;
 mod open;
 mod others;
 mod outbox;
@@ -50,12 +52,12 @@ use model::{
     AgentName, Digest, RunId, StageId, Timestamp,
     context::CacheScope,
     event::run::{RunEvent, RunRecord, WaitKey},
-    protocol::auction::Proposal,
+    protocol::{auction::Proposal, orchestrator::Member},
 };
 use service::{OnError, Supervisor, clock};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, trace, warn};
@@ -71,6 +73,7 @@ pub use supply::SupplyError;
 pub(crate) use self::hints::Hints;
 use self::{
     agenda::Agenda,
+    beside::Beside,
     ears::Ears,
     leases::Leases,
     locks::Locks,
@@ -88,7 +91,7 @@ use crate::{
     admission::{Admission, Bounds},
     auctions::Auction,
     callbacks::CallbackKey,
-    core::{Answer, Context, Input, Run, decide, effects::touched, resolve},
+    core::{Answer, Context, Input, Run, Status, decide, effects::touched, resolve},
     handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
     runs::{Appended, ENDED_RUNS_MAX, Runs},
@@ -133,6 +136,8 @@ pub struct EngineOptions {
     pub bounds: Option<Bounds>,
     /// Whether the logs of older ones go from the stream to the depot.
     pub puts_away: bool,
+    /// Whether other orchestrators may work on the same bus.
+    pub beside_others: bool,
 }
 
 impl EngineOptions {
@@ -151,6 +156,7 @@ impl EngineOptions {
             ended_runs_max: ENDED_RUNS_MAX,
             bounds: None,
             puts_away: false,
+            beside_others: false,
         }
     }
 }
@@ -161,6 +167,9 @@ pub enum EngineError {
     /// The bus is not there.
     #[error("the orchestrator cannot listen to the bus")]
     Bus(#[from] BusError),
+    /// No random number tells this start from others.
+    #[error("the system gives no random bytes: {0}")]
+    Randomness(getrandom::Error),
 }
 
 /// Reads the logs, starts the engine under `supervisor`, and gives the handle. When it returns, every open run is in memory.
@@ -179,11 +188,17 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
         hints: Arc::default(),
         admission: Admission::new(options.bounds),
     };
-    let ears = Ears::open(&bus, received).await?;
+    let (ears, alone) = Ears::open(&bus, received, options.beside_others).await?;
+    let beside = if options.beside_others {
+        let start = getrandom::u64().map_err(EngineError::Randomness)?;
+        Some(Beside::new(Member::new(&options.name, start), alone))
+    } else {
+        None
+    };
     let output = LogHub::subscribe(&bus).await?;
     let (outbox, letters) = Outbox::new();
     let (commands, puts_away, name) = (options.commands.clone(), options.puts_away, options.name.clone());
-    let mut engine = Engine::new(options, &handle, outbox);
+    let mut engine = Engine::new(options, &handle, outbox, beside);
     let end = engine.recover().await?;
     let triggers = bus.triggers().await?;
     let token = supervisor.token().clone();
@@ -268,6 +283,8 @@ struct Engine {
     awake: BTreeSet<RunId>,
     /// Runs that have something to decide, once all that is here was heard.
     stirred: BTreeSet<RunId>,
+    /// The other orchestrators of this bus, where there may be any.
+    beside: Option<Beside>,
     /// Not all logs are read yet, so nothing is made of what runs mean to each other.
     recovering: bool,
     /// Agents that were heard of.
@@ -295,6 +312,10 @@ enum Done {
     Requested { asked: requests::Asked, outcome: Result<RunId, requests::RequestError> },
     /// Whoever held a lock for a run that is set aside has ended.
     Unlocked { run: RunId },
+    /// What others have appended was read.
+    Followed(beside::Followed),
+    /// Another orchestrator was told something.
+    Told,
 }
 
 /// A record on its way to the log.
@@ -307,7 +328,7 @@ struct Pending {
 }
 
 impl Engine {
-    fn new(options: EngineOptions, handle: &Orchestrator, outbox: Outbox) -> Self {
+    fn new(options: EngineOptions, handle: &Orchestrator, outbox: Outbox, beside: Option<Beside>) -> Self {
         let engine = Self {
             name: options.name,
             signer: options.signer,
@@ -340,6 +361,7 @@ impl Engine {
             polls: Agenda::default(),
             awake: BTreeSet::new(),
             stirred: BTreeSet::new(),
+            beside,
             recovering: false,
             agents: BTreeSet::new(),
             ticked: Instant::now(),
@@ -355,6 +377,7 @@ impl Engine {
         for run in open {
             self.speak(&run);
         }
+        self.beat();
         loop {
             while let Some(run) = self.stirred.pop_first() {
                 self.advance(&run);
@@ -366,9 +389,20 @@ impl Engine {
                     None => pending().await,
                 }
             };
+            let beat_at = self.beside.as_ref().map(Beside::beat_at);
+            let beat = async {
+                match beat_at {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
-                () = token.cancelled() => return Ok(()),
+                () = token.cancelled() => {
+                    self.leave().await;
+                    return Ok(());
+                }
                 () = due => self.on_time(),
+                () = beat => self.beat(),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
                 heard = ears.next() => match heard {
                     Some(heard) => {
@@ -392,7 +426,8 @@ impl Engine {
 
     /// Whether another trigger can become a run; until then it waits in the stream.
     fn takes_in(&self) -> bool {
-        self.intake.len() < INTAKE_MAX && self.admission.is_below(self.runs.load_now()).is_ok()
+        let passed_on = self.beside.as_ref().map_or(0, Beside::passed_on);
+        self.intake.len() + passed_on < INTAKE_MAX && self.admission.is_below(self.runs.load_now()).is_ok()
     }
 
     /// Gives an input to its run. A run that is not in memory is read from the log first; the input is said again by then.
@@ -401,9 +436,11 @@ impl Engine {
             return;
         }
         if let Some(open) = self.open.get_mut(run) {
-            open.push(input, Instant::now());
-            self.awake.insert(run.clone());
-            self.stirred.insert(run.clone());
+            if open.is_own {
+                open.push(input, Instant::now());
+                self.awake.insert(run.clone());
+                self.stirred.insert(run.clone());
+            }
         } else if let Input::Report { agent, report } = &input {
             self.reopen(run, agent, report);
         }
@@ -417,6 +454,13 @@ impl Engine {
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
         let project = open.run.trigger.project.clone();
         self.runs.auctions().remember(Auction { project: project.clone(), proposal: proposal.clone() });
+        if !open.is_own {
+            let starves = matches!(open.run.stages[at].status, Status::Ready { .. });
+            if starves || unplaced.is_none() {
+                self.runs.set_unplaced(&run, &stage, unplaced);
+            }
+            return;
+        }
         self.runs.metrics().auctioned(unplaced.is_none());
         let starves = open.propose(at, proposal, Instant::now());
         // Of a stage that has an agent, or of a run that has ended, a late word says nothing.
@@ -433,7 +477,10 @@ impl Engine {
 
     /// Decides what is due for the run, and sends the record on its way.
     fn advance(&mut self, run: &RunId) {
-        let Some(open) = self.open.get_mut(run) else { return };
+        if !self.may_decide() {
+            return;
+        }
+        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own) else { return };
         let Some(inputs) = open.due(Instant::now()) else { return };
         let now = Timestamp(clock::unix_ms());
         let secrets = secrets(&self.callback_key);
@@ -447,10 +494,16 @@ impl Engine {
             return;
         }
         trace!(target: WATERFALL, point = "decided", %run);
+        self.append(run, inputs, decision.events, decision.answers);
+    }
+
+    /// Sends a record on its way.
+    fn append(&mut self, run: &RunId, inputs: Vec<Input>, events: Vec<RunEvent>, answers: Vec<Answer>) {
+        let Some(open) = self.open.get_mut(run) else { return };
         open.busy = true;
         let tail = open.tail;
-        let (record, bytes) = log::encode(tail, &self.name, now, decision.events);
-        let pending = Pending { sent: Instant::now(), inputs, record, digest: Digest::of(&bytes), answers: decision.answers };
+        let (record, bytes) = log::encode(tail, &self.name, Timestamp(clock::unix_ms()), events);
+        let pending = Pending { sent: Instant::now(), inputs, record, digest: Digest::of(&bytes), answers };
         let (bus, run) = (self.bus.clone(), run.clone());
         self.work.push(Box::pin(async move {
             let outcome = bus.append(&run, tail.sequence, bytes).await;
@@ -462,7 +515,8 @@ impl Engine {
         match done {
             Done::Prepared { delivery, outcome } => self.prepared(delivery, outcome),
             Done::TakenIn { delivery, outcome } => self.taken_in(delivery, outcome),
-            Done::Dismissed => {}
+            Done::Dismissed | Done::Told => {}
+            Done::Followed(followed) => self.followed(followed),
             Done::Appended { run, pending, outcome: Ok(sequence) } => self.appended(&run, pending, sequence),
             Done::Appended { run, pending, outcome: Err(error) } => self.not_appended(&run, pending, &error),
             Done::Reloaded { run, asker, outcome } => self.reloaded(&run, asker, outcome),
@@ -477,19 +531,33 @@ impl Engine {
 
     fn appended(&mut self, run: &RunId, pending: Pending, sequence: u64) {
         trace!(target: WATERFALL, point = "stored", %run);
-        let Some(open) = self.open.get_mut(run) else { return };
         self.runs.metrics().append.took(pending.sent.elapsed());
-        let appended = Appended { run: run.clone(), sequence, record: pending.record };
-        let freed = appended.record.events.iter().filter(|event| frees_a_slot(event)).count();
-        if let Err(error) = log::apply(&mut open.run, &appended, 0) {
-            self.set_aside(run, recovery::Damaged { error: error.into(), seen: None });
-            self.settle_others();
+        self.tell_appended(sequence);
+        if !self.open.get(run).is_some_and(|open| open.is_own && open.tail.digest == pending.record.previous) {
+            self.stored_late(run, pending, sequence);
             return;
         }
-        open.stored(Tail { sequence, digest: Some(pending.digest) });
-        let now = Instant::now();
+        self.fenced(run);
+        let appended = Appended { run: run.clone(), sequence, record: pending.record };
+        self.stored(appended, pending.digest, pending.answers);
+        self.settle_others();
+    }
+
+    /// Takes up a record that follows the end of its run's log as it is known.
+    fn stored(&mut self, appended: Appended, digest: Digest, answers: Vec<Answer>) {
+        let run = appended.run.clone();
+        let Some(open) = self.open.get_mut(&run) else { return };
+        let freed = appended.record.events.iter().filter(|event| frees_a_slot(event)).count();
+        if let Err(error) = log::apply(&mut open.run, &appended, 0) {
+            self.set_aside(&run, recovery::Damaged { error: error.into(), seen: None });
+            return;
+        }
+        open.stored(Tail { sequence: appended.sequence, digest: Some(digest) });
+        let (now, is_own) = (Instant::now(), open.is_own);
         let touched = touched(&open.run, &appended.record.events);
-        let unsaid = if let Some(stages) = touched {
+        let unsaid = if !is_own {
+            Vec::new()
+        } else if let Some(stages) = touched {
             for at in &stages {
                 self.leases.follow_stage(&open.run, *at, now);
             }
@@ -498,16 +566,22 @@ impl Engine {
             self.leases.follow(&open.run, now);
             open.unsaid(now)
         };
-        let (state, appended) = self.runs.publish(&open.run, appended);
-        self.say_all(run, unsaid);
-        self.answer(pending.answers);
+        let (state, appended) = self.runs.publish(&open.run, appended, is_own);
+        self.took(&state, &appended);
+        if !is_own {
+            if state.ended.is_some() {
+                // It leaves memory as the owner's does.
+                self.awake.insert(run);
+            }
+            return;
+        }
+        self.say_all(&run, unsaid);
+        self.answer(answers);
         self.wake(freed);
         self.awake.insert(run.clone());
-        self.schedule(run);
-        self.took(&state, &appended);
+        self.schedule(&run);
         self.teach(&state, &appended);
-        self.advance(run);
-        self.settle_others();
+        self.advance(&run);
     }
 
     /// Takes up what a stored record means beyond its own run.
@@ -560,6 +634,10 @@ impl Engine {
         warn!(%run, error = service::supervisor::chain(failure), "a record was not appended");
         let Some(open) = self.open.get_mut(run) else { return };
         let now = Instant::now();
+        if !open.is_own {
+            // What follows from it is its owner's; what of it is stored is read with the rest.
+            return;
+        }
         match failure {
             AppendError::Bus(BusError::TooLarge { .. }) => {
                 if let Some(input) = open.divide(pending.inputs, now) {

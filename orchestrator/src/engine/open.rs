@@ -56,6 +56,8 @@ pub(crate) const TAKE_UP: Duration = Duration::from_millis(OFFER_VALID_MS + 500)
 pub(crate) struct OpenRun {
     pub(crate) run: Run,
     pub(crate) tail: Tail,
+    /// Whether it is worked on here; if not, another orchestrator does, and its log is followed.
+    pub(crate) is_own: bool,
     /// A record is on its way to the log, or the log is being read again.
     pub(crate) busy: bool,
     /// What is known is not the log's end: it is replaced by what is read.
@@ -101,6 +103,7 @@ impl OpenRun {
         Self {
             run,
             tail,
+            is_own: false,
             busy: false,
             reloading: false,
             proposals: Proposals::new(),
@@ -116,6 +119,12 @@ impl OpenRun {
             together: INPUTS_MAX,
             look_at: None,
         }
+    }
+
+    /// Another orchestrator works on it from now on: what is soft is forgotten.
+    pub(crate) fn follow_only(&mut self) {
+        let followed = Self::new(self.run.clone(), self.tail);
+        *self = Self { reloading: self.reloading, ended_since: self.ended_since, ..followed };
     }
 
     /// Puts an input behind those that wait, unless it is among them: while the log cannot be written, everybody repeats itself.

@@ -3,7 +3,7 @@
 //! Both are derived from the logs. What follows is given to the runs as inputs, and is given again after a restart if the log has no word of it.
 
 use model::{
-    RunId,
+    ProjectName, RunId,
     event::run::{CancelReason, RunEvent},
 };
 use tracing::{debug, info};
@@ -54,8 +54,11 @@ impl Engine {
         if self.recovering || !self.unread.is_empty() {
             return;
         }
+        let unfenced = self.projects_unfenced();
         loop {
-            let granted = self.locks.grant();
+            let beside = self.beside.as_ref();
+            let owns = |project: &ProjectName| beside.is_none_or(|beside| beside.owns(project));
+            let granted = self.locks.grant(|project| owns(project) && !unfenced.contains(project));
             if granted.is_empty() {
                 break;
             }
@@ -68,6 +71,10 @@ impl Engine {
             }
         }
         while let Some(key) = self.unsettled.pop_first() {
+            // Who takes over looks at all of them.
+            if !self.owns(key.project()) {
+                continue;
+            }
             for consequence in self.series.consequences(&key) {
                 match consequence {
                     Consequence::Cancel { run, newer } => {

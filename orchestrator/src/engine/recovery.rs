@@ -51,6 +51,11 @@ impl Loaded {
         self.links.contains(&last)
     }
 
+    /// The log's end.
+    pub(super) fn tail(&self) -> Tail {
+        self.tail
+    }
+
     /// The state, and the records that make it.
     pub(crate) fn into_parts(self) -> (Run, Vec<Arc<Appended>>) {
         (self.run, self.records)
@@ -325,6 +330,9 @@ impl Engine {
             self.reloaded(&run, None, outcome);
         }
         self.recovering = false;
+        if let Some(beside) = &mut self.beside {
+            beside.knows(end);
+        }
         self.settle_others();
         info!(runs = count, open = self.open.len(), damaged = self.damaged.len(), "the logs are read");
         Ok(end)
@@ -388,9 +396,11 @@ impl Engine {
         self.unread.remove(run);
         match outcome {
             Reloaded::Run(loaded) => {
-                let state = loaded.run.clone();
+                let (state, tail) = (loaded.run.clone(), loaded.tail());
                 self.put_in(run, *loaded);
-                if let (false, Some(Asker { agent, report })) = (self.open.contains_key(run), asker) {
+                self.catch_up(run, tail);
+                let is_over = !self.open.contains_key(run) && self.owns(&state.trigger.project);
+                if let (true, Some(Asker { agent, report })) = (is_over, asker) {
                     // Nothing is left to do for the run, so nothing can follow from the report but an answer.
                     self.answer(self.answers_of(&state, agent, report).answers);
                 }
@@ -454,7 +464,7 @@ impl Engine {
         for appended in &records {
             self.took(&loaded.run, appended);
         }
-        self.leases.follow(&loaded.run, now);
+        let is_own = self.owns(&loaded.run.trigger.project);
         if let Some(open) = self.open.get_mut(id) {
             open.run = loaded.run;
             open.tail = loaded.tail;
@@ -467,7 +477,11 @@ impl Engine {
             }
             self.open.insert(id.clone(), open);
         }
-        self.opened(id);
+        if is_own {
+            self.own(id);
+        } else {
+            self.awake.insert(id.clone());
+        }
     }
 
     /// What would follow from a report, if the run were open.
@@ -485,6 +499,9 @@ impl Engine {
             self.reload(run.clone(), Some(asker));
             return;
         };
+        if !self.owns(&snapshot.run.trigger.project) {
+            return;
+        }
         let decision = self.answers_of(&snapshot.run, asker.agent.clone(), asker.report.clone());
         if decision.events.is_empty() {
             self.answer(decision.answers);

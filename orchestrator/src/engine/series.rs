@@ -21,6 +21,11 @@ enum Of {
 }
 
 impl Key {
+    /// Whose runs they are.
+    pub(super) fn project(&self) -> &ProjectName {
+        &self.project
+    }
+
     /// The series of the run that this trigger causes. A tag stands for itself, and each state of a merge queue, too: they have none.
     pub(super) fn of(trigger: &Trigger) -> Option<Self> {
         let context = &trigger.context;
@@ -139,6 +144,13 @@ impl AllSeries {
         }
         self.tidy(key);
         consequences
+    }
+
+    /// What was said of the runs of these projects is not known to be in their logs: it is said again to whom it concerns then.
+    pub(super) fn forget_words(&mut self, is_of: impl Fn(&ProjectName) -> bool) {
+        for (_, series) in self.0.iter_mut().filter(|(key, _)| is_of(&key.project)) {
+            series.open.values_mut().for_each(|open| open.cancelled = false);
+        }
     }
 
     fn tidy(&mut self, key: &Key) {

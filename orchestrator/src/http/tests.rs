@@ -136,7 +136,7 @@ impl Served {
             run.apply(Position { sequence, at }, event).unwrap();
         }
         let record = RunRecord { schema: RECORD_SCHEMA, previous: None, actor: "test".to_owned(), at, events };
-        self.orchestrator.runs.publish(run, Appended { run: run.id.clone(), sequence, record });
+        self.orchestrator.runs.publish(run, Appended { run: run.id.clone(), sequence, record }, true);
     }
 
     /// A run of the stages `paths`, one after the other, whose first stage is ready.
@@ -158,7 +158,7 @@ impl Served {
         }
         let events = [&[RunEvent::RunAccepted { trigger, planned }], then].concat();
         let record = RunRecord { schema: RECORD_SCHEMA, previous: None, actor: "test".to_owned(), at, events };
-        self.orchestrator.runs.publish(&run, Appended { run: run.id.clone(), sequence, record });
+        self.orchestrator.runs.publish(&run, Appended { run: run.id.clone(), sequence, record }, true);
         run
     }
 

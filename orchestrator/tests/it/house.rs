@@ -112,9 +112,14 @@ impl House {
 
     /// With options of its own.
     pub(crate) async fn start_with(&self, change: impl FnOnce(EngineOptions) -> EngineOptions) -> (Orchestrator, Supervisor) {
+        self.start_on(self.bus.clone(), change).await
+    }
+
+    /// With options of its own, and a line of its own to the bus.
+    pub(crate) async fn start_on(&self, bus: Bus, change: impl FnOnce(EngineOptions) -> EngineOptions) -> (Orchestrator, Supervisor) {
         let supervisor = Supervisor::new();
         let options = change(EngineOptions::new("test", self.callback_key.clone()));
-        let orchestrator = engine::start(options, self.bus.clone(), self.blobs.clone(), &supervisor).await.unwrap();
+        let orchestrator = engine::start(options, bus, self.blobs.clone(), &supervisor).await.unwrap();
         (orchestrator, supervisor)
     }
 

@@ -5,6 +5,8 @@ mod admission;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod cancels;
 #[cfg(test)]
 mod conformance;
