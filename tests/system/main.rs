@@ -26,6 +26,8 @@ mod flow;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod full_bus;
+#[cfg(test)]
 mod kept;
 #[cfg(test)]
 mod kills;
