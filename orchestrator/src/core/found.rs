@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::event::run::{Outputs, StoredTree};
+use serde::{Deserialize, Serialize};
 
 use super::{
     shape::{Index, Phase},
@@ -25,7 +26,7 @@ pub struct Found {
 }
 
 /// What stages have left, each thing with the place of the stage that left it. A variable that was dropped has no value.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Left {
     variables: BTreeMap<String, (Index, Option<String>)>,
     artifacts: BTreeMap<String, (Index, StoredTree)>,

@@ -20,6 +20,8 @@ pub mod wait;
 pub mod decide;
 pub mod effects;
 
+pub(crate) mod kept;
+
 mod condition;
 mod written;
 

@@ -9,6 +9,8 @@ use model::{
     protocol::auction::RankedOffer,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{found::Left, state::Position};
 
 /// A stage of a run.
@@ -37,7 +39,7 @@ pub struct Stage {
 }
 
 /// Where a stage stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// For what it needs, or for its turn at the end of the run.
     Waiting,
@@ -91,7 +93,7 @@ pub enum Status {
 }
 
 /// Something that is waited for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitState {
     /// The question, since when it is open, and until when; `None` if its webhook called before it was.
     pub opened: Option<OpenedWait>,
@@ -100,7 +102,7 @@ pub struct WaitState {
 }
 
 /// A wait that was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenedWait {
     /// What is shown to whoever is waited for.
     pub question: Question,
@@ -111,7 +113,7 @@ pub struct OpenedWait {
 }
 
 /// One award and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Its number; an attempt that was declined has the number of the next.
     pub number: u32,
@@ -134,7 +136,7 @@ pub struct Attempt {
 }
 
 /// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AttemptEnd {
     /// It was not taken up.
     Declined {

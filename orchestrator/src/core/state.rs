@@ -14,6 +14,7 @@ use model::{
     protocol::agent::Lease,
     trigger::Trigger,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     shape::{Index, Phase, Shape},
@@ -99,7 +100,7 @@ pub(super) struct Needs {
 }
 
 /// That the run is to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
     /// Who asked first, for people.
     pub by: String,
@@ -381,6 +382,19 @@ impl Run {
             for key in stage.waits.keys() {
                 due_of(key).map(|due| self.dues.remove(&(due, at, Some(*key))));
             }
+        }
+    }
+
+    /// Counts anew what is derived from the stages, of which none was counted.
+    pub(super) fn recount(&mut self) {
+        // What a stage needs stands before it, and so what it finds is known when it is its turn.
+        for at in 0..self.stages.len() {
+            let stage = &self.stages[at];
+            let waits = stage.open_waits().filter_map(|(key, opened)| Some((opened.due_at?, at, Some(key)))).filter(|_| !stage.is_over());
+            let pause = due_of(&stage.status).map(|due| (due, at, None));
+            let dues: Vec<_> = waits.chain(pause).collect();
+            self.dues.extend(dues);
+            self.count(at, Was { over: false, well: false });
         }
     }
 

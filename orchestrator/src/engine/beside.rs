@@ -34,7 +34,7 @@ use super::{
     intake::TakenIn,
     log::{self, Decoded, Tail},
     members::{BEAT, Members, Partition, partition},
-    open::OpenRun,
+    open::{OpenRun, WorkedOn},
     recovery::Reading,
 };
 use crate::{
@@ -305,14 +305,14 @@ impl Engine {
     }
 
     fn input_of_own(&mut self, run: &RunId, input: impl FnOnce(&OpenRun) -> Option<Input>) {
-        if let Some(input) = self.open.get(run).filter(|open| open.is_own).and_then(input) {
+        if let Some(input) = self.open.get(run).filter(|open| open.is_own()).and_then(input) {
             self.input(run, input);
         }
     }
 
     /// Gives a command to the run's owner.
     pub(super) fn input_or_ask(&mut self, run: &RunId, input: Input) {
-        let Some(open) = self.open.get(run).filter(|open| !open.is_own) else { return self.input(run, input) };
+        let Some(open) = self.open.get(run).filter(|open| !open.is_own()) else { return self.input(run, input) };
         let asked = match input {
             Input::Cancel { by, reason, force } => Some(Asked::Cancel { run: run.clone(), by, reason, force }),
             Input::Answered { at, wait, answer, by } if at < open.run.stages.len() => {
@@ -392,7 +392,7 @@ impl Engine {
 
     /// The runs of these partitions are others': what is soft about them is forgotten.
     fn cease(&mut self, partitions: &BTreeSet<Partition>) {
-        let of_these = |open: &OpenRun| open.is_own && partitions.contains(&partition(&open.run.trigger.project));
+        let of_these = |open: &OpenRun| open.is_own() && partitions.contains(&partition(&open.run.trigger.project));
         let ceased: Vec<RunId> = self.open.iter().filter(|(_, open)| of_these(open)).map(|(run, _)| run.clone()).collect();
         for run in &ceased {
             let Some(open) = self.open.get_mut(run) else { continue };
@@ -433,7 +433,7 @@ impl Engine {
     /// Works on an open run that another orchestrator worked on before.
     pub(super) fn own(&mut self, run: &RunId) {
         let Some(open) = self.open.get_mut(run) else { return };
-        open.is_own = true;
+        open.worked_on = WorkedOn::Here;
         let state = open.run.clone();
         let waits_for_a_lock = state.stages.iter().any(|stage| matches!(stage.status, Status::Queued { .. }));
         if let Some(beside) = self.beside.as_mut().filter(|_| waits_for_a_lock) {
@@ -449,7 +449,7 @@ impl Engine {
         if !self.is_unfenced(run) || !self.may_decide() {
             return;
         }
-        let Some(open) = self.open.get(run).filter(|open| open.is_own) else {
+        let Some(open) = self.open.get(run).filter(|open| open.is_own()) else {
             self.fenced(run);
             return;
         };
@@ -594,7 +594,7 @@ impl Engine {
 
     /// Whether the lease is of an attempt that another orchestrator's run has under way.
     pub(super) fn is_held_elsewhere(&self, lease: &Lease) -> bool {
-        let open = self.open.get(&lease.attempt.run).filter(|open| !open.is_own);
+        let open = self.open.get(&lease.attempt.run).filter(|open| !open.is_own());
         open.is_some_and(|open| open.run.holds(lease))
     }
 

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::{
     Done, Engine,
     log::{self, Tail},
-    open::OpenRun,
+    open::{OpenRun, WorkedOn},
     plans::{PlanningError, Plans, empty_shape},
     recovery,
     refusal::{NO_RERUN, NO_SUPPLY, REQUEST_TOO_LARGE, diagnostic},
@@ -226,7 +226,7 @@ impl Engine {
         let (_, appended) = self.runs.publish(&run, appended, true);
         self.took(&run, &appended);
         let mut open = OpenRun::new(run, Tail { sequence, digest: Some(digest) });
-        open.is_own = is_own;
+        open.worked_on = if is_own { WorkedOn::Here } else { WorkedOn::Elsewhere };
         self.open.insert(id.clone(), open);
         if is_own {
             self.opened(&id);

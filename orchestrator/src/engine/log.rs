@@ -15,7 +15,7 @@ use model::{
 };
 use serde::Deserialize;
 
-use super::plans::PlanningError;
+use super::{plans::PlanningError, snapshots::Snapshot};
 use crate::{
     core::{Illegal, Position, Run, Shape, decide::before},
     runs::Appended,
@@ -183,6 +183,16 @@ pub(crate) fn replay(run: &RunId, shape: Arc<Shape>, records: &[Arc<Appended>]) 
         apply(&mut state, appended, accepted)?;
     }
     Ok(state)
+}
+
+/// The same, from a snapshot of it; `None` where that does not lead to its end.
+pub(crate) fn replay_from(snapshot: Snapshot, shape: Arc<Shape>, records: &[Arc<Appended>]) -> Option<Run> {
+    let (first, from) = (records.first()?, snapshot.tail().sequence);
+    let Some(RunEvent::RunAccepted { trigger, planned }) = first.record.events.first() else { return None };
+    let mut state = Run::of_kept(snapshot.state, trigger, planned.clone(), shape, position(first))?;
+    let after = records.partition_point(|record| record.sequence <= from);
+    records[after..].iter().try_for_each(|appended| apply(&mut state, appended, 0)).ok()?;
+    Some(state)
 }
 
 /// As much of a run as can be shown of a log that must not be run upon.

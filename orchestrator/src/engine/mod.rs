@@ -33,6 +33,7 @@ pub(crate) mod recovery;
 mod refusal;
 mod requests;
 mod series;
+mod snapshots;
 mod speak;
 mod starving;
 mod supply;
@@ -41,6 +42,7 @@ mod timing;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::pending,
+    path::PathBuf,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -84,6 +86,7 @@ use self::{
     polls::Poller,
     putaway::put_all_away,
     series::{AllSeries, Key},
+    snapshots::Snapshots,
     starving::Starving,
     timing::PollKey,
 };
@@ -138,6 +141,8 @@ pub struct EngineOptions {
     pub puts_away: bool,
     /// Whether other orchestrators may work on the same bus.
     pub beside_others: bool,
+    /// Where snapshots of long logs lie; without it, none are taken.
+    pub snapshots: Option<PathBuf>,
 }
 
 impl EngineOptions {
@@ -157,6 +162,7 @@ impl EngineOptions {
             bounds: None,
             puts_away: false,
             beside_others: false,
+            snapshots: None,
         }
     }
 }
@@ -245,6 +251,7 @@ struct Engine {
     bus: Bus,
     blobs: Blobs,
     plans: Plans,
+    snapshots: Snapshots,
     runs: Runs,
     admission: Admission,
     /// The output of running attempts.
@@ -314,7 +321,7 @@ enum Done {
     Unlocked { run: RunId },
     /// What others have appended was read.
     Followed(beside::Followed),
-    /// Another orchestrator was told something.
+    /// What nobody waits for: another orchestrator was told something, or a snapshot was taken.
     Told,
 }
 
@@ -335,6 +342,7 @@ impl Engine {
             callback_key: options.callback_key,
             callback_base: options.callback_base.map(|base| base.trim_end_matches('/').to_owned()),
             plans: handle.plans.clone(),
+            snapshots: Snapshots::at(options.snapshots),
             bus: handle.bus.clone(),
             blobs: handle.blobs.clone(),
             runs: handle.runs.clone(),
@@ -436,7 +444,7 @@ impl Engine {
             return;
         }
         if let Some(open) = self.open.get_mut(run) {
-            if open.is_own {
+            if open.is_own() {
                 open.push(input, Instant::now());
                 self.awake.insert(run.clone());
                 self.stirred.insert(run.clone());
@@ -454,7 +462,7 @@ impl Engine {
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
         let project = open.run.trigger.project.clone();
         self.runs.auctions().remember(Auction { project: project.clone(), proposal: proposal.clone() });
-        if !open.is_own {
+        if !open.is_own() {
             let starves = matches!(open.run.stages[at].status, Status::Ready { .. });
             if starves || unplaced.is_none() {
                 self.runs.set_unplaced(&run, &stage, unplaced);
@@ -480,7 +488,7 @@ impl Engine {
         if !self.may_decide() {
             return;
         }
-        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own) else { return };
+        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own()) else { return };
         let Some(inputs) = open.due(Instant::now()) else { return };
         let now = Timestamp(clock::unix_ms());
         let secrets = secrets(&self.callback_key);
@@ -533,7 +541,7 @@ impl Engine {
         trace!(target: WATERFALL, point = "stored", %run);
         self.runs.metrics().append.took(pending.sent.elapsed());
         self.tell_appended(sequence);
-        if !self.open.get(run).is_some_and(|open| open.is_own && open.tail.digest == pending.record.previous) {
+        if !self.open.get(run).is_some_and(|open| open.is_own() && open.tail.digest == pending.record.previous) {
             self.stored_late(run, pending, sequence);
             return;
         }
@@ -553,7 +561,7 @@ impl Engine {
             return;
         }
         open.stored(Tail { sequence: appended.sequence, digest: Some(digest) });
-        let (now, is_own) = (Instant::now(), open.is_own);
+        let (now, is_own) = (Instant::now(), open.is_own());
         let touched = touched(&open.run, &appended.record.events);
         let unsaid = if !is_own {
             Vec::new()
@@ -568,6 +576,7 @@ impl Engine {
         };
         let (state, appended) = self.runs.publish(&open.run, appended, is_own);
         self.took(&state, &appended);
+        self.snapshot(&run, &state);
         if !is_own {
             if state.ended.is_some() {
                 // It leaves memory as the owner's does.
@@ -582,6 +591,16 @@ impl Engine {
         self.schedule(&run);
         self.teach(&state, &appended);
         self.advance(&run);
+    }
+
+    /// Takes a snapshot of the run, every so many records.
+    fn snapshot(&self, run: &RunId, state: &Arc<Run>) {
+        let Some(open) = self.open.get(run).filter(|open| self.snapshots.wants(open.records) && state.ended.is_none()) else { return };
+        let taken = self.snapshots.clone().take(state.clone(), open.tail);
+        self.work.push(Box::pin(async move {
+            taken.await;
+            Done::Told
+        }));
     }
 
     /// Takes up what a stored record means beyond its own run.
@@ -634,7 +653,7 @@ impl Engine {
         warn!(%run, error = service::supervisor::chain(failure), "a record was not appended");
         let Some(open) = self.open.get_mut(run) else { return };
         let now = Instant::now();
-        if !open.is_own {
+        if !open.is_own() {
             // What follows from it is its owner's; what of it is stored is read with the rest.
             return;
         }

@@ -56,8 +56,10 @@ pub(crate) const TAKE_UP: Duration = Duration::from_millis(OFFER_VALID_MS + 500)
 pub(crate) struct OpenRun {
     pub(crate) run: Run,
     pub(crate) tail: Tail,
-    /// Whether it is worked on here; if not, another orchestrator does, and its log is followed.
-    pub(crate) is_own: bool,
+    /// How many records its log has.
+    pub(crate) records: usize,
+    /// By whom.
+    pub(crate) worked_on: WorkedOn,
     /// A record is on its way to the log, or the log is being read again.
     pub(crate) busy: bool,
     /// What is known is not the log's end: it is replaced by what is read.
@@ -78,6 +80,15 @@ pub(crate) struct OpenRun {
     together: usize,
     /// When everything that stands is looked at again.
     look_at: Option<Instant>,
+}
+
+/// Which orchestrator works on a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkedOn {
+    /// This one.
+    Here,
+    /// Another, and the run's log is followed.
+    Elsewhere,
 }
 
 /// Inputs about a lease, of which one at a time waits: whoever says something else says it again.
@@ -103,7 +114,8 @@ impl OpenRun {
         Self {
             run,
             tail,
-            is_own: false,
+            records: 1,
+            worked_on: WorkedOn::Elsewhere,
             busy: false,
             reloading: false,
             proposals: Proposals::new(),
@@ -121,10 +133,15 @@ impl OpenRun {
         }
     }
 
+    /// Whether this orchestrator works on it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.worked_on == WorkedOn::Here
+    }
+
     /// Another orchestrator works on it from now on: what is soft is forgotten.
     pub(crate) fn follow_only(&mut self) {
         let followed = Self::new(self.run.clone(), self.tail);
-        *self = Self { reloading: self.reloading, ended_since: self.ended_since, ..followed };
+        *self = Self { reloading: self.reloading, ended_since: self.ended_since, records: self.records, ..followed };
     }
 
     /// Puts an input behind those that wait, unless it is among them: while the log cannot be written, everybody repeats itself.
@@ -189,6 +206,7 @@ impl OpenRun {
     /// A record was stored.
     pub(crate) fn stored(&mut self, tail: Tail) {
         self.tail = tail;
+        self.records += 1;
         self.busy = false;
         self.together = INPUTS_MAX;
     }

@@ -23,6 +23,7 @@ use super::{
     open::OpenRun,
     parts::{self, Unpacked},
     plans::{PlanningError, Plans, empty_shape},
+    snapshots::Snapshots,
 };
 use crate::{
     core::{
@@ -243,7 +244,13 @@ impl Reading {
         Ok(())
     }
 
-    pub(crate) async fn finish(mut self, run: &RunId, plans: &Plans) -> Reloaded {
+    /// What was read, folded.
+    pub(crate) async fn finish(self, run: &RunId, plans: &Plans) -> Reloaded {
+        self.finish_from(run, plans, &Snapshots::default()).await
+    }
+
+    /// The same, from a snapshot where there is one of this log.
+    pub(crate) async fn finish_from(mut self, run: &RunId, plans: &Plans, snapshots: &Snapshots) -> Reloaded {
         match self.unpack(run, plans.blobs()).await {
             Ok(()) => {}
             Err(Unpacked::Damaged(error)) => return self.damaged(run, *error, plans).await,
@@ -263,7 +270,16 @@ impl Reading {
             Err(PlanningError::Plan(error)) => return self.damaged(run, error.into(), plans).await,
             Err(error) => return Reloaded::Later(Box::new(Later { reason: error.into(), records: self.records })),
         };
-        match log::replay(run, shape, &self.records) {
+        let folded = snapshots.read(run, self.records.len()).and_then(|snapshot| {
+            let fits = self.links.contains(&snapshot.tail());
+            let folded = fits.then(|| log::replay_from(snapshot, shape.clone(), &self.records)).flatten();
+            if folded.is_none() {
+                warn!(%run, "a snapshot does not fit the log, and is thrown away");
+                snapshots.forget(run);
+            }
+            folded
+        });
+        match folded.map_or_else(|| log::replay(run, shape, &self.records), Ok) {
             Ok(state) => Reloaded::Run(Box::new(Loaded { run: state, records: self.records, tail: self.tail, links: self.links })),
             Err(error) => self.damaged(run, error, plans).await,
         }
@@ -326,9 +342,10 @@ impl Engine {
         }
         let count = readings.len();
         for (run, reading) in readings {
-            let outcome = reading.finish(&run, &self.plans).await;
+            let outcome = reading.finish_from(&run, &self.plans, &self.snapshots).await;
             self.reloaded(&run, None, outcome);
         }
+        self.snapshots.keep(&self.open.keys().chain(&self.unread).cloned().collect());
         self.recovering = false;
         if let Some(beside) = &mut self.beside {
             beside.knows(end);
@@ -468,10 +485,12 @@ impl Engine {
         if let Some(open) = self.open.get_mut(id) {
             open.run = loaded.run;
             open.tail = loaded.tail;
+            open.records = records.len();
             open.busy = false;
             open.reloading = false;
         } else {
             let mut open = OpenRun::new(loaded.run, loaded.tail);
+            open.records = records.len();
             if open.is_done(now) {
                 return;
             }

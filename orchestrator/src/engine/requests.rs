@@ -54,7 +54,7 @@ impl Engine {
     pub(super) fn run_requested(&mut self, agent: &AgentName, lease: &Lease, number: u32, request: &RunRequest) {
         let asked = Asked { agent: agent.clone(), lease: lease.clone(), number };
         let id = TriggerId::of("step", &format!("{}#{number}", lease.attempt));
-        let Some(open) = self.open.get(&lease.attempt.run).filter(|open| open.is_own) else { return };
+        let Some(open) = self.open.get(&lease.attempt.run).filter(|open| open.is_own()) else { return };
         let holds = open.run.holds(lease) && open.run.attempt_of(lease).is_some_and(|(_, attempt)| attempt.agent == *agent);
         if !holds {
             return;

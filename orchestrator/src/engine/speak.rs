@@ -20,14 +20,14 @@ use crate::{
 impl Engine {
     /// Says what the state of the run demands and was not said lately.
     pub(super) fn speak(&mut self, run: &RunId) {
-        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own) else { return };
+        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own()) else { return };
         let unsaid = open.unsaid(Instant::now());
         self.say_all(run, unsaid);
     }
 
     /// Says again what was not answered.
     pub(super) fn speak_again(&mut self, run: &RunId) {
-        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own) else { return };
+        let Some(open) = self.open.get_mut(run).filter(|open| open.is_own()) else { return };
         let unsaid = open.unsaid_again(Instant::now());
         self.say_all(run, unsaid);
     }
@@ -172,7 +172,7 @@ impl Engine {
         while held < count
             && let Some((run, at)) = next(&mut self.starving)
         {
-            let again = self.open.get_mut(&run).filter(|open| open.is_own).and_then(|open| open.auction_again(at, now));
+            let again = self.open.get_mut(&run).filter(|open| open.is_own()).and_then(|open| open.auction_again(at, now));
             if let Some((effect, round)) = again {
                 self.say(&run, effect, round);
                 held += 1;

@@ -2,7 +2,7 @@
 //! project has, the next slot but as many as there are other projects is another's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -11,43 +11,61 @@ use tokio::time::Instant;
 
 use crate::core::shape::Index;
 
-/// Stages of all projects that are remembered; the rest is asked again by its timer.
-const STARVING_MAX: usize = 16 * 1024;
+/// Stages of all projects that are remembered: more than admission lets wait at once. The rest is asked again by its timer, each by itself.
+const STARVING_MAX: usize = 64 * 1024;
 /// Stages of one project: it leaves room for others.
-const STARVING_OF_A_PROJECT_MAX: usize = 4 * 1024;
+const STARVING_OF_A_PROJECT_MAX: usize = 56 * 1024;
+/// Entries of a queue that may be of stages which do not wait any more, beside as many as do.
+const GONE_MAX: usize = 64;
 
 /// A queue for each project that has each stage once.
 #[derive(Debug, Default)]
 pub(super) struct Starving {
-    /// None is empty.
-    queues: BTreeMap<ProjectName, VecDeque<Entry>>,
+    /// In none is nobody who waits.
+    queues: BTreeMap<ProjectName, Queue>,
     /// The keys of `queues`, whose turn is next first.
     turns: VecDeque<ProjectName>,
-    queued: BTreeSet<(RunId, Index)>,
+    /// Who waits, with the number of its entry: other entries are of those that have left.
+    queued: BTreeMap<(RunId, Index), u64>,
+    /// Of the last entry.
+    number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// The first is of a stage that waits.
+    entries: VecDeque<Entry>,
+    /// How many of them wait.
+    waiting: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     stage: (RunId, Index),
+    number: u64,
     since: Instant,
 }
 
 impl Starving {
     pub(super) fn push(&mut self, project: &ProjectName, run: RunId, at: Index, now: Instant) {
         let stage = (run, at);
-        let of_project = self.queues.get(project).map_or(0, VecDeque::len);
-        if self.queued.len() >= STARVING_MAX || of_project >= STARVING_OF_A_PROJECT_MAX || !self.queued.insert(stage.clone()) {
+        let of_project = self.queues.get(project).map_or(0, |queue| queue.waiting);
+        if self.queued.len() >= STARVING_MAX || of_project >= STARVING_OF_A_PROJECT_MAX || self.queued.contains_key(&stage) {
             return;
         }
-        if of_project == 0 {
+        self.number += 1;
+        self.queued.insert(stage.clone(), self.number);
+        if !self.queues.contains_key(project) {
             self.turns.push_back(project.clone());
         }
-        self.queues.entry(project.clone()).or_default().push_back(Entry { stage, since: now });
+        let queue = self.queues.entry(project.clone()).or_default();
+        queue.entries.push_back(Entry { stage, number: self.number, since: now });
+        queue.waiting += 1;
     }
 
     /// Whether the stage's turn will come.
     pub(super) fn has(&self, run: &RunId, at: Index) -> bool {
-        self.queued.contains(&(run.clone(), at))
+        self.queued.contains_key(&(run.clone(), at))
     }
 
     /// The stage whose turn it is.
@@ -58,38 +76,57 @@ impl Starving {
 
     /// The stage whose turn it is of those that have waited for so long.
     pub(super) fn pop_waited(&mut self, pause: Duration, now: Instant) -> Option<(RunId, Index)> {
-        let waited = |project: &&ProjectName| self.queues[*project].front().is_some_and(|entry| now >= entry.since + pause);
+        let waited = |project: &&ProjectName| self.queues[*project].entries.front().is_some_and(|entry| now >= entry.since + pause);
         let project = self.turns.iter().find(waited)?.clone();
         self.pop_of(&project)
     }
 
     /// The stage does not wait any more.
     pub(super) fn remove(&mut self, project: &ProjectName, run: &RunId, at: Index) {
-        let stage = (run.clone(), at);
-        if !self.queued.remove(&stage) {
+        if self.queued.remove(&(run.clone(), at)).is_none() {
             return;
         }
         let Some(queue) = self.queues.get_mut(project) else { return };
-        queue.retain(|entry| entry.stage != stage);
-        if queue.is_empty() {
+        queue.waiting -= 1;
+        if queue.waiting == 0 {
             self.queues.remove(project);
             self.turns.retain(|turn| turn != project);
+        } else {
+            queue.tidy(&self.queued);
         }
     }
 
     fn pop_of(&mut self, project: &ProjectName) -> Option<(RunId, Index)> {
         let queue = self.queues.get_mut(project)?;
-        let Entry { stage, .. } = queue.pop_front()?;
-        let is_empty = queue.is_empty();
+        let Entry { stage, .. } = queue.entries.pop_front()?;
+        self.queued.remove(&stage);
+        queue.waiting -= 1;
+        let is_empty = queue.waiting == 0;
+        queue.tidy(&self.queued);
         self.turns.retain(|turn| turn != project);
         if is_empty {
             self.queues.remove(project);
         } else {
             self.turns.push_back(project.clone());
         }
-        self.queued.remove(&stage);
         Some(stage)
     }
+}
+
+impl Queue {
+    /// Forgets entries of stages that do not wait any more: at the front, and all of them where they are many.
+    fn tidy(&mut self, queued: &BTreeMap<(RunId, Index), u64>) {
+        if self.entries.len() > 2 * self.waiting + GONE_MAX {
+            self.entries.retain(|entry| waits(queued, entry));
+        }
+        while self.entries.front().is_some_and(|entry| !waits(queued, entry)) {
+            self.entries.pop_front();
+        }
+    }
+}
+
+fn waits(queued: &BTreeMap<(RunId, Index), u64>, entry: &Entry) -> bool {
+    queued.get(&entry.stage) == Some(&entry.number)
 }
 
 #[cfg(test)]
@@ -133,6 +170,23 @@ mod tests {
         assert_eq!(starving.queued.len(), STARVING_OF_A_PROJECT_MAX);
         starving.push(&project("small"), run("small"), 0, now);
         assert!(starving.has(&run("small"), 0) && !starving.has(&run("small"), 1));
+    }
+
+    #[test]
+    fn a_stage_that_left_and_came_again_waits_behind_the_others_and_what_left_is_forgotten() {
+        let (mut starving, now) = (Starving::default(), Instant::now());
+        for at in 0..1_000 {
+            starving.push(&project("a"), run("a"), at, now);
+        }
+        for _ in 0..10 {
+            for at in 0..500 {
+                starving.remove(&project("a"), &run("a"), at);
+                starving.push(&project("a"), run("a"), at, now);
+            }
+        }
+        assert!(starving.queues[&project("a")].entries.len() <= 2 * 1_000 + GONE_MAX);
+        let order: Vec<Index> = std::iter::from_fn(|| starving.pop()).map(|(_, at)| at).collect();
+        assert!(order.into_iter().eq((500..1_000).chain(0..500)));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Engine {
 
     /// Notes when something happens to the run by itself.
     pub(super) fn schedule(&mut self, run: &RunId) {
-        let due = self.open.get(run).filter(|open| open.is_own).and_then(|open| open.run.next_due());
+        let due = self.open.get(run).filter(|open| open.is_own()).and_then(|open| open.run.next_due());
         self.agenda.set(run, due);
     }
 
@@ -77,7 +77,7 @@ impl Engine {
                 self.awake.remove(&run);
                 continue;
             };
-            if !open.is_own {
+            if !open.is_own() {
                 // It leaves memory when it has ended, and is not looked at otherwise.
             } else if heard {
                 for input in open.not_taken_up(now) {
@@ -88,6 +88,7 @@ impl Engine {
             }
             if open.is_done(now) {
                 self.leases.forget(&run);
+                self.snapshots.forget(&run);
                 self.forget_among_others(&run);
                 self.open.remove(&run);
                 continue;
@@ -103,7 +104,7 @@ impl Engine {
     /// Asks an address, if its wait is still open.
     pub(super) fn poll(&mut self, key: PollKey) {
         let (run, at, wait) = &key;
-        let Some(open) = self.open.get(run).filter(|open| open.is_own) else { return };
+        let Some(open) = self.open.get(run).filter(|open| open.is_own()) else { return };
         let asked = crate::core::effects::effects_of(&open.run, *at).into_iter().find_map(|effect| match effect {
             Effect::Poll { wait: asked, url, status, every_ms, .. } if asked == *wait => Some((url, status, every_ms)),
             Effect::Poll { .. } | Effect::Auction { .. } | Effect::Assign { .. } | Effect::Cancel { .. } => None,

@@ -43,6 +43,8 @@ mod reruns;
 #[cfg(test)]
 mod revoked;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod views;

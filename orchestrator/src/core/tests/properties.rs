@@ -16,7 +16,7 @@ use super::{
     model_of_a_run::{promises, table, table_of},
     plans::{NAMES, Scene, scenes},
 };
-use crate::core::{Input, Status, rerun};
+use crate::core::{Input, Position, Run, Status, rerun};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 const AGENTS: [&str; 3] = ["one", "two", "three"];
@@ -277,6 +277,16 @@ proptest! {
             let replayed = run.replayed(records);
             let events = run.log.iter().take(records).flat_map(|(_, events)| events);
             prop_assert_eq!(table_of(&replayed), table(events));
+            let kept = serde_json::to_vec(&replayed.kept()).unwrap();
+            let position = Position { sequence: 0, at: replayed.accepted_at };
+            let read = Run::of_kept(
+                serde_json::from_slice(&kept).unwrap(),
+                &replayed.trigger,
+                replayed.planned.clone(),
+                replayed.shape.clone(),
+                position,
+            );
+            prop_assert_eq!(read.as_ref(), Some(&replayed), "what is written down is read as it was");
             prop_assert_eq!(replayed, state);
         }
     }
