@@ -52,6 +52,12 @@ pub const PUBLIC_URL: &str = "OTTO_PUBLIC_URL";
 pub const POLL_REACH: &str = "OTTO_POLL_REACH";
 /// How many ended runs the orchestrator keeps in memory, and their logs in the bus. Those of older ones lie in the depot. Default: 2000.
 pub const RUNS_KEPT: &str = "OTTO_RUNS_KEPT";
+/// How many runs may be open at once, also those that only wait; more are refused. Default: 10000.
+pub const OPEN_RUNS_MAX: &str = "OTTO_OPEN_RUNS_MAX";
+/// How many stages of all runs may wait for agents or have one while new runs are accepted. Default: 50000.
+pub const ACTIVE_STAGES_MAX: &str = "OTTO_ACTIVE_STAGES_MAX";
+/// How many MiB must be free on the depot's disk for new runs to be accepted. Default: 256.
+pub const DEPOT_RESERVE_MIB: &str = "OTTO_DEPOT_RESERVE_MIB";
 /// The orchestrator's name, as it stands in the records that it writes; several may have the same. Default: `orchestrator`.
 pub const ORCHESTRATOR_NAME: &str = "OTTO_ORCHESTRATOR_NAME";
 /// The folder of the projects' configuration, one `*.yml` each.

@@ -32,6 +32,9 @@ use crate::{
     provision::{VIEWS_FILE, files::create_private_folder},
 };
 
+/// The orchestrator's snapshots of long logs, in its data folder.
+const SNAPSHOTS_FOLDER: &str = "snapshots";
+const MIB: u64 = 1024 * 1024;
 /// Slots of an agent on a machine that does not tell its cores.
 const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
 
@@ -165,6 +168,16 @@ impl Serve for Auctioneer {
     }
 }
 
+/// What may be under way at once.
+fn bounds(reader: &mut Reader) -> Bounds {
+    let Bounds { open_runs, active_stages, depot_free_bytes } = Bounds::default();
+    Bounds {
+        open_runs: reader.or(env::OPEN_RUNS_MAX, open_runs),
+        active_stages: reader.or(env::ACTIVE_STAGES_MAX, active_stages),
+        depot_free_bytes: reader.or(env::DEPOT_RESERVE_MIB, depot_free_bytes / MIB).saturating_mul(MIB),
+    }
+}
+
 /// Decides about runs, and serves the API.
 pub(super) struct Orchestrator {
     bus: BusSettings,
@@ -202,6 +215,7 @@ impl Serve for Orchestrator {
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
         let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
+        let bounds = bounds(reader);
         let (signer, commands, projects) = (Some(signer?), Some(commands?), projects?);
         let protections = protections(&projects);
         let engine = EngineOptions {
@@ -214,7 +228,8 @@ impl Serve for Orchestrator {
             ended_runs_max,
             puts_away: true,
             beside_others: true,
-            bounds: Some(Bounds::default()),
+            snapshots: data.as_ref().map(|data| data.join(SNAPSHOTS_FOLDER)),
+            bounds: Some(bounds),
             ..EngineOptions::new(&name, callback_key?)
         };
         let http = HttpOptions {

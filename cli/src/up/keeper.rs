@@ -32,7 +32,7 @@ pub(super) const END_GRACE: Duration = Duration::from_secs(8);
 /// How long the rest of a dead process's output is read. What it started elsewhere may hold the pipe open for ever.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(500);
 /// Settings of Otto that a process inherits; all others are given by name.
-const INHERITED: [&str; 8] = [
+const INHERITED: [&str; 11] = [
     env::HOME,
     env::LOG,
     env::LOG_FORMAT,
@@ -41,6 +41,9 @@ const INHERITED: [&str; 8] = [
     env::CONTAINER_CLIENT,
     env::CONTAINER_ARGUMENTS,
     env::RUNS_KEPT,
+    env::OPEN_RUNS_MAX,
+    env::ACTIVE_STAGES_MAX,
+    env::DEPOT_RESERVE_MIB,
 ];
 
 /// How a process is.

@@ -1,32 +1,27 @@
-//! Environments: what was delivered to them, what is on its way, and who holds their locks. All of it is read from the runs that are listed.
+//! Environments: what was delivered to them, what is on its way, and who holds their locks. Deliveries are read from the lists, also those of long ago;
+//! only open runs hold and wait for locks, and those are in memory.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
 use actix_web::{get, web};
 use apispec::{DeliveryView, EnvironmentDetail, EnvironmentList, EnvironmentView, LockHolderView, LockView};
-use model::{
-    ProjectName,
-    event::run::Answer,
-    plan::{Deployment, StageKind},
-};
+use model::ProjectName;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Api, ApiError, access::Caller, projects::rule, view};
 use crate::{
     core::{Run, Status, shape::Index},
-    runs::Runs,
+    views::{Delivery, DeliveryFilter},
 };
 
 /// Environments in one answer. Each project has a few.
 const ENVIRONMENTS_MAX: usize = 1_000;
 /// Deliveries in one answer.
 const DELIVERIES_MAX: usize = 100;
-/// Runs, the newest first, that are looked through: those that are in memory.
-const RUNS_MAX: usize = crate::runs::ENDED_RUNS_MAX;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -37,15 +32,31 @@ struct EnvironmentQuery {
     project: Option<ProjectName>,
 }
 
-/// The caller's runs of the project, or of all.
-fn runs(api: &Api, caller: &Caller, query: &EnvironmentQuery) -> Vec<Arc<Run>> {
-    let wanted = |run: &Run| caller.sees_run(run) && query.project.as_ref().is_none_or(|project| run.trigger.project == *project);
-    api.orchestrator.runs.list(None, RUNS_MAX, wanted).into_iter().map(|(_, run)| run).collect()
+/// The caller's runs of the project, or of all, that have not ended.
+fn open_runs(api: &Api, caller: &Caller, query: &EnvironmentQuery) -> impl Iterator<Item = Arc<Run>> {
+    let wanted = |run: &Arc<Run>| caller.sees_run(run) && query.project.as_ref().is_none_or(|project| run.trigger.project == *project);
+    api.orchestrator.runs.open().into_iter().filter(wanted)
 }
 
-/// The stages of a run that deliver.
-fn deliveries(run: &Run) -> impl Iterator<Item = (Index, &Deployment)> {
-    run.shape.plan().stages.iter().enumerate().filter_map(|(at, stage)| Some((at, stage.deployment.as_ref()?)))
+/// The stages of a run that deliver, with where to.
+fn delivering(run: &Run) -> impl Iterator<Item = (Index, &str)> {
+    let stages = run.shape.plan().stages.iter().enumerate();
+    stages.filter_map(|(at, stage)| Some((at, stage.deployment.as_ref()?.environment.as_str())))
+}
+
+/// Deliveries, the newest first, of which there is something to tell, each with where to.
+async fn deliveries(api: &Api, filter: DeliveryFilter, limit: usize) -> Result<Vec<(String, DeliveryView)>, ApiError> {
+    let runs = &api.orchestrator.runs;
+    let found = runs.views().deliveries(DeliveryFilter { happens_only: true, ..filter }, None, limit).await?;
+    let shown = |delivery: Delivery| {
+        // Of a run in memory, what others have to do with it is told, too.
+        let live = runs.get(&delivery.run).and_then(|snapshot| {
+            let at = snapshot.run.shape.find(&delivery.stage)?;
+            Some(view::status(&snapshot.run, at, runs))
+        });
+        (delivery.environment, DeliveryView { status: live.unwrap_or(delivery.view.status), ..delivery.view })
+    };
+    Ok(found.into_iter().map(shown).collect())
 }
 
 /// List the environments of the token's projects, each with its newest delivery.
@@ -56,7 +67,11 @@ fn deliveries(run: &Run) -> impl Iterator<Item = (Index, &Deployment)> {
     responses((status = 200, description = "the environments", body = EnvironmentList), ApiError),
 )]
 #[get("/v1/environments")]
-pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<EnvironmentQuery>) -> web::Json<EnvironmentList> {
+pub(super) async fn list(
+    caller: Caller,
+    api: web::Data<Api>,
+    query: web::Query<EnvironmentQuery>,
+) -> Result<web::Json<EnvironmentList>, ApiError> {
     let mut found: BTreeMap<(ProjectName, String), EnvironmentView> = BTreeMap::new();
     for project in api.projects.seen_by(&caller).filter(|project| query.project.as_ref().is_none_or(|wanted| project.name == *wanted)) {
         for (name, environment) in &project.protection.environments {
@@ -64,23 +79,28 @@ pub(super) async fn list(caller: Caller, api: web::Data<Api>, query: web::Query<
             found.insert((project.name.clone(), name.clone()), view);
         }
     }
-    for run in runs(&api, &caller, &query) {
-        for (at, deployment) in deliveries(&run) {
-            let is_full = found.len() >= ENVIRONMENTS_MAX;
-            let environment = match found.entry((run.trigger.project.clone(), deployment.environment.clone())) {
-                Entry::Vacant(_) if is_full => continue,
-                Entry::Vacant(entry) => {
-                    let (project, name) = entry.key().clone();
-                    entry.insert(EnvironmentView { project, name, rule: None, last: None })
-                }
-                Entry::Occupied(entry) => entry.into_mut(),
-            };
-            if environment.last.is_none() && has_begun(&run.stages[at].status) {
-                environment.last = Some(delivery(&run, at, &api.orchestrator.runs));
-            }
+    let named = open_runs(&api, &caller, &query);
+    let named: BTreeSet<_> = named
+        .flat_map(|run| delivering(&run).map(|(_, name)| (run.trigger.project.clone(), name.to_owned())).collect::<Vec<_>>())
+        .collect();
+    let projects = caller.projects(query.project.clone());
+    let newest = DeliveryFilter { projects, newest_only: true, ..DeliveryFilter::default() };
+    let newest = deliveries(&api, newest, ENVIRONMENTS_MAX)
+        .await?
+        .into_iter()
+        .map(|(environment, last)| ((last.project.clone(), environment), Some(last)));
+    for ((project, name), last) in newest.chain(named.into_iter().map(|key| (key, None))) {
+        let is_full = found.len() >= ENVIRONMENTS_MAX;
+        let environment = match found.entry((project.clone(), name.clone())) {
+            Entry::Vacant(_) if is_full => continue,
+            Entry::Vacant(entry) => entry.insert(EnvironmentView { project, name, rule: None, last: None }),
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        if last.is_some() {
+            environment.last = last;
         }
     }
-    web::Json(EnvironmentList { environments: found.into_values().collect() })
+    Ok(web::Json(EnvironmentList { environments: found.into_values().collect() }))
 }
 
 /// Show an environment: what was delivered to it, what is on its way, and who holds its locks.
@@ -103,22 +123,23 @@ pub(super) async fn show(
     let rules: BTreeMap<_, _> = projects
         .filter_map(|project| Some((project.name.to_string(), rule(project.protection.environments.get(name.as_str())?))))
         .collect();
-    let (mut found, mut locks, mut is_known) = (Vec::new(), BTreeMap::new(), !rules.is_empty());
-    for run in runs(&api, &caller, &query) {
-        for (at, _) in deliveries(&run).filter(|(_, deployment)| deployment.environment == *name) {
-            is_known = true;
+    let (mut locks, mut is_named) = (BTreeMap::new(), false);
+    for run in open_runs(&api, &caller, &query) {
+        for (at, _) in delivering(&run).filter(|(_, environment)| *environment == name.as_str()) {
+            is_named = true;
             note_lock(&mut locks, &run, at);
-            if has_begun(&run.stages[at].status) && found.len() <= DELIVERIES_MAX {
-                found.push(delivery(&run, at, &api.orchestrator.runs));
-            }
         }
     }
-    if !is_known {
+    let projects = caller.projects(query.project.clone());
+    let filter = DeliveryFilter { projects, environment: Some(name.clone()), ..DeliveryFilter::default() };
+    let mut found = deliveries(&api, filter, DELIVERIES_MAX + 1).await?;
+    if rules.is_empty() && found.is_empty() && !is_named {
         return Err(ApiError::UnknownEnvironment(name.into_inner()));
     }
     let more = found.len() > DELIVERIES_MAX;
     found.truncate(DELIVERIES_MAX);
-    Ok(web::Json(EnvironmentDetail { name: name.into_inner(), rules, locks: locks.into_values().collect(), deliveries: found, more }))
+    let deliveries = found.into_iter().map(|(_, delivery)| delivery).collect();
+    Ok(web::Json(EnvironmentDetail { name: name.into_inner(), rules, locks: locks.into_values().collect(), deliveries, more }))
 }
 
 /// Notes the lock that the stage holds or waits for.
@@ -134,30 +155,5 @@ fn note_lock(locks: &mut BTreeMap<(ProjectName, String), LockView>, run: &Run, a
         view.holder = Some(LockHolderView { run: run.id.clone(), stage: view::reference(run, at) });
     } else {
         view.waiting += 1;
-    }
-}
-
-/// Whether there is something to tell of the stage.
-fn has_begun(status: &Status) -> bool {
-    !matches!(status, Status::Waiting | Status::Skipped(_))
-}
-
-fn delivery(run: &Run, at: Index, runs: &Runs) -> DeliveryView {
-    let (context, stage) = (&run.trigger.context, &run.stages[at]);
-    let approved = stage.waits.values().filter_map(|wait| match wait.answer.as_ref()? {
-        (Answer::Approved { .. }, by) => by.clone(),
-        _ => None,
-    });
-    DeliveryView {
-        project: run.trigger.project.clone(),
-        run: run.id.clone(),
-        event: context.event,
-        branch: context.branch.clone(),
-        commit: context.commit.clone(),
-        accepted_at: run.accepted_at,
-        stage: view::reference(run, at),
-        is_rollback: run.shape.stage(at).kind == StageKind::Rollback,
-        status: view::status(run, at, runs),
-        approved_by: approved.collect(),
     }
 }

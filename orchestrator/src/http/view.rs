@@ -106,13 +106,22 @@ pub(super) fn stage(run: &Run, at: Index, runs: &Runs) -> StageView {
 }
 
 /// Names a stage.
-pub(super) fn reference(run: &Run, at: Index) -> StageRef {
+pub(crate) fn reference(run: &Run, at: Index) -> StageRef {
     let stage = run.shape.stage(at);
     StageRef { id: stage.id.clone(), path: stage.path.clone() }
 }
 
 /// Where the stage stands.
 pub(super) fn status(run: &Run, at: Index, runs: &Runs) -> StageStatus {
+    status_among(run, at, Some(runs))
+}
+
+/// Where the stage stands by its own log: without what other runs, and auctions, have to do with it.
+pub(crate) fn own_status(run: &Run, at: Index) -> StageStatus {
+    status_among(run, at, None)
+}
+
+fn status_among(run: &Run, at: Index, runs: Option<&Runs>) -> StageStatus {
     let stage = &run.stages[at];
     let last = || stage.attempts.last().expect("a stage that was placed has an attempt");
     match &stage.status {
@@ -131,7 +140,7 @@ pub(super) fn status(run: &Run, at: Index, runs: &Runs) -> StageStatus {
         }
         Status::Ready { attempt, since, .. } => {
             let declined = stage.attempts.iter().filter(|award| award.number == *attempt).filter_map(decline).collect();
-            let unplaced = runs.unplaced(&run.id, &run.shape.stage(at).id);
+            let unplaced = runs.and_then(|runs| runs.unplaced(&run.id, &run.shape.stage(at).id));
             let unplaced =
                 unplaced.map(|agents| agents.into_iter().map(|one| DeclineView { agent: one.agent, reason: one.reason }).collect());
             StageStatus::Ready { attempt: *attempt, since: *since, declined, unplaced }
@@ -154,8 +163,9 @@ pub(super) fn status(run: &Run, at: Index, runs: &Runs) -> StageStatus {
     }
 }
 
-fn queued(run: &Run, lock: &str, since: Timestamp, runs: &Runs) -> StageStatus {
-    let others: Vec<_> = runs.open().into_iter().filter(|other| other.trigger.project == run.trigger.project).collect();
+fn queued(run: &Run, lock: &str, since: Timestamp, runs: Option<&Runs>) -> StageStatus {
+    let others: Vec<_> =
+        runs.map(Runs::open).unwrap_or_default().into_iter().filter(|other| other.trigger.project == run.trigger.project).collect();
     let holder = others.iter().find_map(|other| {
         let at = other.holder_of(lock)?;
         Some(LockHolderView { run: other.id.clone(), stage: reference(other, at) })

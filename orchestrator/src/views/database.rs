@@ -7,10 +7,10 @@ use model::ProjectName;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params, params_from_iter, types::Value};
 use serde::de::DeserializeOwned;
 
-use super::{AuditEntry, AuditFilter, Delivery, DeliveryFilter, RunFilter, ViewError, entry, worker::Taken};
+use super::{AuditEntry, AuditFilter, Delivery, DeliveryFilter, DeliveryStatus, RunFilter, ViewError, entry, worker::Taken};
 
 /// The version of the tables and of what stands in them: of another one, all is made again.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE runs (
@@ -22,7 +22,7 @@ CREATE INDEX runs_by_status ON runs (status, first);
 CREATE INDEX runs_by_branch ON runs (branch, first);
 CREATE TABLE deliveries (
     run TEXT NOT NULL, stage TEXT NOT NULL, place INTEGER NOT NULL UNIQUE, project TEXT NOT NULL, environment TEXT NOT NULL,
-    view TEXT NOT NULL, PRIMARY KEY (run, stage)
+    happens INTEGER NOT NULL, view TEXT NOT NULL, PRIMARY KEY (run, stage)
 );
 CREATE INDEX deliveries_by_environment ON deliveries (project, environment, place);
 CREATE TABLE audit (
@@ -182,8 +182,11 @@ impl Database {
     }
 
     pub(super) fn deliveries(&mut self, filter: &DeliveryFilter, before: Option<u64>, limit: usize) -> Result<Vec<Delivery>, ViewError> {
-        let DeliveryFilter { projects, environment, newest_only } = filter;
+        let DeliveryFilter { projects, environment, newest_only, happens_only } = filter;
         let mut conditions = Conditions::default();
+        if *happens_only {
+            conditions.add("happens");
+        }
         conditions.projects(projects.as_deref());
         if let Some(before) = before {
             conditions.number("place < ?", before);
@@ -193,7 +196,8 @@ impl Database {
         }
         if *newest_only {
             let newer = "SELECT 1 FROM deliveries newer WHERE newer.project = deliveries.project \
-                         AND newer.environment = deliveries.environment AND newer.place > deliveries.place";
+                         AND newer.environment = deliveries.environment AND newer.place > deliveries.place \
+                         AND newer.happens >= deliveries.happens";
             conditions.add(&format!("NOT EXISTS ({newer})"));
         }
         Ok(views(self.read(
@@ -343,11 +347,13 @@ fn deliver(transaction: &Transaction<'_>, run: &crate::core::Run, at: usize, pla
         return Ok(());
     }
     let Some(delivery) = entry::delivery(run, at, known.unwrap_or(place)) else { return Ok(()) };
-    let row = params![run.id.as_str(), stage.as_str(), delivery.place, delivery.project.as_str(), delivery.environment, json(&delivery)];
+    let happens = delivery.status != DeliveryStatus::Skipped;
+    let row =
+        params![run.id.as_str(), stage.as_str(), delivery.place, delivery.project.as_str(), delivery.environment, happens, json(&delivery)];
     transaction
         .prepare_cached(
-            "INSERT INTO deliveries (run, stage, place, project, environment, view) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (run, stage) DO UPDATE SET view = excluded.view",
+            "INSERT INTO deliveries (run, stage, place, project, environment, happens, view) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (run, stage) DO UPDATE SET happens = excluded.happens, view = excluded.view",
         )?
         .execute(row)?;
     Ok(())

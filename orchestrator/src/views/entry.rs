@@ -1,6 +1,6 @@
 //! The rows, as they are derived from a run and its records.
 
-use apispec::{RunStatus, RunView};
+use apispec::{DeliveryView, RunStatus, RunView};
 use model::{
     ProjectName, RunId, RunOutcome, StageId, StageOutcome, Timestamp,
     context::EventKind,
@@ -72,6 +72,8 @@ pub struct Delivery {
     pub began_at: Option<Timestamp>,
     /// When it was over.
     pub ended_at: Option<Timestamp>,
+    /// As it is shown.
+    pub view: DeliveryView,
 }
 
 /// Where a delivery stands.
@@ -271,6 +273,20 @@ pub(super) fn delivery(run: &Run, at: Index, place: u64) -> Option<Delivery> {
         | Answer::TimedOut => None,
     };
     let trigger = &run.trigger;
+    let approved_by: Vec<String> = stage.waits.values().filter_map(|wait| wait.answer.as_ref().and_then(approved)).collect();
+    let is_rollback = planned.kind == StageKind::Rollback;
+    let view = DeliveryView {
+        project: trigger.project.clone(),
+        run: run.id.clone(),
+        event: trigger.context.event,
+        branch: trigger.context.branch.clone(),
+        commit: trigger.context.commit.clone(),
+        accepted_at: run.accepted_at,
+        stage: view::reference(run, at),
+        is_rollback,
+        status: view::own_status(run, at),
+        approved_by: approved_by.clone(),
+    };
     Some(Delivery {
         place,
         project: trigger.project.clone(),
@@ -278,12 +294,12 @@ pub(super) fn delivery(run: &Run, at: Index, place: u64) -> Option<Delivery> {
         run: run.id.clone(),
         stage: planned.id.clone(),
         path: planned.path.clone(),
-        rollback: planned.kind == StageKind::Rollback,
+        rollback: is_rollback,
         branch: trigger.context.branch.clone(),
         tag: trigger.context.tag.clone(),
         commit: trigger.context.commit.clone(),
         actor: trigger.claims.actor.clone(),
-        approved_by: stage.waits.values().filter_map(|wait| wait.answer.as_ref().and_then(approved)).collect(),
+        approved_by,
         status: match &stage.status {
             Status::Waiting | Status::Gated { .. } | Status::Queued { .. } | Status::Ready { .. } | Status::Pausing { .. } => {
                 DeliveryStatus::Waiting
@@ -295,6 +311,7 @@ pub(super) fn delivery(run: &Run, at: Index, place: u64) -> Option<Delivery> {
         },
         began_at: stage.attempts.last().and_then(|attempt| attempt.started_at),
         ended_at: stage.over_at,
+        view,
     })
 }
 

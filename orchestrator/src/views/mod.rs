@@ -117,6 +117,8 @@ pub struct DeliveryFilter {
     pub environment: Option<String>,
     /// Only the newest one of each environment of each project.
     pub newest_only: bool,
+    /// Without those that were cancelled or skipped before anything was done.
+    pub happens_only: bool,
 }
 
 /// Which entries of the audit are meant.
