@@ -32,6 +32,8 @@ mod kept;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod left;
 #[cfg(test)]
 mod local;

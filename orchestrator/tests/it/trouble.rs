@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use eventbus::bus::MESSAGE_BYTES_MAX;
 use futures_util::future::join_all;
 use model::{
     RunId, RunOutcome, StageId, StageOutcome, Timestamp,
     event::run::{RunEvent, RunRecord},
-    plan::{Need, NeedReason, Plan},
+    plan::{Need, NeedReason, Plan, PlanDocument},
+    planning::{PlanReply, Text},
     protocol::agent::{AgentCommand, Report},
 };
 use tokio::time::timeout;
@@ -206,4 +208,43 @@ async fn a_stage_that_waits_for_hundreds_is_asked_for_when_few_are_left() {
     let (appends, published) = cost_of(plan).await;
     assert!(published <= 5 * STAGES + STAGES / 10 + 100, "{published} messages");
     assert!(appends <= STAGES / 8 + 10, "{appends} records");
+}
+
+/// The same, of stages with so many steps, whose plan lies in the depot; also the largest record, in bytes.
+async fn cost_of_large(stages: usize, steps: usize) -> (usize, usize, usize) {
+    let (bus, counts) = Odd::bus(None);
+    let house = House::without_parser(bus).await;
+    let mut plan = fan(stages);
+    for stage in &mut plan.stages {
+        stage.steps = std::iter::repeat_n(stage.steps[0].clone(), steps).collect();
+    }
+    let document = PlanDocument::new(plan);
+    let digest = house.blobs.put(Bytes::copy_from_slice(document.bytes())).await.unwrap();
+    house.play_parser(PlanReply::Planned { digest, plan: Text::Depot(digest), warnings: vec![], not_triggered: None }).await;
+    let inbox = house.inbox().await;
+    house.others.spawn("agent", service::OnError::Log, async move {
+        obey(inbox).await;
+        Ok(())
+    });
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    let run = ended(&orchestrator, &trigger).await;
+    assert_eq!((outcome(&run), run.stages.len()), (Some(RunOutcome::Success), stages));
+    let shown = orchestrator::http::view::detail(&run, &orchestrator.runs);
+    assert_eq!(shown.stages.len(), stages);
+    supervisor.shut_down().await;
+    let largest = house.bus.run_log(&run.id).await.unwrap().iter().map(|record| record.bytes.len()).max();
+    (counts.appends(), counts.published(), largest.unwrap_or_default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_thousand_stages_with_a_hundred_thousand_steps_cost_for_each_stage_what_fewer_cost() {
+    const STEPS: usize = 20;
+    let (few, many) = (1_000, 5_000);
+    let (_, published_of_few, _) = cost_of_large(few, STEPS).await;
+    let (appends, published, largest) = cost_of_large(many, STEPS).await;
+    assert!(published * few <= published_of_few * many * 11 / 10, "{published_of_few} messages for {few} stages, {published} for {many}");
+    assert!(appends <= many / 8, "{appends} records");
+    assert!(largest < MESSAGE_BYTES_MAX, "a record has {largest} bytes");
 }
