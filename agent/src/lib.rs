@@ -33,7 +33,7 @@ use std::{
 
 use blob::Blobs;
 use eventbus::{Bus, BusError, Subject, signed::CommandVerifier};
-use model::{AgentName, plan::Value};
+use model::{AgentName, plan::Value, protocol::enrolment::CLASS};
 use service::{OnError, Supervisor};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tracing::info;
@@ -262,6 +262,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     // Two stages in one directory would not know whose files they find.
     let slots = if in_place.is_some() { 1 } else { options.slots };
     facts.extend(shared.tools.sandbox.facts());
+    facts.insert(CLASS.to_owned(), Value::Text(options.class));
     let terms = Terms { agent: options.name, slots, price_micros_per_s: options.price_micros_per_s, facts };
     let (mut desk, ears) = Desk::new(shared.clone(), Slots::new(terms, now), supervisor.clone(), ears);
     for recovered in recovered {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{AgentName, RunId, Timestamp};
+use model::{AgentClass, AgentName, RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -40,6 +40,32 @@ pub struct AgentView {
     pub facts: BTreeMap<String, serde_json::Value>,
     /// What it runs, of the token's projects.
     pub stages: Vec<AgentStageView>,
+    /// What the administrator has enrolled it as; `null` where that is not known, and it gets no work then.
+    pub enrolled: Option<EnrolmentView>,
+}
+
+/// What an agent was enrolled as. It says nothing of this itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnrolmentView {
+    /// The class whose stages it is offered.
+    #[schema(value_type = schema::AgentClass)]
+    pub class: AgentClass,
+    /// Whose code it runs.
+    pub trust: AgentTrustView,
+    /// It takes no new work; what it has, it ends.
+    pub draining: bool,
+}
+
+/// Whose code an agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentTrustView {
+    /// That of trusted runs only.
+    Trusted,
+    /// That of untrusted runs only.
+    Untrusted,
+    /// That of every run.
+    Any,
 }
 
 /// Whether an agent is there.

@@ -24,7 +24,7 @@ mod token;
 mod wait;
 mod whole;
 
-pub use agent::{AgentList, AgentStageView, AgentView, Presence};
+pub use agent::{AgentList, AgentStageView, AgentTrustView, AgentView, EnrolmentView, Presence};
 pub use auction::{AuctionList, AuctionView, StageWhy, WhyView};
 pub use audit::{ActionView, AuditList, AuditView, CancelReasonView};
 pub use bytes::Base64;

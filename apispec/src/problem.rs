@@ -82,6 +82,9 @@ codes! {
     /// There is no such environment.
     UnknownEnvironment = "unknown_environment", 404, "no such environment",
         "GET /v1/environments lists the environments of the token's projects";
+    /// No such agent is enrolled.
+    UnknownAgent = "unknown_agent", 404, "no such agent is enrolled",
+        "`otto agent list`, on the administrator's machine, says who is enrolled";
     /// There is no such callback.
     UnknownCallback = "unknown_callback", 404, "no such address",
         "check the address for missing characters";
@@ -142,6 +145,9 @@ codes! {
     /// The bus does not take what must be stored first.
     BusUnavailable = "bus_unavailable", 503, "the bus is not there",
         "nothing was done: try again; if it stays so, see whether nats-server runs and has room on its disk";
+    /// The records of agents cannot be changed now.
+    EnrolmentUnavailable = "enrolment_unavailable", 503, "the records of agents cannot be changed now",
+        "look at the eventbus role: GET /health there says how it is; then ask again";
     /// The depot does not answer.
     DepotUnavailable = "depot_unavailable", 503, "the depot is not there",
         "nothing was done: try again; if it stays so, see whether the depot runs and has room on its disk";

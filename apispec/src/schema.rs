@@ -98,6 +98,7 @@ schema!(Role, "what a token is for; each may do all that those before it may", |
     &["view", "run", "approve", "admin"]
 ));
 schema!(AgentName, "the name of an agent", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
+schema!(AgentClass, "the name of a class of agents", |builder| text(builder, "^[a-z0-9][a-z0-9_-]{0,63}$"));
 schema!(Bytes, "any bytes, in base64 with padding (RFC 4648, section 4)", |builder| builder
     .schema_type(Type::String)
     .format(Some(SchemaFormat::KnownFormat(KnownFormat::Byte))));

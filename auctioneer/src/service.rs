@@ -2,34 +2,40 @@
 //!
 //! One task owns the book. It waits for messages and for one timer, the next deadline of an auction; nothing is polled.
 
-use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription};
+use eventbus::{Bus, BusError, Message, Pattern, Subject, Subscription, roll};
 use model::{
-    Timestamp,
+    AgentClass, Timestamp,
     protocol::{
         agent::AgentStatus,
         auction::{Announcement, AuctionRequest, Bid, Experience},
+        enrolment::{Asked, RollPage},
     },
 };
 use service::{OnError, Supervisor, clock, supervisor::chain};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::core::{Book, Effect, Input, Now, roster::Audience};
 
-/// The class of agents that all agents are of, until there are others.
-pub(crate) const CLASS: &str = "default";
 /// Messages of agents that are read before a request or a deadline that came at the same time: enough for a fleet's answers to some
 /// auctions, and few enough that no flood of them holds up the others.
 const VOICES_AT_ONCE: usize = 4_096;
 /// The longest status that is read, in bytes: facts of some hundred tools. Of an agent that says more, it is known that it is there.
 const STATUS_BYTES_MAX: usize = 16 * 1024;
+/// The longest bid that is read, in bytes: an offer, or a reason of some sentences.
+const BID_BYTES_MAX: usize = 4 * 1024;
 
 /// What an auctioneer is told at its start.
 #[derive(Debug, Clone)]
 pub struct AuctioneerOptions {
     /// Its name in log lines.
     pub name: String,
+    /// Whether agents get only what they were enrolled for. Where all roles are in one process, nobody was enrolled.
+    pub asks_the_roll: bool,
 }
 
 /// Why an auctioneer does not start.
@@ -42,6 +48,7 @@ pub enum StartError {
 
 /// Starts an auctioneer as a task of the supervisor. When this returns, it listens.
 pub async fn run(options: AuctioneerOptions, bus: Bus, supervisor: &Supervisor) -> Result<(), StartError> {
+    let roll = if options.asks_the_roll { Some(roll::follow(&bus, supervisor).await?) } else { None };
     let auctioneer = Auctioneer {
         // Whoever is there is heard before the first request is.
         statuses: bus.subscribe(Pattern::statuses()).await?,
@@ -49,7 +56,8 @@ pub async fn run(options: AuctioneerOptions, bus: Bus, supervisor: &Supervisor) 
         ran: bus.subscribe(Subject::ran()).await?,
         requests: bus.subscribe_group(Subject::for_auction()).await?,
         bus,
-        book: Book::default(),
+        book: if roll.is_some() { Book::with_roll() } else { Book::default() },
+        roll,
         started: Instant::now(),
         token: supervisor.token().clone(),
         refusing: false,
@@ -65,6 +73,8 @@ struct Auctioneer {
     bids: Subscription,
     ran: Subscription,
     requests: Subscription,
+    /// Who is enrolled; `None` where that is not asked.
+    roll: Option<mpsc::Receiver<RollPage>>,
     book: Book,
     started: Instant,
     token: CancellationToken,
@@ -78,6 +88,7 @@ enum Woken {
     Bid(Message),
     Status(Message),
     Ran(Message),
+    Roll(RollPage),
     Deadline,
 }
 
@@ -92,6 +103,7 @@ impl Auctioneer {
                 message = self.bids.next() => message.map(Woken::Bid),
                 message = self.statuses.next() => message.map(Woken::Status),
                 message = self.ran.next() => message.map(Woken::Ran),
+                page = next_page(&mut self.roll) => Some(Woken::Roll(page)),
                 () = until(deadline) => Some(Woken::Deadline),
             };
             match woken {
@@ -102,13 +114,18 @@ impl Auctioneer {
                         self.take(Input::Requested(request)).await;
                     }
                 }
-                Some(Woken::Bid(message)) => self.hear_bid(&message).await,
+                Some(Woken::Bid(message)) => {
+                    // What an agent has learned of itself it said before it made an offer of it.
+                    self.hear_statuses().await;
+                    self.hear_bid(&message).await;
+                }
                 Some(Woken::Status(message)) => self.hear_status(&message).await,
                 Some(Woken::Ran(message)) => {
                     for ran in read::<Experience>(&message).into_iter().flat_map(|experience| experience.ran) {
                         self.take(Input::Ran(ran)).await;
                     }
                 }
+                Some(Woken::Roll(page)) => self.take(Input::Enrolled(page)).await,
                 Some(Woken::Deadline) => {
                     // What is here came in time, though it was not looked at.
                     self.hear_all().await;
@@ -132,6 +149,13 @@ impl Auctioneer {
         }
     }
 
+    async fn hear_statuses(&mut self) {
+        for _ in 0..VOICES_AT_ONCE {
+            let Some(message) = self.statuses.try_next() else { return };
+            self.hear_status(&message).await;
+        }
+    }
+
     async fn hear_status(&mut self, message: &Message) {
         let Some(agent) = message.subject.agent() else { return };
         let status = if message.payload.len() <= STATUS_BYTES_MAX { read::<AgentStatus>(message) } else { None };
@@ -144,9 +168,12 @@ impl Auctioneer {
 
     async fn hear_bid(&mut self, message: &Message) {
         let Some(agent) = message.subject.agent() else { return };
-        let input = match (message.subject.bid_auction(), read::<Bid>(message)) {
-            (Some(auction), Some(bid)) => Input::Bid { agent, auction, bid },
-            _ => Input::Heard(agent),
+        let Some(auction) = message.subject.bid_auction() else { return };
+        // What does not count costs no more than a look at its subject, however much of it comes.
+        let counts = self.book.waits_for(&agent, &auction) && message.payload.len() <= BID_BYTES_MAX;
+        let input = match if counts { read::<Bid>(message) } else { None } {
+            Some(bid) => Input::Bid { agent, auction, bid },
+            None => Input::Late { agent, auction },
         };
         self.take(input).await;
     }
@@ -197,7 +224,12 @@ impl Auctioneer {
 impl Auctioneer {
     async fn announce(&self, announcement: &Announcement, to: Audience) -> Result<(), BusError> {
         match to {
-            Audience::Class => self.bus.publish(&Subject::auction(CLASS), announcement).await,
+            Audience::Class => {
+                // Without a roll there is one class, whatever a stage asks for: its agent says that it is of another.
+                let asked = Asked::by(announcement.request.trust, &announcement.request.requires).class.filter(|_| self.roll.is_some());
+                let class = asked.and_then(|class| class.parse().ok()).unwrap_or_else(AgentClass::default);
+                self.bus.publish(&Subject::auction(class.as_str()), announcement).await
+            }
             Audience::Agents(agents) => {
                 for agent in agents {
                     self.bus.publish(&Subject::call(&agent), announcement).await?;
@@ -206,6 +238,16 @@ impl Auctioneer {
             }
         }
     }
+}
+
+/// The next word on who is enrolled; never, where that is not asked or nobody says it any more.
+async fn next_page(roll: &mut Option<mpsc::Receiver<RollPage>>) -> RollPage {
+    if let Some(pages) = roll
+        && let Some(page) = pages.recv().await
+    {
+        return page;
+    }
+    std::future::pending().await
 }
 
 /// Waits until `deadline`; for ever if there is none.

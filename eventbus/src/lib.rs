@@ -9,6 +9,7 @@ pub mod bus;
 pub mod memory;
 pub mod nats;
 pub mod role;
+pub mod roll;
 pub mod signed;
 pub mod subject;
 

@@ -2,11 +2,15 @@
 
 mod http;
 mod revocations;
+mod roll;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use service::{OnError, Supervisor, supervisor::chain};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -18,7 +22,11 @@ use crate::{
 };
 
 pub use self::http::{Directions, EnrolmentAnswer, EnrolmentRequest};
-use self::{http::Health, revocations::Revocations};
+use self::{
+    http::{Health, Office},
+    revocations::Revocations,
+    roll::RollKeeper,
+};
 
 /// Between two looks at the server. Nothing waits for it: what it finds is an operator's doing.
 const WATCH_PERIOD: Duration = Duration::from_secs(10);
@@ -62,9 +70,14 @@ pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<So
     setup.begin().await?;
     info!("the bus is set up");
     let health = Health::default();
-    let address = http::serve(options.listen, enrolment.clone(), options.directions, health.clone(), supervisor)
-        .map_err(|source| RoleError::Listen { listen: options.listen, source })?;
+    let admitted = Arc::new(Notify::new());
+    let office =
+        Office { enrolment: enrolment.clone(), directions: options.directions, health: health.clone(), admitted: admitted.clone() };
+    let address = http::serve(options.listen, office, supervisor).map_err(|source| RoleError::Listen { listen: options.listen, source })?;
     let mut changes = setup.accounts().changes(Account::Agents).await.map_err(SetupError::from)?;
+    let keeper = RollKeeper::open(enrolment.clone(), setup.bus(), admitted.clone()).await.map_err(SetupError::from)?;
+    let keeping = supervisor.clone();
+    supervisor.spawn("eventbus: roll", OnError::Shutdown, async move { Ok(keeper.work(&keeping).await?) });
     let mut revocations = Revocations::new(enrolment, setup.bus());
     let token = supervisor.token().clone();
     supervisor.spawn("eventbus", OnError::Shutdown, async move {
@@ -79,7 +92,7 @@ pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<So
                 _ = looks.tick() => None,
             };
             match changed {
-                Some(Some(())) => {}
+                Some(Some(())) => admitted.notify_one(),
                 Some(None) => return if token.is_cancelled() { Ok(()) } else { Err(BusError::Closed.into()) },
                 None => look(&setup, &mut last, &health).await?,
             }

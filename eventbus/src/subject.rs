@@ -72,6 +72,21 @@ impl Subject {
         Self("orchestrators.asked".to_owned())
     }
 
+    /// [`model::protocol::enrolment::RollRequest`], answered by [`model::protocol::enrolment::RollPage`].
+    pub fn roll() -> Self {
+        Self("enrolment.roll".to_owned())
+    }
+
+    /// [`model::protocol::enrolment::RollPage`], eventbus to every auctioneer and orchestrator, when the roll has changed.
+    pub fn enrolled() -> Self {
+        Self("enrolment.changed".to_owned())
+    }
+
+    /// [`model::protocol::enrolment::DrainRequest`], answered by [`model::protocol::enrolment::DrainReply`].
+    pub fn drain() -> Self {
+        Self("enrolment.drain".to_owned())
+    }
+
     /// [`model::protocol::auction::Bid`], agent to auctioneer.
     pub fn bid(agent: &AgentName, auction: &AuctionId) -> Self {
         Self(format!("tasks.bids.{agent}.{auction}"))
@@ -232,6 +247,9 @@ mod tests {
             (Subject::revoked(), "revoked"),
             (Subject::orchestrators_told(), "orchestrators_told"),
             (Subject::orchestrators_asked(), "orchestrators_asked"),
+            (Subject::roll(), "roll"),
+            (Subject::enrolled(), "enrolled"),
+            (Subject::drain(), "drain"),
             (Subject::bid(&agent, &auction), "bid"),
             (Subject::proposed(), "proposed"),
             (Subject::inbox(&agent), "inbox"),

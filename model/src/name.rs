@@ -88,10 +88,14 @@ name!(
     "class"
 );
 
-impl Default for AgentClass {
+impl AgentClass {
     /// The class of every agent of which nothing else is said.
+    pub const DEFAULT: &str = "default";
+}
+
+impl Default for AgentClass {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(Self::DEFAULT.to_owned())
     }
 }
 

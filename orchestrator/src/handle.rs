@@ -6,11 +6,12 @@ use std::{
 };
 
 use blob::{BlobError, Blobs};
-use eventbus::{Bus, BusError};
+use eventbus::{Bus, BusError, Subject};
 use model::{
-    Digest, RunId, StageId, TriggerId,
+    AgentName, Digest, RunId, StageId, TriggerId,
     event::run::{Answer, CancelReason, Planned, WaitKey},
     plan::PlanDocument,
+    protocol::enrolment::{DrainReply, DrainRequest},
     trigger::{Claims, Rerun, RerunStages, Trigger},
 };
 use tokio::{
@@ -38,6 +39,8 @@ use crate::{
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 /// How long a caller waits for a command's outcome.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(15);
+/// How long the eventbus role may take to write down that an agent drains.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Before a command is given again that nothing came of yet. The same again changes nothing.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
@@ -150,6 +153,16 @@ pub(crate) struct Command {
 }
 
 impl Orchestrator {
+    /// Has an agent take no new work, or take it again: written down by the eventbus role, and so by the time that this returns.
+    pub async fn drain(&self, agent: &AgentName, draining: bool) -> Result<DrainReply, BusError> {
+        let reply = self.bus.request(&Subject::drain(), &DrainRequest { agent: agent.clone(), draining }, DRAIN_DEADLINE).await?;
+        if let DrainReply::Done { enrolled } = &reply {
+            // It is told to all of them, and this one answers for it.
+            self.runs.agents().set_enrolled(agent, enrolled);
+        }
+        Ok(reply)
+    }
+
     /// Stores the trigger; when this returns, its run exists or will. The same trigger again is the same run.
     pub async fn create(&self, trigger: &Trigger) -> Result<RunId, CommandError> {
         if self.runs.get(&trigger.run()).is_none() {

@@ -19,7 +19,7 @@ use eventbus::{
     },
     subject::Role,
 };
-use model::{AgentClass, AgentName, trigger::Trust};
+use model::{AgentClass, AgentName, protocol::enrolment::AgentTrust};
 use nkeys::KeyPair;
 use serde_json::json;
 use tempfile::TempDir;
@@ -66,7 +66,7 @@ impl NatsServer {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let keys = Keys::open(&folder.path().join("keys")).expect("keys can be made");
         for agent in ["a1", "a2", "a3"] {
-            keys.enrol(&agent.parse().expect("the name is one"), &AgentClass::default(), Trust::Trusted).expect("a key can be made");
+            keys.enrol(&agent.parse().expect("the name is one"), &AgentClass::default(), AgentTrust::Trusted).expect("a key can be made");
         }
         let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut server = Self { program, folder, listen: unset, monitor: unset, keys, process: None };

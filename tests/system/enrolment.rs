@@ -55,13 +55,25 @@ impl Elsewhere {
     }
 }
 
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
+impl Elsewhere {
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
             let _gone = process.kill();
             let _reaped = process.wait();
         }
     }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A token of the administrator for the agent `far`.
+fn invite(house: &House, trust: &str) -> String {
+    let invited = administer(house, &["enrol", "far", "--trust", trust]);
+    String::from_utf8(invited.stdout).unwrap().trim().to_owned()
 }
 
 /// `otto agent …` of the administrator.
@@ -88,8 +100,7 @@ async fn an_agent_from_elsewhere_joins_with_a_token_works_and_is_cut_off() {
     let mut elsewhere = Elsewhere::new(&house);
     let url = eventbus_url(&house);
 
-    let invited = administer(&house, &["enrol", "far", "--trust", "trusted"]);
-    let token = String::from_utf8(invited.stdout).unwrap().trim().to_owned();
+    let token = invite(&house, "trusted");
     assert!(token.starts_with("otto-enrol-1.far."), "the token alone is on standard output: {token}");
     let joined = elsewhere.join(&url, &token);
     assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
@@ -106,17 +117,28 @@ async fn an_agent_from_elsewhere_joins_with_a_token_works_and_is_cut_off() {
     let second = elsewhere.join(&url, &token);
     assert!(!second.status.success() && String::from_utf8_lossy(&second.stderr).contains("otto agent enrol"), "a token is good once");
 
-    // The only agent that is left is the one from elsewhere.
+    // The only agent that is left is the one from elsewhere. It is for trusted runs, and one of source text is none.
     elsewhere.start(&house);
     administer(&house, &["revoke", "agent-1"]);
     let run = house.create("pipeline { stage 'Build' { steps [ sh 'echo built' ] } }").await;
+    let why = format!("/v1/runs/{run}/why");
+    let reason = "no agent of class `default` takes untrusted runs: `otto agent enrol NAME --trust untrusted`";
+    until("the reason why it waits", async || house.get(&why).await.is_some_and(|why| why.to_string().contains(reason))).await;
+    assert!(!Value::from(house.events(&run).await).to_string().contains("stage_awarded"));
+
+    // It comes back as one for such runs.
+    administer(&house, &["revoke", "far"]);
+    elsewhere.stop();
+    let joined = elsewhere.join(&url, &invite(&house, "untrusted"));
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    elsewhere.start(&house);
     let ended = house.ended(&run).await;
     assert_eq!(ended["status"]["outcome"], "success", "{ended}");
     let said = Value::from(house.events(&run).await).to_string();
     assert!(said.contains("\"far\""), "{said}");
     let list = String::from_utf8(administer(&house, &["list"]).stdout).unwrap();
     assert!(
-        list.contains("agent-1  trusted    class default  revoked") && list.contains("far      trusted    class default  enrolled"),
+        list.contains("agent-1  any        class default  revoked") && list.contains("far      untrusted  class default  enrolled"),
         "{list}"
     );
 

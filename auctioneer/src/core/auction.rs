@@ -7,7 +7,11 @@ use model::{
     protocol::auction::{AuctionRequest, Bid, Declined, Offer, Proposal, RankedOffer, Reservation},
 };
 
-use super::{rank::rank, roster::Asked, times::Times};
+use super::{
+    rank::rank,
+    roster::{Asked, Audience},
+    times::Times,
+};
 
 /// Bids that one auction takes; with so many it closes. More than [`SAMPLE_MAX`](super::roster::SAMPLE_MAX) come only where an auctioneer
 /// does not know its fleet yet, and calls the whole class.
@@ -69,13 +73,25 @@ impl Auction {
         }
     }
 
-    /// Takes the first bid of an agent that was not excepted.
+    /// Whether a bid of the agent would count: it was asked, and has not answered yet.
+    pub(super) fn waits_for(&self, agent: &AgentName) -> bool {
+        let was_asked = match &self.missing.audience {
+            Audience::Class => !self.request.except.contains(agent),
+            Audience::Agents(agents) => agents.contains(agent),
+        };
+        was_asked && self.bids.len() < BIDS_MAX && !self.bids.contains_key(agent)
+    }
+
+    /// Takes the first bid of an agent that was asked.
     pub(super) fn bid(&mut self, agent: &AgentName, bid: Bid) -> Standing {
-        if self.bids.len() >= BIDS_MAX || self.bids.contains_key(agent) || self.request.except.contains(agent) {
+        if !self.waits_for(agent) {
             return Standing::Ignored;
         }
         let bid = match bid {
-            Bid::Offer(offer) => Bid::Offer(offer),
+            Bid::Offer(offer) => match offer.absurd(&self.request) {
+                None => Bid::Offer(offer),
+                Some(why) => Bid::Decline { reason: why.to_owned() },
+            },
             Bid::Decline { reason } => Bid::Decline { reason: reason.chars().take(REASON_CHARACTERS_MAX).collect() },
         };
         let good = matches!(&bid, Bid::Offer(Offer { reservation: Reservation::Slot | Reservation::Handover, .. }));

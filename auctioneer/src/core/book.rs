@@ -18,6 +18,7 @@ use model::{
     protocol::{
         agent::AgentStatus,
         auction::{Announcement, AuctionRequest, Bid, OFFER_VALID_MS, Offer, Proposal, Ran, Reservation},
+        enrolment::RollPage,
     },
 };
 
@@ -62,6 +63,13 @@ pub enum Input {
         /// What.
         bid: Bid,
     },
+    /// An agent answered what it was not asked, or has answered already, or too late, or what nobody can read.
+    Late {
+        /// Who: taken from the subject, never from the message.
+        agent: AgentName,
+        /// Which auction: taken from the subject.
+        auction: AuctionId,
+    },
     /// An agent said what it is and has.
     Showed {
         /// Who: taken from the subject, never from the message.
@@ -71,6 +79,8 @@ pub enum Input {
     },
     /// An agent said something else.
     Heard(AgentName),
+    /// It was said who is enrolled.
+    Enrolled(RollPage),
     /// An attempt has ended.
     Ran(Ran),
     /// [`Book::deadline`] has come.
@@ -115,17 +125,37 @@ struct Closed {
 }
 
 impl Book {
+    /// Of agents that get only what they were enrolled for; they get nothing until it is said what that is.
+    pub fn with_roll() -> Self {
+        Self { roster: Roster::with_roll(), ..Self::default() }
+    }
+
+    /// Whether a bid of the agent in this auction counts. If not, it need not be read.
+    pub fn waits_for(&self, agent: &AgentName, id: &AuctionId) -> bool {
+        let open = self.open.get(id).filter(|auction| auction.waits_for(agent));
+        open.is_some_and(|auction| self.roster.may_have(agent, &auction.request))
+    }
+
     /// Takes an input, and gives what is to be said, in this order. `now.elapsed` never goes back.
     pub fn take(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
             Input::Requested(request) => self.requested(request, now),
             Input::Bid { agent, auction, bid } => self.bid(&agent, &auction, bid, now),
+            Input::Late { agent, auction } => {
+                self.roster.heard(&agent, now.elapsed);
+                self.late(&auction, now);
+                vec![]
+            }
             Input::Heard(agent) => {
                 self.roster.heard(&agent, now.elapsed);
                 vec![]
             }
             Input::Showed { agent, status } => {
                 self.roster.showed(&status, &agent, now.elapsed);
+                vec![]
+            }
+            Input::Enrolled(page) => {
+                self.roster.enrolled(page);
                 vec![]
             }
             Input::Ran(ran) => {
@@ -175,10 +205,13 @@ impl Book {
 
     fn bid(&mut self, agent: &AgentName, id: &AuctionId, bid: Bid, now: Now) -> Vec<Effect> {
         self.roster.heard(agent, now.elapsed);
-        let Some(auction) = self.open.get_mut(id) else {
+        if !self.waits_for(agent, id) {
             self.late(id, now);
             return vec![];
-        };
+        }
+        let Some(auction) = self.open.get_mut(id) else { return vec![] };
+        let lacks = if matches!(bid, Bid::Offer(_)) { self.roster.lacks(agent, &auction.request.requires) } else { None };
+        let bid = lacks.map_or(bid, |lacks| Bid::Decline { reason: format!("its offer is not what it says of itself: {lacks}") });
         let full = match &bid {
             Bid::Offer(Offer { reservation: Reservation::Slot | Reservation::Quote, .. }) => Some(false),
             Bid::Offer(Offer { reservation: Reservation::Handover, .. }) => None,
@@ -229,10 +262,9 @@ impl Book {
         }
         let mut proposal = auction.close(&self.times, now.at);
         if proposal.offers.is_empty() {
-            let requires = &auction.request.requires;
-            proposal.unmet = self.roster.unmet(requires);
+            proposal.unmet = self.roster.unmet(&auction.request);
             if proposal.declined.is_empty() {
-                proposal.declined = self.roster.lacking(requires).take(LACKING_MAX).collect();
+                proposal.declined = self.roster.lacking(&auction.request).take(LACKING_MAX).collect();
             }
         }
         let opened_at = auction.opened_at;

@@ -4,6 +4,8 @@
 //! that the stage ran on for the least money before, those that are the cheapest and have a slot free, and some in turn, so that what was
 //! said long ago does not hide anybody for ever.
 //!
+//! **Invariant:** where there is a roll, whom it does not name for the work is not asked, and what it says all the same does not count.
+//!
 //! **Cost**, with `n` agents and `d` demands that are remembered: an auction costs `SAMPLE_MAX × log n`, whatever `n` is, and `n` once for
 //! a demand that is new; what an agent says of itself costs `log n`, and `d × log n` where it is not what it said before.
 
@@ -21,7 +23,9 @@ use model::{
     protocol::{
         agent::{AgentStatus, RENEW_MS},
         auction::{AuctionRequest, Declined},
+        enrolment::{Asked as Work, Enrolled, Roll, RollPage},
     },
+    trigger::Trust,
 };
 
 use super::{rank::cost, times::Times};
@@ -53,6 +57,8 @@ const SMOOTHING: u32 = 8;
 /// The agents that were heard of lately.
 #[derive(Debug, Default)]
 pub struct Roster {
+    /// Who was enrolled as what; `None` where agents get whatever they can do.
+    roll: Option<Roll>,
     agents: BTreeMap<AgentName, Presence>,
     /// The keys of `agents`, the one that was silent the longest first.
     by_age: BTreeSet<(Duration, AgentName)>,
@@ -78,6 +84,28 @@ struct Presence {
     price_micros_per_s: u64,
     /// What it is and has; `None` until it said so: it may be anything.
     facts: Option<Arc<Facts>>,
+    right: Right,
+}
+
+/// What an agent may be given, whatever it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Right {
+    /// Everything: there is no roll.
+    Everything,
+    /// Nothing: the roll does not name it.
+    Nothing,
+    /// What it was enrolled for.
+    As(Enrolled),
+}
+
+impl Right {
+    fn allows(&self, work: Work<'_>) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Nothing => false,
+            Self::As(enrolled) => enrolled.refuses(work).is_none(),
+        }
+    }
 }
 
 /// Agents in the order in which they are asked.
@@ -86,6 +114,7 @@ type Candidate = (bool, u64, AgentName);
 /// What some stage asks of an agent, and who meets that.
 #[derive(Debug)]
 struct Demand {
+    trust: Trust,
     requires: Requirements,
     /// Those that are not silent.
     candidates: BTreeSet<Candidate>,
@@ -121,12 +150,51 @@ impl Presence {
         (self.full, self.price_micros_per_s, agent.clone())
     }
 
-    fn meets(&self, requires: &Requirements) -> bool {
-        self.facts.as_ref().is_none_or(|facts| has_all(requires, facts))
+    fn meets(&self, trust: Trust, requires: &Requirements) -> bool {
+        self.facts.as_ref().is_none_or(|facts| has_all(requires, facts)) && self.right.allows(Work::by(trust, requires))
     }
 }
 
+/// What a request is for, as the roll knows it.
+fn work(request: &AuctionRequest) -> Work<'_> {
+    Work::by(request.trust, &request.requires)
+}
+
 impl Roster {
+    /// Of agents that get only what they were enrolled for: nothing, until the roll was heard.
+    pub fn with_roll() -> Self {
+        Self { roll: Some(Roll::default()), ..Self::default() }
+    }
+
+    /// It was said who is enrolled.
+    pub fn enrolled(&mut self, page: RollPage) {
+        let Some(roll) = &mut self.roll else { return };
+        for agent in roll.take(page) {
+            let right = self.right(&agent);
+            self.change(&agent, None, |presence| presence.right = right);
+        }
+        for demand in &mut self.demands {
+            demand.unmet = None;
+        }
+    }
+
+    fn right(&self, agent: &AgentName) -> Right {
+        match &self.roll {
+            None => Right::Everything,
+            Some(roll) => roll.get(agent).map_or(Right::Nothing, |enrolled| Right::As(enrolled.clone())),
+        }
+    }
+
+    /// Whether an agent may be given what the request is for, whatever it can do.
+    pub fn may_have(&self, agent: &AgentName, request: &AuctionRequest) -> bool {
+        self.right(agent).allows(work(request))
+    }
+
+    /// What the agent lacks by its own words, for people.
+    pub fn lacks(&self, agent: &AgentName, requires: &Requirements) -> Option<String> {
+        missing(requires, self.agents.get(agent)?.facts.as_deref()?)
+    }
+
     /// An agent said something, whatever it was.
     pub fn heard(&mut self, agent: &AgentName, now: Duration) {
         self.change(agent, Some(now), |_| {});
@@ -154,7 +222,8 @@ impl Roster {
         let mut after = match (&before, heard_at) {
             (Some(known), _) => known.clone(),
             (None, Some(heard_at)) if self.agents.len() < AGENTS_MAX => {
-                Presence { heard_at, heard_turn: 0, silent: false, full: false, price_micros_per_s: u64::MAX, facts: None }
+                let right = self.right(agent);
+                Presence { heard_at, heard_turn: 0, silent: false, full: false, price_micros_per_s: u64::MAX, facts: None, right }
             }
             (None, _) => return,
         };
@@ -173,10 +242,11 @@ impl Roster {
     fn replace(&mut self, agent: &AgentName, before: Option<&Presence>, after: Option<&Presence>) {
         let place = |presence: &Presence| (presence.silent, presence.full, presence.price_micros_per_s);
         let same_facts = match (before, after) {
-            (Some(before), Some(after)) => match (&before.facts, &after.facts) {
+            (Some(before), Some(after)) if before.right == after.right => match (&before.facts, &after.facts) {
                 (Some(before), Some(after)) => Arc::ptr_eq(before, after),
                 (before, after) => before.is_none() && after.is_none(),
             },
+            (Some(_), Some(_)) => false,
             (Some(_), None) | (None, _) => false,
         };
         if same_facts && before.map(place) == after.map(place) {
@@ -186,7 +256,7 @@ impl Roster {
             if let Some(before) = before {
                 demand.candidates.remove(&before.candidate(agent));
             }
-            if let Some(after) = after.filter(|after| !after.silent && after.meets(&demand.requires)) {
+            if let Some(after) = after.filter(|after| !after.silent && after.meets(demand.trust, &demand.requires)) {
                 demand.candidates.insert(after.candidate(agent));
             }
             if !same_facts {
@@ -212,15 +282,31 @@ impl Roster {
         if self.agents.len() > SAMPLE_MAX {
             return self.sample(request, times);
         }
-        let mut asked = Asked::default();
-        for agent in self.agents.keys().filter(|agent| !request.except.contains(agent)) {
+        let (mut asked, mut passed_over) = (Asked::default(), false);
+        for (agent, presence) in self.agents.iter().filter(|(agent, _)| !request.except.contains(agent)) {
+            if !presence.right.allows(work(request)) {
+                passed_over = true;
+                continue;
+            }
             let set = if self.silent.contains(agent) { &mut asked.silent } else { &mut asked.expected };
             set.insert(agent.clone());
         }
-        if !asked.silent.is_empty() && !asked.expected.is_empty() {
+        if !asked.expected.is_empty() && (passed_over || !asked.silent.is_empty()) {
             asked.audience = Audience::Agents(asked.expected.clone());
+        } else if asked.expected.is_empty() && asked.silent.is_empty() && self.nobody_may(request) {
+            asked.audience = Audience::Agents(BTreeSet::new());
+        } else if passed_over && asked.expected.is_empty() {
+            // Who is not heard of yet may; who may not would keep a slot for nothing.
+            let may = self.roll.iter().flat_map(|roll| roll.fitting(work(request))).filter(|agent| !request.except.contains(agent));
+            let unheard = may.filter(|agent| !self.agents.contains_key(*agent)).take(SAMPLE_MAX).cloned();
+            asked.audience = Audience::Agents(asked.silent.iter().cloned().chain(unheard).collect());
         }
         asked
+    }
+
+    /// Whether nobody who is enrolled may have what is asked for.
+    fn nobody_may(&self, request: &AuctionRequest) -> bool {
+        self.roll.as_ref().is_some_and(|roll| roll.unmet(work(request)).is_some())
     }
 
     fn sample(&mut self, request: &AuctionRequest, times: &Times) -> Asked {
@@ -229,14 +315,15 @@ impl Roster {
         let mut proven: Vec<(bool, u128, &AgentName)> = times
             .of(request.routine.as_ref())
             .filter_map(|(agent, took)| {
-                let presence = self.agents.get(agent).filter(|presence| !presence.silent && presence.meets(&request.requires))?;
+                let presence =
+                    self.agents.get(agent).filter(|presence| !presence.silent && presence.meets(request.trust, &request.requires))?;
                 Some((presence.full, cost(presence.price_micros_per_s, took), agent))
             })
             .filter(|(_, _, agent)| !excepted(agent))
             .collect();
         proven.sort_unstable();
         expected.extend(proven.into_iter().take(PROVEN_MAX).map(|(_, _, agent)| agent.clone()));
-        let demand = self.demand(&request.requires);
+        let demand = self.demand(request.trust, &request.requires);
         let (proven, mut last) = (expected.len(), demand.last.take());
         for (_, _, agent) in demand.candidates.iter().filter(|(_, _, agent)| !excepted(agent)) {
             if expected.len() >= proven + CHEAPEST_MAX {
@@ -259,19 +346,20 @@ impl Roster {
             return Asked { audience: Audience::Agents(expected.clone()), expected, silent: BTreeSet::new() };
         }
         // Nobody else could: who did not answer the last time may again.
-        let able = |agent: &&AgentName| self.agents.get(*agent).is_some_and(|presence| presence.meets(&request.requires));
+        let able = |agent: &&AgentName| self.agents.get(*agent).is_some_and(|presence| presence.meets(request.trust, &request.requires));
         let silent: BTreeSet<AgentName> =
             self.silent.iter().filter(|agent| !excepted(agent)).filter(able).take(SILENT_MAX).cloned().collect();
         Asked { audience: Audience::Agents(silent.clone()), expected, silent }
     }
 
     /// The demand, behind the others.
-    fn demand(&mut self, requires: &Requirements) -> &mut Demand {
-        let known = self.demands.iter().position(|demand| demand.requires == *requires).and_then(|at| self.demands.remove(at));
+    fn demand(&mut self, trust: Trust, requires: &Requirements) -> &mut Demand {
+        let is_it = |demand: &Demand| demand.trust == trust && demand.requires == *requires;
+        let known = self.demands.iter().position(is_it).and_then(|at| self.demands.remove(at));
         let demand = known.unwrap_or_else(|| {
-            let able = self.agents.iter().filter(|(_, presence)| !presence.silent && presence.meets(requires));
+            let able = self.agents.iter().filter(|(_, presence)| !presence.silent && presence.meets(trust, requires));
             let candidates = able.map(|(agent, presence)| presence.candidate(agent)).collect();
-            Demand { requires: requires.clone(), candidates, last: None, unmet: None }
+            Demand { trust, requires: requires.clone(), candidates, last: None, unmet: None }
         });
         if self.demands.len() >= DEMANDS_MAX {
             self.demands.pop_front();
@@ -281,26 +369,31 @@ impl Roster {
     }
 
     /// What no agent has of what is demanded, for people; nothing where one may have all.
-    pub fn unmet(&mut self, requires: &Requirements) -> Vec<String> {
-        if requires.is_empty() {
+    pub fn unmet(&mut self, request: &AuctionRequest) -> Vec<String> {
+        let AuctionRequest { trust, requires, .. } = request;
+        if requires.is_empty() && self.roll.is_none() {
             return Vec::new();
         }
-        if let Some(unmet) = &self.demand(requires).unmet {
+        if let Some(unmet) = &self.demand(*trust, requires).unmet {
             return unmet.clone();
         }
-        let unmet = if self.agents.values().all(|presence| presence.facts.is_some()) {
-            missing_everywhere(requires, &self.agents.values().filter_map(|presence| presence.facts.as_deref()))
+        let may = || self.agents.values().filter(|presence| presence.right.allows(work(request)));
+        let unmet = if let Some(unmet) = self.roll.as_ref().and_then(|roll| roll.unmet(work(request))) {
+            vec![unmet]
+        } else if may().all(|presence| presence.facts.is_some()) {
+            missing_everywhere(requires, &may().filter_map(|presence| presence.facts.as_deref()))
         } else {
             Vec::new()
         };
-        self.demand(requires).unmet = Some(unmet.clone());
+        self.demand(*trust, requires).unmet = Some(unmet.clone());
         unmet
     }
 
-    /// What some agents that were not asked lack, as they would have said it.
-    pub fn lacking(&self, requires: &Requirements) -> impl Iterator<Item = Declined> {
+    /// What some agents that were not asked lack, as they would have said it, or why they may not.
+    pub fn lacking(&self, request: &AuctionRequest) -> impl Iterator<Item = Declined> {
         self.agents.iter().filter_map(|(agent, presence)| {
-            let reason = missing(requires, presence.facts.as_deref()?)?;
+            let barred = self.roll.as_ref().and_then(|roll| roll.refuses(agent, work(request)));
+            let reason = barred.or_else(|| missing(&request.requires, presence.facts.as_deref()?))?;
             Some(Declined { agent: agent.clone(), reason })
         })
     }

@@ -46,7 +46,7 @@ impl House {
     async fn open() -> Self {
         let (bus, supervisor) = (memory::bus(), Supervisor::new());
         let proposals = bus.subscribe(Subject::proposed()).await.unwrap();
-        auctioneer::run(AuctioneerOptions { name: "test".to_owned() }, bus.clone(), &supervisor).await.unwrap();
+        auctioneer::run(AuctioneerOptions { name: "test".to_owned(), asks_the_roll: false }, bus.clone(), &supervisor).await.unwrap();
         Self { bus, supervisor, proposals }
     }
 
@@ -161,7 +161,9 @@ async fn who_speaks_is_taken_from_the_subject_and_nonsense_is_left() {
 #[tokio::test(start_paused = true)]
 async fn of_two_auctioneers_one_holds_the_auction() {
     let mut house = House::open().await;
-    auctioneer::run(AuctioneerOptions { name: "second".to_owned() }, house.bus.clone(), &house.supervisor).await.unwrap();
+    auctioneer::run(AuctioneerOptions { name: "second".to_owned(), asks_the_roll: false }, house.bus.clone(), &house.supervisor)
+        .await
+        .unwrap();
     house.agent("a", offer(1)).await;
     for round in 1..5 {
         let (proposal, took) = house.hold(&request(round, &[])).await;

@@ -12,12 +12,12 @@ mod tests;
 use std::time::Duration;
 
 use apispec::{
-    AgentList, AnswerCreate, Code, EventView, PlanDetail, Problem, ProjectList, RerunCreate, RunCreate, RunCreated, RunDetail, RunList,
-    RunView, SourceCreated, TokenView, WaitList, WhyView,
+    AgentList, AnswerCreate, Code, EnrolmentView, EventView, PlanDetail, Problem, ProjectList, RerunCreate, RunCreate, RunCreated,
+    RunDetail, RunList, RunView, SourceCreated, TokenView, WaitList, WhyView,
 };
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
-use model::{Digest, ProjectName, RunId};
+use model::{AgentName, Digest, ProjectName, RunId};
 use reqwest::{Method, RequestBuilder, Response, header};
 use serde::de::DeserializeOwned;
 
@@ -142,6 +142,12 @@ impl Client {
     /// The agents, by name, at most so many.
     pub async fn agents(&self, limit: usize) -> Result<AgentList, ClientError> {
         self.read(self.request(Method::GET, "/v1/agents").query(&[("limit", limit.to_string())])).await
+    }
+
+    /// Has an agent take no new work, or take it again.
+    pub async fn drain(&self, agent: &AgentName, undo: bool) -> Result<EnrolmentView, ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/agents/{agent}/drain"));
+        self.read(request.query(&[("undo", undo.to_string())])).await
     }
 
     /// Why stages run where they do, or wait.

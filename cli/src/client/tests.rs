@@ -39,7 +39,9 @@ impl House {
         let (bus, supervisor) = (eventbus::memory::bus(), Supervisor::new());
         let options = ParserOptions { libraries: vec![stdlib::library()], isolation: Isolation::None, listen: None };
         parser_service::run(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
-        auctioneer::run(auctioneer::AuctioneerOptions { name: "test".to_owned() }, bus.clone(), &supervisor).await.unwrap();
+        auctioneer::run(auctioneer::AuctioneerOptions { name: "test".to_owned(), asks_the_roll: false }, bus.clone(), &supervisor)
+            .await
+            .unwrap();
         let options = EngineOptions::new("test", CallbackKey::generate().unwrap());
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await.unwrap();
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();

@@ -16,10 +16,11 @@ use eventbus::nats::{
     Account, Accounts, Enrolment, Keys,
     enrolment::{Record, TOKEN_LIFE},
 };
-use model::{AgentClass, AgentName, trigger::Trust};
+use model::{AgentClass, AgentName, protocol::enrolment::AgentTrust};
 
 use super::{Terminal, agent_join};
 use crate::{
+    client::Client,
     home,
     machine::{container_options, findings, of_containers},
     provision,
@@ -48,8 +49,8 @@ enum AgentCommand {
         #[arg(long, default_value_t)]
         class: AgentClass,
         /// Whose code may run there
-        #[arg(long, value_enum, default_value_t = AgentTrust::Trusted)]
-        trust: AgentTrust,
+        #[arg(long, value_enum, default_value_t = TrustOption::Trusted)]
+        trust: TrustOption,
         #[command(flatten)]
         folder: Folder,
     },
@@ -63,6 +64,16 @@ enum AgentCommand {
         /// The folder of the agent's key and settings [default: `agent` in Otto's home]
         #[arg(long, value_name = "DIR")]
         folder: Option<PathBuf>,
+    },
+    /// Have an agent take no new work: what it runs it ends, and `otto agents` shows when it is idle
+    ///
+    /// It goes through the API, with a token of the role admin, and holds also over the agent's restarts.
+    Drain {
+        /// Its name
+        name: AgentName,
+        /// It takes new work again
+        #[arg(long)]
+        undo: bool,
     },
     /// Cut an agent off at once, and take its right to use the bus away
     Revoke {
@@ -89,20 +100,23 @@ struct Folder {
     data: Option<PathBuf>,
 }
 
-/// As [`Trust`], for the command line.
+/// As [`AgentTrust`], for the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AgentTrust {
-    /// Of every run
+pub(crate) enum TrustOption {
+    /// Of trusted runs only
     Trusted,
     /// Of untrusted runs only
     Untrusted,
+    /// Of every run: what an untrusted one leaves behind there, trusted ones may meet
+    Any,
 }
 
-impl From<AgentTrust> for Trust {
-    fn from(trust: AgentTrust) -> Self {
+impl From<TrustOption> for AgentTrust {
+    fn from(trust: TrustOption) -> Self {
         match trust {
-            AgentTrust::Trusted => Self::Trusted,
-            AgentTrust::Untrusted => Self::Untrusted,
+            TrustOption::Trusted => Self::Trusted,
+            TrustOption::Untrusted => Self::Untrusted,
+            TrustOption::Any => Self::Any,
         }
     }
 }
@@ -131,6 +145,11 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         AgentCommand::Join { url, token, folder } => {
             let folder = folder.map_or_else(|| Ok(home::folder()?.join("agent")), anyhow::Ok)?;
             agent_join::join(&url, &token, &folder).await?
+        }
+        AgentCommand::Drain { name, undo } => {
+            let enrolled = Client::from_environment()?.drain(&name, undo).await?;
+            let takes = if enrolled.draining { "no new work; what it runs it ends" } else { "new work" };
+            format!("Agent {name} takes {takes}.\n")
         }
         AgentCommand::Revoke { name, folder } => revoke(&name, &folder.path()?).await?,
         AgentCommand::List { json, folder } => {
@@ -173,13 +192,10 @@ async fn revoke(name: &AgentName, data: &Path) -> anyhow::Result<String> {
 fn list(records: &[Record]) -> String {
     let width = records.iter().map(|record| record.agent.as_str().len()).max().unwrap_or_default();
     let mut text = String::new();
-    for Record { agent, class, trust, standing, .. } in records {
-        let trust = match trust {
-            Trust::Trusted => "trusted",
-            Trust::Untrusted => "untrusted",
-        };
+    for Record { agent, class, trust, draining, standing, .. } in records {
+        let draining = if *draining { ", draining" } else { "" };
         // A string takes everything.
-        let _taken = writeln!(text, "{:width$}  {trust:9}  class {class}  {standing}", agent.as_str());
+        let _taken = writeln!(text, "{:width$}  {:9}  class {class}  {standing}{draining}", agent.as_str(), trust.as_str());
     }
     text
 }
@@ -211,7 +227,7 @@ mod tests {
         let name: AgentName = "agent-1".parse().unwrap();
         assert!(revoke(&name, data).await.unwrap_err().to_string().contains("otto up"));
         let keys = Keys::open(&provision::bus_keys(data)).unwrap();
-        keys.enrol(&name, &AgentClass::default(), Trust::Trusted).unwrap();
+        keys.enrol(&name, &AgentClass::default(), AgentTrust::Trusted).unwrap();
         fs::create_dir(data.join("nats")).unwrap();
         let before = r#"{ "operator": "x", "resolver_preload": {} }"#;
         fs::write(provision::nats_config(data), before).unwrap();

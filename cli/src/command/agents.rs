@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use apispec::{AgentList, AgentView, Presence};
+use apispec::{AgentList, AgentTrustView, AgentView, EnrolmentView, Presence};
 use clap::Args;
-use model::Timestamp;
+use model::{AgentClass, Timestamp};
 use service::clock;
 
 use super::{
@@ -33,9 +33,10 @@ pub async fn run(args: AgentsArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn table(list: &AgentList, now: Timestamp) -> String {
-    let title = ["AGENT", "IS", "HEARD", "SLOTS FREE", "MACHINE", "RUNS"].map(str::to_owned).to_vec();
+    let title = ["AGENT", "IS", "HEARD", "SLOTS FREE", "TAKES", "MACHINE", "RUNS"].map(str::to_owned).to_vec();
     let row = |agent: &AgentView| {
         let presence = match agent.presence {
+            Presence::Present if agent.enrolled.as_ref().is_some_and(|enrolled| enrolled.draining) => "draining",
             Presence::Present => "present",
             Presence::Silent => "silent",
         };
@@ -45,6 +46,7 @@ fn table(list: &AgentList, now: Timestamp) -> String {
             presence.to_owned(),
             text::ago(agent.heard_at, now),
             format!("{} of {}", agent.slots_free, agent.slots),
+            takes(agent.enrolled.as_ref()),
             printable(&text::or_dash(&machine(agent)), false),
             printable(&text::or_dash(&stages.join(", ")), false),
         ]
@@ -52,6 +54,17 @@ fn table(list: &AgentList, now: Timestamp) -> String {
     let rows: Vec<Vec<String>> = std::iter::once(title).chain(list.agents.iter().map(row)).collect();
     let more = if list.cursor.is_some() { "… and more: --limit shows up to 1000\n" } else { "" };
     text::table(&rows) + more
+}
+
+/// What the administrator lets it do: it says nothing of this itself.
+fn takes(enrolled: Option<&EnrolmentView>) -> String {
+    let Some(EnrolmentView { class, trust, draining: _ }) = enrolled else { return "nothing: not known how enrolled".to_owned() };
+    let runs = match trust {
+        AgentTrustView::Trusted => "trusted runs",
+        AgentTrustView::Untrusted => "untrusted runs",
+        AgentTrustView::Any => "every run",
+    };
+    if class.as_str() == AgentClass::DEFAULT { runs.to_owned() } else { format!("{runs}, class {class}") }
 }
 
 /// What people choose machines by.
@@ -78,10 +91,17 @@ mod tests {
             price_micros_per_s: 0,
             facts: [("arch".to_owned(), json!("x86_64")), ("cores".to_owned(), json!(8)), ("os".to_owned(), json!("linux"))].into(),
             stages: Vec::new(),
+            enrolled: None,
         };
-        let text = table(&AgentList { agents: vec![agent], cursor: None }, Timestamp(61_000));
-        let line = text.lines().nth(1).unwrap();
-        let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-        assert_eq!(cells, ["builder-1", "silent", "1 min ago", "3 of 4", "linux, x86_64, 8 cores", "-"]);
+        let cells = |agent: AgentView| -> Vec<String> {
+            let text = table(&AgentList { agents: vec![agent], cursor: None }, Timestamp(61_000));
+            let line = text.lines().nth(1).unwrap();
+            line.split("  ").map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+        };
+        let unknown = "nothing: not known how enrolled";
+        assert_eq!(cells(agent.clone()), ["builder-1", "silent", "1 min ago", "3 of 4", unknown, "linux, x86_64, 8 cores", "-"]);
+        let enrolled = EnrolmentView { class: "big".parse().unwrap(), trust: AgentTrustView::Untrusted, draining: true };
+        let draining = cells(AgentView { presence: Presence::Present, enrolled: Some(enrolled), ..agent });
+        assert_eq!((draining[1].as_str(), draining[4].as_str()), ("draining", "untrusted runs, class big"));
     }
 }

@@ -13,6 +13,7 @@ use model::{
     RunId, RunOutcome,
     context::{EventKind, TriggerContext},
     planning::LOCK_FILE,
+    protocol::enrolment::AgentTrust,
 };
 use parser::{PlanInput, Planning, explain::Explained};
 use service::signals::Signals;
@@ -98,6 +99,7 @@ async fn prepare(folder: &Path, page: &mut Page) -> anyhow::Result<(Fleet, Repos
         data,
         procfile: DEFAULT_PROCFILE.parse()?,
         agents: NonZeroUsize::MIN,
+        trust: AgentTrust::Any,
         ports: PortChoice::Auto,
         otto: current_exe().context("cannot find this program")?,
         home: home::folder()?,

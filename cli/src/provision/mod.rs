@@ -35,7 +35,7 @@ use eventbus::{
     signed::{CommandSigner, InvalidKey},
     subject::Role as BusRole,
 };
-use model::{AgentClass, AgentName, Timestamp, trigger::Trust};
+use model::{AgentClass, AgentName, Timestamp, protocol::enrolment::AgentTrust};
 use orchestrator::engine::Reach;
 use service::env;
 
@@ -65,6 +65,8 @@ pub struct Options {
     pub ports: PortChoice,
     /// How many agents get a key.
     pub agents: NonZeroUsize,
+    /// Whose code they run.
+    pub trust: AgentTrust,
     /// The nats-server program.
     pub nats_server: PathBuf,
     /// The servers of the bus, where it is not one of this folder.
@@ -212,7 +214,7 @@ pub fn nats_config(data: &Path) -> PathBuf {
 impl Provision {
     /// Takes the folder for this process, and makes what is missing in it.
     pub async fn open(options: Options) -> Result<Self, ProvisionError> {
-        let Options { data, ports, agents, nats_server, bus } = options;
+        let Options { data, ports, agents, trust, nats_server, bus } = options;
         let data = std::path::absolute(&data).map_err(|source| FileError::new("find", &data, source))?;
         if data.to_str().is_none() || nats_server.to_str().is_none() {
             return Err(ProvisionError::NotUtf8 { data });
@@ -225,7 +227,7 @@ impl Provision {
         let ports = ports::choose(&data, ports).await?;
         let keys = Keys::open(&bus_keys(&data))?;
         for number in 1..=agents.get() {
-            keys.enrol(&agent_name(number), &AgentClass::default(), Trust::Trusted)?;
+            keys.enrol(&agent_name(number), &AgentClass::default(), trust)?;
             files::create_private_folder(&data.join("agents").join(agent_name(number).as_str()))?;
         }
         let provision = Self { data, nats_server, ports, keys, bus, _lock: lock };
@@ -496,8 +498,8 @@ mod tests {
 
     async fn open(data: &Path, agents: usize) -> Result<Provision, ProvisionError> {
         let agents = NonZeroUsize::new(agents).unwrap();
-        Provision::open(Options { data: data.to_owned(), ports: PortChoice::Auto, agents, nats_server: "nats-server".into(), bus: None })
-            .await
+        let (ports, trust) = (PortChoice::Auto, AgentTrust::Any);
+        Provision::open(Options { data: data.to_owned(), ports, agents, trust, nats_server: "nats-server".into(), bus: None }).await
     }
 
     fn secrets(folder: &Path) -> BTreeMap<PathBuf, String> {
@@ -619,6 +621,7 @@ mod tests {
             ports: PortChoice::Auto,
             agents: NonZeroUsize::MIN,
             nats_server: "nats-server".into(),
+            trust: model::protocol::enrolment::AgentTrust::Any,
             bus,
         };
         let provision = Provision::open(options).await.unwrap();

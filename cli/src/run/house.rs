@@ -106,7 +106,7 @@ impl House {
         // The file is the user's own: a mistake of it costs nobody else anything.
         let parser = ParserOptions { libraries: vec![stdlib::library()], isolation: parser_service::Isolation::None, listen: None };
         parser_service::run(parser, bus.clone(), blobs.clone(), &supervisor).await?;
-        auctioneer::run(AuctioneerOptions { name: NAME.to_owned() }, bus.clone(), &supervisor).await?;
+        auctioneer::run(AuctioneerOptions { name: NAME.to_owned(), asks_the_roll: false }, bus.clone(), &supervisor).await?;
         let listener = means.callback_key.is_some().then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).transpose();
         let listener = listener.context("cannot listen on loopback for the calls of webhooks")?;
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;

@@ -162,7 +162,7 @@ impl Serve for Auctioneer {
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let bus = self.0.connect(Identity::Service(BusRole::Auctioneer)).await?;
-        let options = auctioneer::AuctioneerOptions { name: BusRole::Auctioneer.to_string() };
+        let options = auctioneer::AuctioneerOptions { name: BusRole::Auctioneer.to_string(), asks_the_roll: true };
         auctioneer::run(options, bus, supervisor).await?;
         Ok("auctioneer".to_owned())
     }
@@ -230,6 +230,7 @@ impl Serve for Orchestrator {
             beside_others: true,
             snapshots: data.as_ref().map(|data| data.join(SNAPSHOTS_FOLDER)),
             bounds: Some(bounds),
+            asks_the_roll: true,
             ..EngineOptions::new(&name, callback_key?)
         };
         let http = HttpOptions {

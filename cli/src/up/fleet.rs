@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use model::protocol::enrolment::AgentTrust;
 use service::{OnError, Supervisor, tool::ToolError};
 use tokio::{
     sync::watch,
@@ -41,6 +42,8 @@ pub struct FleetOptions {
     pub procfile: Procfile,
     /// How often the process `agent` runs.
     pub agents: NonZeroUsize,
+    /// Whose code these agents run.
+    pub trust: AgentTrust,
     /// Which ports are used.
     pub ports: PortChoice,
     /// The program that `otto` stands for in the Procfile.
@@ -110,9 +113,9 @@ impl Fleet {
     /// Provisions the folder and starts the processes. `say` is told what takes time, one line each. Cancel safe: as long as this has not
     /// returned, no process was started.
     pub async fn launch(options: FleetOptions, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Self, FleetError> {
-        let FleetOptions { data, procfile, agents, ports, otto, home, bus, shown } = options;
+        let FleetOptions { data, procfile, agents, trust, ports, otto, home, bus, shown } = options;
         let nats_server = eventbus::nats::server::find_or_install(&home, say).await?;
-        let provision = Provision::open(Options { data, ports, agents, nats_server, bus: bus.clone() }).await?;
+        let provision = Provision::open(Options { data, ports, agents, trust, nats_server, bus: bus.clone() }).await?;
         let io = |doing| move |source| FleetError::Io { doing, source };
         let registry = Registry::create(provision.data()).map_err(io("write processes.json"))?;
         let screen = if shown { Some(Screen::start().map_err(io("start a thread"))?) } else { None };

@@ -34,6 +34,7 @@ pub use self::{
     procfile::{DEFAULT as DEFAULT_PROCFILE, Entry, Procfile, ProcfileError},
 };
 use crate::{
+    command::agent::TrustOption,
     home,
     provision::{BusServers, PortChoice, Provision},
 };
@@ -53,6 +54,9 @@ pub struct UpArgs {
     /// How many agents run
     #[arg(long, value_name = "N", default_value = "1", value_parser = agents)]
     agents: NonZeroUsize,
+    /// Whose code these agents run: also that of untrusted runs, or of trusted ones alone
+    #[arg(long, value_enum, default_value_t = TrustOption::Any)]
+    trust: TrustOption,
     /// Which ports are used: 7480 to 7486, or free ones
     #[arg(long, value_enum, default_value_t)]
     ports: PortChoice,
@@ -125,6 +129,7 @@ impl UpArgs {
             data: self.data.map_or_else(home::up_folder, Ok)?,
             procfile: procfile.parse()?,
             agents: self.agents,
+            trust: self.trust.into(),
             ports: self.ports,
             otto: std::env::current_exe().context("cannot find this program")?,
             home: home::folder()?,

@@ -20,11 +20,14 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use data_encoding::BASE64URL_NOPAD;
-use model::{AgentClass, AgentName, Digest, Timestamp, trigger::Trust};
+use model::{
+    AgentClass, AgentName, Digest, Timestamp,
+    protocol::enrolment::{AgentTrust, Enrolled},
+};
 use nkeys::{KeyPair, KeyPairType};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -138,8 +141,11 @@ pub struct Record {
     pub agent: AgentName,
     /// Its class.
     pub class: AgentClass,
-    /// Whether it gets the work of trusted runs.
-    pub trust: Trust,
+    /// Whose code it runs.
+    pub trust: AgentTrust,
+    /// It takes no new work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// How it stands with it.
     pub standing: Standing,
     /// Its keys that are worth nothing any more, with the second in which they were revoked.
@@ -185,8 +191,8 @@ pub struct Admission {
     pub agent: AgentName,
     /// Its class.
     pub class: AgentClass,
-    /// Whether it gets the work of trusted runs.
-    pub trust: Trust,
+    /// Whose code it runs.
+    pub trust: AgentTrust,
     /// The JWT of its user.
     pub jwt: String,
 }
@@ -257,7 +263,7 @@ impl Enrolment {
     }
 
     /// Invites an agent that is not enrolled. An earlier token of it that was not used is worth nothing any more.
-    pub(super) fn invite(&self, agent: &AgentName, class: &AgentClass, trust: Trust) -> Result<Token, EnrolmentError> {
+    pub(super) fn invite(&self, agent: &AgentName, class: &AgentClass, trust: AgentTrust) -> Result<Token, EnrolmentError> {
         let _held = self.lock()?;
         let revoked = match self.record(agent)? {
             Some(Record { standing: Standing::Enrolled { .. }, .. }) => return Err(EnrolmentError::Enrolled(agent.clone())),
@@ -270,7 +276,7 @@ impl Enrolment {
         getrandom::fill(&mut secret).map_err(EnrolmentError::Randomness)?;
         let token = Token { agent: agent.clone(), text: format!("{PREFIX}.{agent}.{}", BASE64URL_NOPAD.encode(&secret)) };
         let standing = Standing::Invited { token: token.digest(), expires_at: now() + TOKEN_LIFE };
-        self.write(&Record { agent: agent.clone(), class: class.clone(), trust, standing, revoked })?;
+        self.write(&Record { agent: agent.clone(), class: class.clone(), trust, draining: false, standing, revoked })?;
         Ok(token)
     }
 
@@ -283,7 +289,7 @@ impl Enrolment {
         }
         let _held = self.lock()?;
         let record = self.record(&token.agent)?.ok_or(EnrolmentError::Token)?;
-        let Record { agent, class, trust, standing, revoked } = record;
+        let Record { agent, class, trust, draining, standing, revoked } = record;
         let (known, until) = match &standing {
             Standing::Invited { token, expires_at } => (Some(*token), Some(*expires_at)),
             Standing::Enrolled { key, token, expires_at, .. } if key == public_key => (*token, *expires_at),
@@ -295,7 +301,7 @@ impl Enrolment {
         let jwt = self.sign(&agent, &class, trust, public_key)?;
         let standing = Standing::Enrolled { key: public_key.to_owned(), at: now(), token: known, expires_at: until };
         // Written before it is told: a key that works is one that can be revoked.
-        self.write(&Record { agent: agent.clone(), class: class.clone(), trust, standing, revoked })?;
+        self.write(&Record { agent: agent.clone(), class: class.clone(), trust, draining, standing, revoked })?;
         Ok(Admission { agent, class, trust, jwt })
     }
 
@@ -304,13 +310,14 @@ impl Enrolment {
         &self,
         agent: &AgentName,
         class: &AgentClass,
-        trust: Trust,
+        trust: AgentTrust,
         user: &KeyPair,
         jwt: Option<&str>,
     ) -> Result<Option<String>, KeyError> {
         let _held = self.lock()?;
         let public_key = user.public_key();
         let before = self.record(agent)?;
+        let draining = before.as_ref().is_some_and(|record| record.draining);
         let (at, revoked) = match before {
             Some(Record { standing: Standing::Revoked { .. }, .. }) => return Ok(None),
             Some(Record { standing: Standing::Enrolled { key, at, .. }, revoked, .. }) if key == public_key => (at, revoked),
@@ -324,7 +331,7 @@ impl Enrolment {
         };
         let is_said = jwt.is_some_and(|jwt| self.user(agent, class, trust, &public_key).is_said_by(jwt, &self.signer));
         let standing = Standing::Enrolled { key: public_key.clone(), at, token: None, expires_at: None };
-        self.write(&Record { agent: agent.clone(), class: class.clone(), trust, standing, revoked })?;
+        self.write(&Record { agent: agent.clone(), class: class.clone(), trust, draining, standing, revoked })?;
         if is_said { Ok(None) } else { Ok(Some(self.sign(agent, class, trust, &public_key)?)) }
     }
 
@@ -340,6 +347,26 @@ impl Enrolment {
         Ok(record)
     }
 
+    /// Writes down whether an enrolled agent takes new work.
+    pub fn drain(&self, agent: &AgentName, draining: bool) -> Result<Enrolled, EnrolmentError> {
+        let _held = self.lock()?;
+        let record = self.record(agent)?.filter(|record| matches!(record.standing, Standing::Enrolled { .. }));
+        let record = Record { draining, ..record.ok_or_else(|| EnrolmentError::Unknown(agent.clone()))? };
+        self.write(&record)?;
+        Ok(Enrolled { class: record.class, trust: record.trust, draining })
+    }
+
+    /// Those that work, with what they were enrolled as.
+    pub fn enrolled(&self) -> Result<BTreeMap<AgentName, Enrolled>, EnrolmentError> {
+        let enrolled = self.records()?.into_iter().filter(|record| matches!(record.standing, Standing::Enrolled { .. }));
+        Ok(enrolled.map(|Record { agent, class, trust, draining, .. }| (agent, Enrolled { class, trust, draining })).collect())
+    }
+
+    /// When a record was last written, by the clock of the file system; `None` where it does not say.
+    pub fn changed_at(&self) -> Option<SystemTime> {
+        fs::metadata(self.folder.join("agents")).and_then(|folder| folder.modified()).ok()
+    }
+
     /// The agents that were revoked since then, and have not come back.
     pub fn revoked_since(&self, since: Timestamp) -> Result<BTreeSet<AgentName>, EnrolmentError> {
         let records = self.records()?.into_iter();
@@ -351,17 +378,13 @@ impl Enrolment {
         Ok(self.records()?.into_iter().flat_map(|record| record.revoked).collect())
     }
 
-    fn user(&self, agent: &AgentName, class: &AgentClass, trust: Trust, public_key: &str) -> Statement {
-        let trust = match trust {
-            Trust::Trusted => "trusted",
-            Trust::Untrusted => "untrusted",
-        };
+    fn user(&self, agent: &AgentName, class: &AgentClass, trust: AgentTrust, public_key: &str) -> Statement {
         // Nothing of what it may: that stands in the account's JWT, for all agents at once.
         let nats = json!({ "issuer_account": self.account, "tags": [format!("class:{class}"), format!("trust:{trust}")] });
         Statement::new("user", public_key, agent.as_str(), nats)
     }
 
-    fn sign(&self, agent: &AgentName, class: &AgentClass, trust: Trust, public_key: &str) -> Result<String, KeyError> {
+    fn sign(&self, agent: &AgentName, class: &AgentClass, trust: AgentTrust, public_key: &str) -> Result<String, KeyError> {
         Ok(self.user(agent, class, trust, public_key).sign(&self.signer, now_s())?)
     }
 
@@ -428,7 +451,7 @@ mod tests {
     }
 
     fn invite(keys: &Keys) -> Token {
-        keys.invite(&"a1".parse().unwrap(), &"big".parse().unwrap(), Trust::Untrusted).unwrap()
+        keys.invite(&"a1".parse().unwrap(), &"big".parse().unwrap(), AgentTrust::Untrusted).unwrap()
     }
 
     #[test]
@@ -437,11 +460,11 @@ mod tests {
         let token = invite(&keys);
         let (one, other) = (KeyPair::new_user().public_key(), KeyPair::new_user().public_key());
         let admission = role.redeem(token.as_str(), &one).unwrap();
-        assert_eq!((admission.agent.as_str(), admission.class.as_str(), admission.trust), ("a1", "big", Trust::Untrusted));
+        assert_eq!((admission.agent.as_str(), admission.class.as_str(), admission.trust), ("a1", "big", AgentTrust::Untrusted));
         assert_eq!(crate::nats::jwt::subject(&admission.jwt), Some(one.clone()));
         assert!(role.redeem(token.as_str(), &one).is_ok(), "its answer was lost");
         assert!(matches!(role.redeem(token.as_str(), &other), Err(EnrolmentError::Token)));
-        let again = keys.invite(&"a1".parse().unwrap(), &AgentClass::default(), Trust::Trusted);
+        let again = keys.invite(&"a1".parse().unwrap(), &AgentClass::default(), AgentTrust::Trusted);
         assert!(matches!(again, Err(KeyError::Enrolment(EnrolmentError::Enrolled(_)))), "a name is not taken over");
     }
 
@@ -496,12 +519,12 @@ mod tests {
     fn an_agent_of_this_machine_that_was_revoked_stays_so() {
         let (_folder, keys, role) = keys();
         let agent = "a1".parse().unwrap();
-        keys.enrol(&agent, &AgentClass::default(), Trust::Trusted).unwrap();
+        keys.enrol(&agent, &AgentClass::default(), AgentTrust::Trusted).unwrap();
         let credentials = fs::read_to_string(keys.agent_credentials_file(&agent)).unwrap();
-        keys.enrol(&agent, &AgentClass::default(), Trust::Trusted).unwrap();
+        keys.enrol(&agent, &AgentClass::default(), AgentTrust::Trusted).unwrap();
         assert_eq!(fs::read_to_string(keys.agent_credentials_file(&agent)).unwrap(), credentials);
         keys.revoke(&agent).unwrap();
-        keys.enrol(&agent, &AgentClass::default(), Trust::Trusted).unwrap();
+        keys.enrol(&agent, &AgentClass::default(), AgentTrust::Trusted).unwrap();
         assert!(matches!(role.records().unwrap().remove(0).standing, Standing::Revoked { .. }));
     }
 }

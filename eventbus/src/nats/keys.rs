@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{AgentClass, AgentName, trigger::Trust};
+use model::{AgentClass, AgentName, protocol::enrolment::AgentTrust};
 use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
 use service::clock;
@@ -131,7 +131,7 @@ impl Keys {
     }
 
     /// Makes a key for an agent of this machine that has none yet, and enrols it.
-    pub fn enrol(&self, agent: &AgentName, class: &AgentClass, trust: Trust) -> Result<(), KeyError> {
+    pub fn enrol(&self, agent: &AgentName, class: &AgentClass, trust: AgentTrust) -> Result<(), KeyError> {
         let file = self.agent_credentials_file(agent);
         let before = fs::read_to_string(&file).ok();
         let before = before.as_deref().and_then(jwt::read_credentials);
@@ -144,7 +144,7 @@ impl Keys {
     }
 
     /// Makes a token with which an agent on another machine enrols itself, once, and before it expires. What it will be is said here.
-    pub fn invite(&self, agent: &AgentName, class: &AgentClass, trust: Trust) -> Result<Token, KeyError> {
+    pub fn invite(&self, agent: &AgentName, class: &AgentClass, trust: AgentTrust) -> Result<Token, KeyError> {
         Ok(self.enrolment.invite(agent, class, trust)?)
     }
 

@@ -21,6 +21,6 @@ mod triggers;
 pub use self::{
     accounts::{Accounts, AccountsError},
     connection::{Identity, NatsOptions, connect},
-    enrolment::Enrolment,
+    enrolment::{Enrolment, EnrolmentError},
     keys::{Account, KeyError, Keys, UserKey},
 };

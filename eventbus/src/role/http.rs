@@ -17,6 +17,7 @@ use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
 use model::{AgentClass, AgentName};
 use serde::{Deserialize, Serialize};
 use service::{OnError, Supervisor, supervisor::chain};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::nats::{Enrolment, enrolment::EnrolmentError};
@@ -80,11 +81,14 @@ impl Health {
     }
 }
 
+/// What requests are answered with.
 #[derive(Debug)]
-struct Office {
-    enrolment: Arc<Enrolment>,
-    directions: Directions,
-    health: Health,
+pub(crate) struct Office {
+    pub(crate) enrolment: Arc<Enrolment>,
+    pub(crate) directions: Directions,
+    pub(crate) health: Health,
+    /// Told of each agent that is admitted.
+    pub(crate) admitted: Arc<Notify>,
 }
 
 /// A problem document (RFC 9457).
@@ -95,16 +99,10 @@ struct Problem {
     detail: String,
 }
 
-pub(crate) fn serve(
-    listen: SocketAddr,
-    enrolment: Arc<Enrolment>,
-    directions: Directions,
-    health: Health,
-    supervisor: &Supervisor,
-) -> io::Result<SocketAddr> {
+pub(crate) fn serve(listen: SocketAddr, office: Office, supervisor: &Supervisor) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen)?;
     let address = listener.local_addr()?;
-    let office = web::Data::new(Office { enrolment, directions, health });
+    let office = web::Data::new(office);
     let server = HttpServer::new(move || {
         let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| {
             let status = actix_web::ResponseError::status_code(&error);
@@ -137,6 +135,8 @@ async fn enrol(office: web::Data<Office>, request: web::Json<EnrolmentRequest>) 
     };
     match admitted {
         Ok(admission) => {
+            // Those who place work know of it before the agent has its answer, or soon after.
+            office.admitted.notify_one();
             info!(agent = %admission.agent, class = %admission.class, "an agent has enrolled itself");
             let Directions { commands_key, bus_urls, depot_url } = office.directions.clone();
             let (agent, class, jwt) = (admission.agent, admission.class, admission.jwt);

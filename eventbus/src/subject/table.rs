@@ -155,7 +155,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 21] = [
+pub const CHANNELS: [Channel; 24] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.{trigger}",
@@ -267,6 +267,35 @@ pub const CHANNELS: [Channel; 21] = [
         payload: "protocol::orchestrator::Asked",
         publishers: &[ORCHESTRATOR],
         subscribers: &[ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "roll",
+        pattern: "enrolment.roll",
+        payload: "protocol::enrolment::RollRequest",
+        answer: Some("protocol::enrolment::RollPage"),
+        publishers: &[AUCTIONEER, ORCHESTRATOR],
+        subscribers: &[EVENTBUS],
+        group: Some("eventbus"),
+        ..SOFT
+    },
+    Channel {
+        kind: "enrolled",
+        pattern: "enrolment.changed",
+        payload: "protocol::enrolment::RollPage",
+        publishers: &[EVENTBUS],
+        subscribers: &[AUCTIONEER, ORCHESTRATOR],
+        ..SOFT
+    },
+    Channel {
+        kind: "drain",
+        pattern: "enrolment.drain",
+        payload: "protocol::enrolment::DrainRequest",
+        answer: Some("protocol::enrolment::DrainReply"),
+        // The orchestrator asks for those who may, by their tokens.
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[EVENTBUS],
+        group: Some("eventbus"),
         ..SOFT
     },
     from_agents("bid", "tasks.bids.{agent}.{auction}", "protocol::auction::Bid", &[AUCTIONEER]),

@@ -6,11 +6,17 @@ use async_nats::{Client, ConnectOptions};
 use eventbus::{
     Pattern, Subject, Subscription,
     nats::{Account, Accounts, Identity, NatsOptions, connect, jwt},
-    role,
+    role, roll,
     subject::Role,
 };
 use futures_util::StreamExt as _;
-use model::{AgentClass, AgentName, protocol::agent::Revoked, trigger::Trust};
+use model::{
+    AgentClass, AgentName,
+    protocol::{
+        agent::Revoked,
+        enrolment::{AgentTrust, DrainReply, DrainRequest, Roll, RollPage},
+    },
+};
 use nkeys::KeyPair;
 use service::{Supervisor, supervisor::Ended};
 use testkit::{NatsServer, TEST_DEADLINE, wait_for};
@@ -23,7 +29,7 @@ use crate::{
 
 /// Credentials of an agent that enrols itself as one on another machine does.
 fn enrol(server: &NatsServer, name: &AgentName, class: &str) -> String {
-    let token = server.keys().invite(name, &class.parse().unwrap(), Trust::Untrusted).unwrap();
+    let token = server.keys().invite(name, &class.parse().unwrap(), AgentTrust::Untrusted).unwrap();
     let user = KeyPair::new_user();
     let admission = server.enrolment().redeem(token.as_str(), &user.public_key()).unwrap();
     jwt::credentials(&admission.jwt, &user.seed().unwrap())
@@ -144,9 +150,75 @@ async fn the_role_tells_the_orchestrator_who_was_revoked_and_of_nobody_who_came_
     let told =
         async |revoked: &mut Subscription| -> Revoked { timeout(TEST_DEADLINE, revoked.next()).await.unwrap().unwrap().read().unwrap() };
     while told(&mut revoked).await.agents != names.clone().into() {}
-    let token = server.keys().invite(&names[0], &AgentClass::default(), Trust::Trusted).unwrap();
+    let token = server.keys().invite(&names[0], &AgentClass::default(), AgentTrust::Trusted).unwrap();
     server.enrolment().redeem(token.as_str(), &KeyPair::new_user().public_key()).unwrap();
     server.push_agents().await;
     while told(&mut revoked).await.agents != [names[1].clone()].into() {}
+    assert_eq!(supervisor.shut_down().await, Ended::InOrder);
+}
+
+/// The role beside its server.
+async fn with_role() -> (NatsServer, Supervisor) {
+    let (server, supervisor) = (NatsServer::start_bare(|config| config).await, Supervisor::new());
+    role::run(options(&server), &supervisor).await.unwrap();
+    (server, supervisor)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_place_work_are_told_who_is_enrolled_and_as_what_the_administrator_said() {
+    let (server, supervisor) = with_role().await;
+    for who in [Role::Orchestrator, Role::Auctioneer] {
+        let mut pages = roll::follow(&server.bus(who).await, &supervisor).await.unwrap();
+        let mut known = Roll::default();
+        let is = |known: &Roll, name: &str| known.get(&agent(name)).map(|enrolled| (enrolled.trust, enrolled.class.to_string()));
+        let class = "default".to_owned();
+        while is(&known, "a3").is_none() {
+            known.take(timeout(TEST_DEADLINE, pages.recv()).await.unwrap().unwrap());
+        }
+        assert_eq!(is(&known, "a1"), Some((AgentTrust::Trusted, class)));
+        // Who was invited only is nobody; who has come is told without being asked for.
+        let name = agent(who.name());
+        let credentials = enrol(&server, &name, "small");
+        server.push_agents().await;
+        while is(&known, who.name()).is_none() {
+            known.take(timeout(TEST_DEADLINE, pages.recv()).await.unwrap().unwrap());
+        }
+        assert_eq!(is(&known, who.name()), Some((AgentTrust::Untrusted, "small".to_owned())));
+        // What it says of itself is not listened to, and it cannot say it where the role does.
+        let rogue = hostile(&server, &name, &credentials).await;
+        #[expect(clippy::disallowed_methods, reason = "a rogue does not use the bus")]
+        rogue.publish(Subject::enrolled().as_str().to_owned(), "{}".into()).await.unwrap();
+        seen(&rogue).await;
+        server.keys().revoke(&name).unwrap();
+        server.push_agents().await;
+        while is(&known, who.name()).is_some() {
+            known.take(timeout(TEST_DEADLINE, pages.recv()).await.unwrap().unwrap());
+        }
+    }
+    assert_eq!(supervisor.shut_down().await, Ended::InOrder);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_an_agent_drains_is_written_down_and_told_and_undone_only_on_purpose() {
+    let (server, supervisor) = with_role().await;
+    let orchestrator = server.bus(Role::Orchestrator).await;
+    let mut told = orchestrator.subscribe(Subject::enrolled()).await.unwrap();
+    let drain = async |name: &str, draining| -> DrainReply {
+        orchestrator.request(&Subject::drain(), &DrainRequest { agent: agent(name), draining }, TEST_DEADLINE).await.unwrap()
+    };
+    assert_eq!(drain("nobody", true).await, DrainReply::Unknown);
+    for draining in [true, false] {
+        let DrainReply::Done { enrolled } = drain("a1", draining).await else { panic!("it is enrolled") };
+        assert_eq!(enrolled.draining, draining);
+        loop {
+            let page: RollPage = timeout(TEST_DEADLINE, told.next()).await.unwrap().unwrap().read().unwrap();
+            if page.agents[&agent("a1")] == enrolled {
+                break;
+            }
+        }
+        // `otto up` enrols its agents at each start.
+        server.keys().enrol(&agent("a1"), &AgentClass::default(), AgentTrust::Trusted).unwrap();
+        assert_eq!(server.enrolment().enrolled().unwrap()[&agent("a1")].draining, draining);
+    }
     assert_eq!(supervisor.shut_down().await, Ended::InOrder);
 }

@@ -16,6 +16,7 @@ use model::{
         auction::{
             Announcement, AuctionRequest, Bid, Declined, Experience, Offer, Proposal, Ran, RankedOffer, Reservation, Routine, Wanted,
         },
+        enrolment::{AgentTrust, DrainReply, DrainRequest, Enrolled, RollPage, RollRequest},
         log::{LogHeader, LogMark, Stream},
         orchestrator::{Asked, Here, Member, Told},
         step::RunRequest,
@@ -214,7 +215,16 @@ pub(crate) fn all() -> Vec<Message> {
     let header = LogHeader { lease: lease(), mark, segments: StoredLog::whole(digest(), 3, digest()).segments };
     let member = Member::new("orchestrator", 1);
     let here = Here { member: member.clone(), number: 1, view: BTreeSet::from([member.clone()]), settled: true };
+    let enrolled = || Enrolled { class: "big".parse().unwrap(), trust: AgentTrust::Any, draining: true };
+    let page = RollPage { after: Some(agent("a0")), through: Some(agent("a1")), agents: BTreeMap::from([(agent("a1"), enrolled())]) };
     let mut all = vec![
+        message("roll", "protocol::enrolment::RollRequest", &RollRequest { after: Some(agent("a0")) }),
+        message("", "protocol::enrolment::RollPage", &page),
+        message("enrolled", "protocol::enrolment::RollPage", &page),
+        message("drain", "protocol::enrolment::DrainRequest", &DrainRequest { agent: agent("a1"), draining: true }),
+        message("", "protocol::enrolment::DrainReply", &DrainReply::Done { enrolled: enrolled() }),
+        message("", "protocol::enrolment::DrainReply", &DrainReply::Unknown),
+        message("", "protocol::enrolment::DrainReply", &DrainReply::Unavailable { message: "the disk is full".to_owned() }),
         message("trigger", "trigger::Trigger", &trigger("1")),
         message("run", "event::run::RunRecord", &record),
         message("plan", "planning::PlanRequest", &plan_request),

@@ -8,7 +8,7 @@ use eventbus::{
     role::{self, Directions, EnrolmentAnswer, EventbusOptions},
     subject::Role,
 };
-use model::{AgentName, trigger::Trust};
+use model::{AgentName, protocol::enrolment::AgentTrust};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use service::Supervisor;
@@ -50,7 +50,7 @@ impl Office {
     }
 
     fn invite(&self, name: &AgentName) -> String {
-        self.server.keys().invite(name, &"small".parse().unwrap(), Trust::Untrusted).unwrap().as_str().to_owned()
+        self.server.keys().invite(name, &"small".parse().unwrap(), AgentTrust::Untrusted).unwrap().as_str().to_owned()
     }
 
     async fn post(&self, body: String) -> reqwest::Response {

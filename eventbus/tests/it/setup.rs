@@ -7,7 +7,7 @@ use eventbus::{
     role,
     subject::Role,
 };
-use model::{AgentClass, trigger::Trust};
+use model::{AgentClass, protocol::enrolment::AgentTrust};
 use service::{Supervisor, supervisor::Ended};
 use testkit::{NatsServer, TEST_DEADLINE};
 use tokio::time::timeout;
@@ -154,7 +154,7 @@ fn keys_are_for_their_owners_eyes_and_stay_the_same() {
     let inner = folder.path().join("keys");
     let look = || {
         let keys = Keys::open(&inner).unwrap();
-        keys.enrol(&agent("a1"), &AgentClass::default(), Trust::Trusted).unwrap();
+        keys.enrol(&agent("a1"), &AgentClass::default(), AgentTrust::Trusted).unwrap();
         let mut found = BTreeMap::new();
         files(&inner, &mut found);
         found

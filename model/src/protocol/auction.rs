@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, AttemptId, AuctionId, Digest, ProjectName, Timestamp, plan::Requirements};
+use crate::{AgentName, AttemptId, AuctionId, Digest, ProjectName, Timestamp, plan::Requirements, trigger::Trust};
 
 /// Asks the auctioneer who should run an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct AuctionRequest {
     pub auction: AuctionId,
     /// What is to be placed.
     pub attempt: AttemptId,
+    /// Whether the code of the run is its project's: it goes to agents that take such runs.
+    #[serde(default)]
+    pub trust: Trust,
     /// What an agent must be able to do.
     pub requires: Requirements,
     /// The stage as it comes back from run to run; `None` where nothing is to be learned of it.
@@ -35,10 +38,10 @@ pub struct AuctionRequest {
 }
 
 impl AuctionRequest {
-    /// Of an attempt that can start now, demands nothing and is given nothing.
+    /// Of an attempt of an untrusted run that can start now, demands nothing and is given nothing.
     pub fn new(auction: AuctionId, attempt: AttemptId) -> Self {
-        let (requires, routine) = (Requirements::new(), None);
-        Self { auction, attempt, requires, routine, wants: Vec::new(), after: Vec::new(), except: Vec::new() }
+        let (trust, requires, routine) = (Trust::default(), Requirements::new(), None);
+        Self { auction, attempt, trust, requires, routine, wants: Vec::new(), after: Vec::new(), except: Vec::new() }
     }
 }
 
@@ -133,6 +136,23 @@ impl Offer {
     pub fn new(price_micros_per_s: u64, start_ms: u64, reservation: Reservation) -> Self {
         Self { price_micros_per_s, start_ms, reservation, has: 0, load_permille: 0 }
     }
+
+    /// What makes no sense of it as an answer to this request, for people; `None` if it may be true.
+    pub fn absurd(&self, request: &AuctionRequest) -> Option<&'static str> {
+        let wanted = u32::try_from(request.wants.len()).unwrap_or(u32::MAX);
+        let beyond = self.has.checked_shr(wanted).unwrap_or_default();
+        if self.start_ms > START_MS_MAX {
+            Some("its offer would begin in more than a day")
+        } else if self.load_permille > 1_000 {
+            Some("its offer says that more than all of it is busy")
+        } else if beyond > 0 {
+            Some("its offer has what was not asked for")
+        } else if self.reservation == Reservation::Handover && request.after.is_empty() {
+            Some("its offer hands over a slot, and the attempt comes after none")
+        } else {
+            None
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -152,6 +172,9 @@ pub enum Reservation {
     /// Nothing: a quote for an attempt that cannot start yet. The award may be declined.
     Quote,
 }
+
+/// The longest until a first step that an offer may name, in milliseconds: a day. What takes longer is no offer.
+pub const START_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// How long an agent keeps a slot for an offer, in milliseconds, by its own clock. A winner that has not taken the award
 /// up when this long has passed since the award has, by its own clock, given the slot free: the attempt can be placed elsewhere.

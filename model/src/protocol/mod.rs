@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod auction;
+pub mod enrolment;
 pub mod log;
 pub mod orchestrator;
 pub mod step;

@@ -16,6 +16,7 @@ pub mod found;
 pub mod rerun;
 pub mod resolve;
 pub mod wait;
+pub mod work;
 
 pub mod decide;
 pub mod effects;

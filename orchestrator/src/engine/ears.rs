@@ -8,13 +8,14 @@ use model::{
     protocol::{
         agent::{AgentReport, AgentStatus, Report, Revoked},
         auction::Proposal,
+        enrolment::RollPage,
     },
 };
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{trace, warn};
 
 use super::{
-    Engine, WATERFALL,
+    Engine, WATERFALL, WOKEN_MAX,
     beside::{BesideEars, BesideHeard},
 };
 use crate::{
@@ -28,6 +29,8 @@ pub(super) struct Ears {
     statuses: Subscription,
     proposals: Subscription,
     revoked: Subscription,
+    /// Who is enrolled; `None` where that is not asked.
+    roll: Option<mpsc::Receiver<RollPage>>,
     commands: mpsc::Receiver<Command>,
     beside: Option<BesideEars>,
 }
@@ -38,13 +41,19 @@ pub(super) enum Heard {
     Status(Message),
     Proposal(Message),
     Revoked(Message),
+    Roll(RollPage),
     Command(Box<Command>),
     Beside(BesideHeard),
 }
 
 impl Ears {
     /// Listens, also to other orchestrators where there may be any; whether there are none that listen.
-    pub(super) async fn open(bus: &Bus, commands: mpsc::Receiver<Command>, beside_others: bool) -> Result<(Self, bool), BusError> {
+    pub(super) async fn open(
+        bus: &Bus,
+        commands: mpsc::Receiver<Command>,
+        roll: Option<mpsc::Receiver<RollPage>>,
+        beside_others: bool,
+    ) -> Result<(Self, bool), BusError> {
         let [declined, started, finished, stored, requested] = Pattern::reports();
         let (beside, alone) = if beside_others {
             let (ears, alone) = BesideEars::open(bus).await?;
@@ -63,6 +72,7 @@ impl Ears {
             statuses: bus.subscribe(Pattern::statuses()).await?,
             proposals: bus.subscribe(Subject::proposed()).await?,
             revoked: bus.subscribe(Subject::revoked()).await?,
+            roll,
             commands,
             beside,
         };
@@ -94,9 +104,20 @@ impl Ears {
             message = self.statuses.next() => message.map(Heard::Status),
             message = self.revoked.next() => message.map(Heard::Revoked),
             heard = others => heard.map(Heard::Beside),
+            page = next_page(&mut self.roll) => Some(Heard::Roll(page)),
             command = self.commands.recv() => command.map(Box::new).map(Heard::Command),
         }
     }
+}
+
+/// The next word on who is enrolled; never, where that is not asked or nobody says it any more.
+async fn next_page(roll: &mut Option<mpsc::Receiver<RollPage>>) -> RollPage {
+    if let Some(pages) = roll
+        && let Some(page) = pages.recv().await
+    {
+        return page;
+    }
+    pending().await
 }
 
 impl Engine {
@@ -135,6 +156,11 @@ impl Engine {
                 Err(error) => warn!(error = service::supervisor::chain(&error), "not a revocation"),
             },
             Heard::Beside(heard) => self.hear_beside(heard),
+            Heard::Roll(page) => {
+                if self.runs.agents().enrol(page) {
+                    self.wake(WOKEN_MAX);
+                }
+            }
             Heard::Command(command) => {
                 let Command { run, input, done } = *command;
                 let known = self.runs.get(&run).map(|snapshot| snapshot.run.ended.is_some());

@@ -147,7 +147,7 @@ impl Engine {
         let at = Timestamp(clock::unix_ms());
         let first = before(&trigger, planned, shape, Position { sequence: 0, at });
         let (proposals, secrets) = (Proposals::new(), self.secrets());
-        let context = Context { proposals: &proposals, callback_secrets: &secrets };
+        let context = Context { proposals: &proposals, may_have: &|_, _, _| false, callback_secrets: &secrets };
         let events = accept(&first, &context, &Beginning { reused, held }, at);
         let (record, bytes) = log::encode(Tail::default(), &self.name, at, events);
         if bytes.len() > MESSAGE_BYTES_MAX && matches!(first.planned, Planned::Plan { .. }) {

@@ -48,13 +48,16 @@ use std::{
 };
 
 use blob::{Blobs, token::Signer};
-use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers, bus::SUBSCRIPTION_MESSAGES_MAX, signed::CommandSigner};
+use eventbus::{AppendError, Bus, BusError, TriggerDelivery, Triggers, bus::SUBSCRIPTION_MESSAGES_MAX, roll, signed::CommandSigner};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use model::{
     AgentName, Digest, RunId, StageId, Timestamp,
     context::CacheScope,
     event::run::{RunEvent, RunRecord, WaitKey},
-    protocol::{auction::Proposal, orchestrator::Member},
+    protocol::{
+        auction::{Declined, Proposal},
+        orchestrator::Member,
+    },
 };
 use service::{OnError, Supervisor, clock};
 use tokio::{
@@ -94,7 +97,7 @@ use crate::{
     admission::{Admission, Bounds},
     auctions::Auction,
     callbacks::CallbackKey,
-    core::{Answer, Context, Input, Run, Status, decide, effects::touched, resolve},
+    core::{Answer, Context, Input, Run, Status, decide, effects::touched, resolve, work},
     handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
     runs::{Appended, ENDED_RUNS_MAX, Runs},
@@ -143,6 +146,8 @@ pub struct EngineOptions {
     pub beside_others: bool,
     /// Where snapshots of long logs lie; without it, none are taken.
     pub snapshots: Option<PathBuf>,
+    /// Whether agents get only what they were enrolled for. Where all roles are in one process, nobody was enrolled.
+    pub asks_the_roll: bool,
 }
 
 impl EngineOptions {
@@ -163,6 +168,7 @@ impl EngineOptions {
             puts_away: false,
             beside_others: false,
             snapshots: None,
+            asks_the_roll: false,
         }
     }
 }
@@ -194,7 +200,13 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
         hints: Arc::default(),
         admission: Admission::new(options.bounds),
     };
-    let (ears, alone) = Ears::open(&bus, received, options.beside_others).await?;
+    let roll = if options.asks_the_roll {
+        handle.runs.agents().ask_the_roll();
+        Some(roll::follow(&bus, supervisor).await?)
+    } else {
+        None
+    };
+    let (ears, alone) = Ears::open(&bus, received, roll, options.beside_others).await?;
     let beside = if options.beside_others {
         let start = getrandom::u64().map_err(EngineError::Randomness)?;
         Some(Beside::new(Member::new(&options.name, start), alone))
@@ -454,11 +466,25 @@ impl Engine {
         }
     }
 
-    fn propose(&mut self, proposal: Proposal) {
+    fn propose(&mut self, mut proposal: Proposal) {
         let run = proposal.attempt.run.clone();
         let Some(open) = self.open.get_mut(&run) else { return };
         let stage = proposal.attempt.stage.clone();
         let Some(at) = open.run.shape.find(&stage) else { return };
+        let agents = self.runs.agents();
+        work::with(&open.run, at, |asked| {
+            let Proposal { offers, declined, unmet, .. } = &mut proposal;
+            offers.retain(|ranked| match agents.refuses(&ranked.agent, asked) {
+                None => true,
+                Some(reason) => {
+                    declined.push(Declined { agent: ranked.agent.clone(), reason });
+                    false
+                }
+            });
+            if offers.is_empty() && unmet.is_empty() {
+                unmet.extend(agents.unmet(asked));
+            }
+        });
         let unplaced = proposal.offers.is_empty().then(|| proposal.declined.clone());
         let project = open.run.trigger.project.clone();
         self.runs.auctions().remember(Auction { project: project.clone(), proposal: proposal.clone() });
@@ -492,7 +518,9 @@ impl Engine {
         let Some(inputs) = open.due(Instant::now()) else { return };
         let now = Timestamp(clock::unix_ms());
         let secrets = secrets(&self.callback_key);
-        let context = Context { proposals: &open.proposals, callback_secrets: &secrets };
+        let agents = self.runs.agents().clone();
+        let may_have = |run: &Run, at, agent: &AgentName| work::with(run, at, |asked| agents.refuses(agent, asked).is_none());
+        let context = Context { proposals: &open.proposals, may_have: &may_have, callback_secrets: &secrets };
         let decision = decide(&open.run, &context, &inputs, now);
         if decision.events.is_empty() {
             self.answer(decision.answers);

@@ -506,7 +506,7 @@ impl Engine {
     /// What would follow from a report, if the run were open.
     fn answers_of(&self, run: &Run, agent: AgentName, report: AgentReport) -> Decision {
         let (proposals, secrets) = (Proposals::new(), self.secrets());
-        let context = Context { proposals: &proposals, callback_secrets: &secrets };
+        let context = Context { proposals: &proposals, may_have: &|_, _, _| false, callback_secrets: &secrets };
         decide(run, &context, &[Input::Report { agent, report }], run.accepted_at)
     }
 

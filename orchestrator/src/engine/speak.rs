@@ -52,7 +52,8 @@ impl Engine {
                     Ok(stage) => {
                         let (requires, wants) = (stage.demands(), self.wants(run, &stage, &found));
                         let routine = Some(routine(run, at));
-                        let request = AuctionRequest { auction, attempt, requires, routine, wants, after, except };
+                        let trust = run.trigger.claims.trust;
+                        let request = AuctionRequest { auction, attempt, trust, requires, routine, wants, after, except };
                         self.outbox.send(Letter::Auction(request));
                     }
                     // It ends as soon as it is ready.

@@ -1,10 +1,16 @@
-//! Agents, as they tell of themselves.
+//! Agents: what they tell of themselves, and what the administrator has enrolled them as.
 
-use actix_web::{get, web};
-use apispec::{AgentList, AgentStageView, AgentView, Presence};
-use model::{AgentName, Timestamp, protocol::agent::LEASE_MS};
+use actix_web::{get, post, web};
+use apispec::{AgentList, AgentStageView, AgentTrustView, AgentView, EnrolmentView, Presence};
+use model::{
+    AgentName, Timestamp,
+    protocol::{
+        agent::LEASE_MS,
+        enrolment::{AgentTrust, DrainReply, Enrolled},
+    },
+};
 use serde::Deserialize;
-use service::clock;
+use service::{clock, supervisor::chain};
 use utoipa::IntoParams;
 
 use super::{Api, ApiError, access::Caller, view};
@@ -67,5 +73,56 @@ fn agent(seen: &Seen, now: Timestamp, api: &Api, caller: &Caller) -> AgentView {
         price_micros_per_s: status.price_micros_per_s,
         facts: status.facts.iter().filter_map(|(name, value)| Some((name.clone(), serde_json::to_value(value).ok()?))).collect(),
         stages: stages.collect(),
+        enrolled: api.orchestrator.runs.agents().enrolled(&status.agent).map(enrolment),
+    }
+}
+
+fn enrolment(enrolled: Enrolled) -> EnrolmentView {
+    let Enrolled { class, trust, draining } = enrolled;
+    let trust = match trust {
+        AgentTrust::Trusted => AgentTrustView::Trusted,
+        AgentTrust::Untrusted => AgentTrustView::Untrusted,
+        AgentTrust::Any => AgentTrustView::Any,
+    };
+    EnrolmentView { class, trust, draining }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DrainQuery {
+    /// It takes new work again.
+    #[serde(default)]
+    #[param(default = false)]
+    undo: bool,
+}
+
+/// Have an agent take no new work.
+///
+/// What it runs it ends. This holds, also over its restarts, until it is undone, or the agent enrols anew. It asks for a token of all projects; the same
+/// request again changes nothing.
+#[utoipa::path(
+    tag = "agents",
+    operation_id = "agent_drain",
+    params(("agent" = apispec::schema::AgentName, Path, description = "the agent"), DrainQuery),
+    responses((status = 200, description = "what it is enrolled as from now on", body = EnrolmentView), ApiError),
+)]
+#[post("/v1/agents/{agent}/drain")]
+pub(super) async fn drain(
+    caller: Caller,
+    api: web::Data<Api>,
+    agent: web::Path<String>,
+    query: web::Query<DrainQuery>,
+) -> Result<web::Json<EnrolmentView>, ApiError> {
+    if !caller.sees_all() {
+        return Err(ApiError::Forbidden(format!("the token `{}` is for some projects, and an agent works for all", caller.name())));
+    }
+    let unknown = || ApiError::UnknownAgent(agent.to_string());
+    let name: AgentName = agent.parse().map_err(|_| unknown())?;
+    match api.orchestrator.drain(&name, !query.undo).await {
+        Ok(DrainReply::Done { enrolled }) => Ok(web::Json(enrolment(enrolled))),
+        Ok(DrainReply::Unknown) => Err(unknown()),
+        Ok(DrainReply::Unavailable { message }) => Err(ApiError::Enrolment(message)),
+        Err(error) => Err(ApiError::Enrolment(chain(&error))),
     }
 }

@@ -79,6 +79,12 @@ pub enum ApiError {
     /// There is no such environment.
     #[error("no project that the token is for has an environment `{0}`")]
     UnknownEnvironment(String),
+    /// No such agent is enrolled.
+    #[error("no agent `{0}` is enrolled")]
+    UnknownAgent(String),
+    /// The records of agents cannot be changed now.
+    #[error("{0}")]
+    Enrolment(String),
     /// There is no such attempt.
     #[error("the stage `{stage}` of {run} has no such attempt")]
     UnknownAttempt {
@@ -169,6 +175,8 @@ impl ApiError {
             Self::UnknownStage { .. } | Self::Command(CommandError::UnknownStage { .. }) => Code::UnknownStage,
             Self::UnknownProject(_) => Code::UnknownProject,
             Self::UnknownEnvironment(_) => Code::UnknownEnvironment,
+            Self::UnknownAgent(_) => Code::UnknownAgent,
+            Self::Enrolment(_) => Code::EnrolmentUnavailable,
             Self::UnknownAttempt { .. } => Code::UnknownAttempt,
             Self::NoSuchWait(_) => Code::NoSuchWait,
             Self::Command(CommandError::Unfit { why, .. }) => match why {

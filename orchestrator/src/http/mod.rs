@@ -213,6 +213,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::cancel)
         .service(runs::rerun)
         .service(agents::list)
+        .service(agents::drain)
         .service(audit::list)
         .service(auctions::why)
         .service(auctions::list)

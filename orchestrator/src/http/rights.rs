@@ -37,6 +37,7 @@ pub(super) const RIGHTS: &[(&str, &str, Right)] = &[
     ("GET", "/v1/runs/{run}/plan", Right::Of(Role::View)),
     ("POST", "/v1/plans", Right::Of(Role::View)),
     ("GET", "/v1/agents", Right::Of(Role::View)),
+    ("POST", "/v1/agents/{agent}/drain", Right::Of(Role::Admin)),
     ("GET", "/v1/audit", Right::Of(Role::View)),
     ("GET", "/v1/auctions", Right::Of(Role::View)),
     ("GET", "/v1/projects", Right::Of(Role::View)),

@@ -10,17 +10,20 @@ use model::{
     event::run::{RunEvent, StoredLog, WaitKey},
     plan::{Plan, Value, Wait},
     planning::{PlanReply, PlanRequest, Text},
-    protocol::agent::{AgentCommand, Report},
+    protocol::{
+        agent::{AgentCommand, Report},
+        enrolment::AgentTrust,
+    },
     trigger::Trigger,
 };
-use orchestrator::Orchestrator;
+use orchestrator::{Orchestrator, engine::EngineOptions};
 use serde_json::{Value as Json, json};
 use service::{
     OnError,
     tool::{Finder, Kept, Tool, Version},
 };
 
-use crate::house::{House, chain, ended, is_asked, planned, refused, trigger, until, waiting};
+use crate::house::{House, agent, chain, ended, is_asked, planned, refused, trigger, until, waiting};
 
 /// The program that asks.
 const SCHEMATHESIS: Tool =
@@ -151,7 +154,8 @@ async fn every_operation_keeps_what_the_document_promises() {
     let house = House::without_parser(eventbus::memory::bus()).await;
     house.play_parser_with(reply).await;
     play_agent(&house).await;
-    let (orchestrator, supervisor) = house.start().await;
+    house.play_enrolment(&[(agent().as_str(), AgentTrust::Any)]).await;
+    let (orchestrator, supervisor) = house.start_with(|options| EngineOptions { asks_the_roll: true, ..options }).await;
     let api = house.serve(&orchestrator);
     let [built, asked, paused, called] = ["built", "asked", "paused", "called"].map(of);
     end_what_waits(&house, &orchestrator, [&asked, &paused, &called].map(Trigger::run).into());
@@ -198,6 +202,8 @@ fn document(orchestrator: &Orchestrator, built: &Trigger, asked: &Trigger, pause
         document.parameter("get", &format!("/v1/runs/{{run}}{what}"), "run", built.as_str());
     }
     document.parameter("get", "/v1/runs/{run}/output", "stage", "Build");
+    document.parameter("post", "/v1/agents/{agent}/drain", "agent", agent().as_str());
+    document.parameter("post", "/v1/agents/{agent}/drain", "undo", true);
     document.parameter("get", "/v1/projects/{project}", "project", "demo");
     document.parameter("get", "/v1/environments/{name}", "name", "production");
     document.parameter("post", "/v1/runs/{run}/rerun", "run", built.as_str());

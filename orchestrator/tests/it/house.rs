@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use blob::{Blobs, DiskStore, disk::Durability};
 use eventbus::{Bus, Subject, Subscription};
 use model::{
-    AgentName, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
+    AgentClass, AgentName, Digest, RunId, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::TriggerContext,
     diagnostic::{Diagnostic, Severity, Span},
     event::run::Outputs,
@@ -14,6 +14,7 @@ use model::{
     protocol::{
         agent::{AgentCommand, AgentReport, Assignment, Lease, Report, ReportKind},
         auction::{AuctionRequest, Offer, Proposal, RankedOffer, Reservation},
+        enrolment::{AgentTrust, DrainReply, DrainRequest, Enrolled, RollPage, RollRequest},
     },
     trigger::Trigger,
 };
@@ -201,6 +202,32 @@ impl House {
                 bus.publish(&Subject::proposed(), &proposal).await?;
             }
             Ok(())
+        });
+    }
+
+    /// Says who is enrolled, each in the class of all, and has them drain. A draining one is not remembered as such.
+    pub(crate) async fn play_enrolment(&self, agents: &[(&str, AgentTrust)]) {
+        let class = AgentClass::default();
+        let enrolled = |trust| Enrolled { class: class.clone(), trust, draining: false };
+        let agents: BTreeMap<AgentName, Enrolled> = agents.iter().map(|(name, trust)| (name.parse().unwrap(), enrolled(*trust))).collect();
+        let mut asked = self.bus.subscribe(Subject::roll()).await.unwrap();
+        let mut drained = self.bus.subscribe(Subject::drain()).await.unwrap();
+        self.others.spawn("eventbus", OnError::Log, async move {
+            loop {
+                tokio::select! {
+                    Some(message) = asked.next() => {
+                        let RollRequest { after } = message.read()?;
+                        message.reply(&RollPage { after, through: None, agents: agents.clone() }).await?;
+                    }
+                    Some(message) = drained.next() => {
+                        let DrainRequest { agent, draining } = message.read()?;
+                        let known = agents.get(&agent).cloned();
+                        let done = |enrolled| DrainReply::Done { enrolled: Enrolled { draining, ..enrolled } };
+                        message.reply(&known.map_or(DrainReply::Unknown, done)).await?;
+                    }
+                    else => return Ok(()),
+                }
+            }
         });
     }
 

@@ -47,6 +47,8 @@ mod snapshots;
 #[cfg(test)]
 mod trouble;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod views;
 #[cfg(test)]
 mod waits;

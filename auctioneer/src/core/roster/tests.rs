@@ -43,6 +43,28 @@ fn fleet(count: usize) -> Roster {
     roster
 }
 
+#[test]
+fn of_a_large_fleet_those_are_asked_who_may_have_the_work_and_a_change_counts_at_once() {
+    use model::protocol::enrolment::AgentTrust;
+    let page = |trust_of: &dyn Fn(usize) -> AgentTrust| {
+        let enrolled = |number| Enrolled { class: "default".parse().unwrap(), trust: trust_of(number), draining: false };
+        RollPage { after: None, through: None, agents: (0..100).map(|number| (numbered(number), enrolled(number))).collect() }
+    };
+    let mut roster = Roster { roll: Some(Roll::default()), ..fleet(0) };
+    for number in 0..100 {
+        roster.showed(&status(&numbered(number), 1, 5, &[]), &numbered(number), Duration::ZERO);
+    }
+    let expected = |roster: &mut Roster| roster.ask(&request(&[], &[]), &Times::default(), Duration::ZERO).expected;
+    assert_eq!(expected(&mut roster), BTreeSet::new(), "nobody is known to be enrolled");
+    roster.enrolled(page(&|number| if number < 3 { AgentTrust::Untrusted } else { AgentTrust::Trusted }));
+    assert_eq!(expected(&mut roster), (0..3).map(numbered).collect());
+    roster.enrolled(page(&|number| if number == 7 { AgentTrust::Any } else { AgentTrust::Trusted }));
+    assert_eq!(expected(&mut roster), BTreeSet::from([numbered(7)]));
+    let own = AuctionRequest { trust: Trust::Trusted, ..request(&[], &[]) };
+    assert_eq!(roster.ask(&own, &Times::default(), Duration::ZERO).expected.len(), SAMPLE_MAX);
+    assert!(roster.may_have(&numbered(8), &own) && !roster.may_have(&numbered(8), &request(&[], &[])));
+}
+
 fn ask(roster: &mut Roster, except: &[&str], now: Duration) -> Asked {
     let except: Vec<AgentName> = except.iter().map(|name| agent(name)).collect();
     roster.ask(&request(&[], &except), &Times::default(), now)
@@ -130,10 +152,10 @@ fn the_only_one_that_can_is_asked_whoever_else_is_there() {
     let excepted =
         roster.ask(&request(&[("docker_run", Value::Boolean(true))], std::slice::from_ref(&only)), &Times::default(), Duration::ZERO);
     assert_eq!(excepted.audience, Audience::Agents(BTreeSet::new()));
-    assert_eq!(roster.unmet(&wants.requires), [""; 0]);
+    assert_eq!(roster.unmet(&wants), [""; 0]);
     roster.showed(&status(&only, 1, 0, &[("cores", Value::Integer(2))]), &only, Duration::ZERO);
     assert_eq!(roster.ask(&wants, &Times::default(), Duration::ZERO).expected, BTreeSet::new());
-    assert_eq!(roster.unmet(&wants.requires), ["no agent has docker_run"]);
+    assert_eq!(roster.unmet(&wants), ["no agent has docker_run"]);
     // It says that it has it again.
     roster.showed(&status(&only, 1, 0, &[("docker_run", Value::Boolean(true))]), &only, Duration::ZERO);
     assert_eq!(roster.ask(&wants, &Times::default(), Duration::ZERO).expected, [only.clone()].into());

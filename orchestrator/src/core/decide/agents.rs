@@ -105,7 +105,7 @@ impl Draft<'_> {
         };
         let best = proposal.offers.iter().find(|ranked| {
             let given_away = ranked.offer.reservation == Reservation::Handover && self.handed_over.contains(&ranked.agent);
-            !given_away && !declined(&ranked.agent)
+            !given_away && !declined(&ranked.agent) && (self.context.may_have)(&self.run, at, &ranked.agent)
         });
         let Some(best) = best else { return };
         if best.offer.reservation == Reservation::Handover {

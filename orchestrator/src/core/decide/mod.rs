@@ -45,6 +45,8 @@ pub type Proposals = BTreeMap<Index, Proposal>;
 pub struct Context<'a> {
     /// The proposals at hand.
     pub proposals: &'a Proposals,
+    /// Whether the agent may be given the stage, by its enrolment: what it offered alone does not say so.
+    pub may_have: &'a dyn Fn(&Run, Index, &AgentName) -> bool,
     /// SHA-256 of the secret with which a webhook is called. The same question has the same secret.
     pub callback_secrets: &'a dyn Fn(&RunId, &StageId, WaitKey) -> Digest,
 }

@@ -66,7 +66,11 @@ pub(super) fn kinds(events: &[RunEvent]) -> Vec<&'static str> {
 
 /// What a decision may know: these proposals, and for each wait a secret of its own.
 pub(super) fn context(proposals: &Proposals) -> Context<'_> {
-    Context { proposals, callback_secrets: &|run, stage, wait| Digest::of(format!("{run} {stage} {wait:?}").as_bytes()) }
+    Context {
+        proposals,
+        may_have: &|_, _, _| true,
+        callback_secrets: &|run, stage, wait| Digest::of(format!("{run} {stage} {wait:?}").as_bytes()),
+    }
 }
 
 /// The answer that lets a question's stage go on; `None` where only time does.
