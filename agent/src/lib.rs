@@ -22,6 +22,7 @@ mod reports;
 mod sandbox;
 mod spool;
 mod storing;
+mod tools;
 
 use std::{
     collections::BTreeMap,
@@ -49,6 +50,7 @@ pub use sandbox::{
     UnknownUsers, fork_nursery, stage_init,
 };
 pub use spool::SpoolError;
+pub use tools::{find_tools, tool_facts};
 
 use self::{
     container::{ContainerOptions, Containers, Runtime},
@@ -97,6 +99,8 @@ pub struct AgentOptions {
     /// A person's own directory: stages run in it as it is, one at a time, and nothing in it is put there or removed by the agent. Without
     /// one, each stage has a directory of its own.
     pub in_place: Option<PathBuf>,
+    /// Whether it looks behind its start for the tools that stages ask for, as a service does.
+    pub finds_tools: bool,
     /// What runs the containers of stages with an image, if anything does.
     pub containers: Containers,
     /// When less than so many bytes of the disk with its data are free, the stage that has written the most is ended.
@@ -272,6 +276,17 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         let (told, token) = (desk.ear(), supervisor.token().clone());
         supervisor.spawn("agent containers", OnError::Log, async move {
             tokio::select! { () = look_for_containers(search, &containers, told) => {} () = token.cancelled() => {} }
+            Ok(())
+        });
+    }
+    if options.finds_tools {
+        let (told, token) = (desk.ear(), supervisor.token().clone());
+        supervisor.spawn("agent tools", OnError::Log, async move {
+            if let Some(tools) = token.run_until_cancelled(find_tools()).await {
+                info!(?tools, "these tools are here");
+                // The desk is gone when the agent ends.
+                let _ended = told.send(Happened::Learned { facts: tool_facts(&tools) }).await;
+            }
             Ok(())
         });
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env::current_exe,
+    str::FromStr,
 };
 
 use agent::{
@@ -13,15 +14,55 @@ use agent::{
     examine,
 };
 use anyhow::Context as _;
-use model::plan::{CONTAINERS, Requirements, Stage, Value};
+use model::{
+    AgentClass,
+    plan::{CONTAINERS, Requirements, Stage, Value},
+    protocol::enrolment::CLASS,
+};
 use parser::explain::Lack;
 use service::{env, settings::Settings};
 
 /// The fact of agents that isolate stages, and what demands it.
 const ISOLATION: &str = "isolation";
+/// What is known without asking a tool for its version.
+const KNOWN: [&str; 8] = ["arch", "os", "cores", "memory", CLASS, LABEL, ISOLATION, CONTAINERS];
 /// How containers are had.
 const CONTAINERS_REMEDY: &str = "install podman or start docker, or say with OTTO_CONTAINER_CLIENT how it is called; or leave out `docker`, \
                                  `services` and `docker_run`";
+
+/// The fact of agents that has their labels, and what demands one.
+const LABEL: &str = "label";
+/// Labels of one machine: what all agents say of themselves is remembered for each of them.
+const LABELS_MAX: usize = 32;
+/// The longest label, in characters.
+const LABEL_CHARACTERS_MAX: usize = 64;
+
+/// What people call a machine by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Labels(BTreeSet<String>);
+
+impl Labels {
+    /// As an agent says it of itself; nothing where there is none.
+    pub(crate) fn facts(self) -> BTreeMap<String, Value> {
+        let labels: Vec<Value> = self.0.into_iter().map(Value::Text).collect();
+        if labels.is_empty() { BTreeMap::new() } else { [(LABEL.to_owned(), Value::List(labels))].into() }
+    }
+}
+
+impl FromStr for Labels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let labels: BTreeSet<String> = text.split(',').map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect();
+        let wrong = |label: &&String| label.chars().count() > LABEL_CHARACTERS_MAX || label.chars().any(char::is_control);
+        if labels.len() > LABELS_MAX || labels.iter().any(|label| wrong(&label)) {
+            return Err(format!(
+                "write at most {LABELS_MAX} labels of at most {LABEL_CHARACTERS_MAX} characters, with commas between them"
+            ));
+        }
+        Ok(Self(labels))
+    }
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -37,6 +78,11 @@ impl Machine {
     pub(crate) async fn look(demands: &[Requirements], isolation: Isolation) -> anyhow::Result<Self> {
         let asked: BTreeSet<&str> = demands.iter().flat_map(BTreeMap::keys).map(String::as_str).collect();
         let mut facts = agent::machine_facts();
+        facts.insert(CLASS.to_owned(), Value::from(AgentClass::DEFAULT));
+        facts.extend(labels()?.facts());
+        if asked.iter().any(|fact| !KNOWN.contains(fact)) {
+            facts.extend(agent::tool_facts(&agent::find_tools().await));
+        }
         if asked.contains(ISOLATION) {
             facts.extend(match isolation {
                 Isolation::Auto => agent::offers(&findings()?),
@@ -82,6 +128,27 @@ pub(crate) fn container_options() -> ContainerOptions {
         text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
     ContainerOptions { client: words(env::CONTAINER_CLIENT), run: words(env::CONTAINER_ARGUMENTS) }
+}
+
+/// What the person has set for labels.
+fn labels() -> anyhow::Result<Labels> {
+    let mut settings = Settings::from_environment();
+    let labels = settings.optional(env::AGENT_LABELS).unwrap_or_default();
+    settings.check()?;
+    Ok(labels)
+}
+
+/// The tools that an agent finds here, beside the other findings.
+pub(crate) async fn of_tools() -> anyhow::Result<Vec<Finding>> {
+    let tools: Vec<String> = agent::find_tools().await.into_iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let (there, found) = (!tools.is_empty(), if tools.is_empty() { "none".to_owned() } else { tools.join(", ") });
+    let meaning = "stages that ask in `runtime` for one of these, such as `python { version = '~> 3.8' }`, run here";
+    let tools = Finding { subject: "tools", there, found, meaning, remedy: None };
+    let labels: Vec<String> = labels()?.0.into_iter().collect();
+    let (there, found) = (!labels.is_empty(), if labels.is_empty() { "none".to_owned() } else { labels.join(", ") });
+    let meaning = "stages that ask in `runtime` for one of these, as `computer { label = 'mac' }`, run here";
+    let remedy = Some("OTTO_AGENT_LABELS=mac,office in the agent's settings").filter(|_| !there);
+    Ok(vec![tools, Finding { subject: "labels", there, found, meaning, remedy }])
 }
 
 /// What an agent that was started as this process finds of isolation and limits.

@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{Requirements, Value};
+use crate::{
+    plan::{Requirements, Value},
+    version,
+};
+
+/// What the name of a fact ends with that is a tool's version.
+const VERSION: &str = ".version";
 
 /// What an agent is and has.
 pub type Facts = BTreeMap<String, Value>;
 
 /// Whether nothing is missing.
 pub fn has_all(requires: &Requirements, facts: &Facts) -> bool {
-    requires.iter().all(|(name, wanted)| meets(wanted, facts.get(name)))
+    requires.iter().all(|(name, wanted)| has(name, wanted, facts))
 }
 
 /// What none of these agents has, for people; empty if one of them has all.
@@ -17,7 +23,7 @@ pub fn missing_everywhere<'a>(requires: &Requirements, agents: &(impl Iterator<I
     if agents.clone().any(|facts| has_all(requires, facts)) {
         return Vec::new();
     }
-    let nobody = |(name, wanted): &(&String, &Value)| !agents.clone().any(|facts| meets(wanted, facts.get(*name)));
+    let nobody = |(name, wanted): &(&String, &Value)| !agents.clone().any(|facts| has(name, wanted, facts));
     let lacks: Vec<String> =
         requires.iter().filter(nobody).map(|(name, wanted)| format!("no agent has {}", demand(name, wanted))).collect();
     if !lacks.is_empty() || requires.is_empty() {
@@ -31,10 +37,19 @@ pub fn missing_everywhere<'a>(requires: &Requirements, agents: &(impl Iterator<I
 pub fn missing(requires: &Requirements, facts: &Facts) -> Option<String> {
     let lacks: Vec<String> = requires
         .iter()
-        .filter(|(name, wanted)| !meets(wanted, facts.get(*name)))
+        .filter(|(name, wanted)| !has(name, wanted, facts))
         .map(|(name, wanted)| lack(name, wanted, facts.get(name)))
         .collect();
     (!lacks.is_empty()).then(|| lacks.join("; "))
+}
+
+/// A demand for a version is met by the versions that it names, not by the same text alone.
+fn has(name: &str, wanted: &Value, facts: &Facts) -> bool {
+    let fact = facts.get(name);
+    if let (true, Value::Text(wanted), Some(Value::Text(fact))) = (name.ends_with(VERSION), wanted, fact) {
+        return version::meets(wanted, fact);
+    }
+    meets(wanted, fact)
 }
 
 fn meets(wanted: &Value, fact: Option<&Value>) -> bool {
@@ -73,6 +88,7 @@ fn demand(name: &str, wanted: &Value) -> String {
     match wanted {
         Value::Boolean(true) => name.to_owned(),
         Value::Integer(_) | Value::Decimal { .. } => format!("{name} of at least {}", show(wanted)),
+        Value::Text(wanted) if name.ends_with(VERSION) => format!("{name} {wanted}"),
         Value::Boolean(false) | Value::Text(_) | Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => {
             format!("{name} = {}", show(wanted))
         }
@@ -106,6 +122,7 @@ mod tests {
             ("load".to_owned(), Value::Decimal { decimal: "1.5".to_owned() }),
             ("docker".to_owned(), Value::Boolean(true)),
             ("gpu".to_owned(), Value::Boolean(false)),
+            ("python.version".to_owned(), text("3.11.2")),
             ("label".to_owned(), Value::List(vec![text("fast"), text("office")])),
         ]);
         let cases = [
@@ -122,6 +139,11 @@ mod tests {
             ("gpu", Value::Boolean(false), true),
             ("none", Value::Boolean(true), false),
             ("none", text("x"), false),
+            ("python.version", text("~> 3.8"), true),
+            ("python.version", text("3.11"), true),
+            ("python.version", text(">= 3.12"), false),
+            ("python.version", Value::Boolean(true), true),
+            ("go.version", text(">= 1"), false),
             ("label", text("office"), true),
             ("label", Value::List(vec![text("fast"), text("office")]), true),
             ("label", Value::List(vec![text("fast"), text("slow")]), false),

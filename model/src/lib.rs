@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod plan;
 pub mod planning;
 pub mod trigger;
+pub mod version;
 
 pub mod event;
 pub mod protocol;

@@ -72,6 +72,8 @@ pub const COMMANDS_KEY_FILE: &str = "OTTO_COMMANDS_KEY_FILE";
 pub const AGENT_CLASS: &str = "OTTO_AGENT_CLASS";
 /// How many stages the agent runs at once.
 pub const AGENT_SLOTS: &str = "OTTO_AGENT_SLOTS";
+/// What people call the agent's machine by, separated by commas: `runtime { computer { label = 'mac' } }` asks for one. Default: none.
+pub const AGENT_LABELS: &str = "OTTO_AGENT_LABELS";
 /// What a second on the agent costs, in millionths of the installation's currency unit. Default: 0.
 pub const AGENT_PRICE: &str = "OTTO_AGENT_PRICE_MICROS_PER_S";
 /// The client that runs containers of stages, with arguments that go before its command, such as `podman --runtime runc`. Default: podman, else

@@ -184,6 +184,7 @@ impl Office {
             facts: agent::machine_facts(),
             passthrough: self.passthrough.clone(),
             containers: self.containers.clone(),
+            finds_tools: false,
             sandbox: self.sandbox.clone(),
             program: agent::THIS_PROGRAM.into(),
             in_place: None,

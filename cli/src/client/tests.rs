@@ -69,6 +69,7 @@ impl House {
             class: "default".to_owned(),
             facts: agent::machine_facts(),
             passthrough: agent::tool_homes(&std::collections::BTreeMap::new()),
+            finds_tools: false,
             containers: agent::container::Containers::None,
             disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
             sandbox: agent::SandboxOptions::none(),

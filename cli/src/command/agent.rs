@@ -22,7 +22,7 @@ use super::{Terminal, agent_join};
 use crate::{
     client::Client,
     home,
-    machine::{container_options, findings, of_containers},
+    machine::{container_options, findings, of_containers, of_tools},
     provision,
 };
 
@@ -133,6 +133,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         AgentCommand::Doctor { json } => {
             let mut findings = findings()?;
             findings.push(of_containers(&probe(&container_options()).await));
+            findings.extend(of_tools().await?);
             if json { serde_json::to_string_pretty(&findings)? + "\n" } else { table(&findings) }
         }
         AgentCommand::Enrol { name, class, trust, folder } => {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use apispec::{AgentList, AgentTrustView, AgentView, EnrolmentView, Presence};
 use clap::Args;
 use model::{AgentClass, Timestamp};
+use serde_json::Value;
 use service::clock;
 
 use super::{
@@ -12,6 +13,9 @@ use super::{
     text::{self, printable},
 };
 use crate::client::Client;
+
+/// Tools that are shown of one agent.
+const TOOLS_MAX: usize = 3;
 
 /// List the agents that the server has heard of within a day, with what they run
 #[derive(Debug, Args)]
@@ -71,7 +75,21 @@ fn takes(enrolled: Option<&EnrolmentView>) -> String {
 fn machine(agent: &AgentView) -> String {
     let fact = |name: &str| agent.facts.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     let cores = fact("cores").map(|cores| format!("{cores} cores"));
-    [fact("os"), fact("arch"), cores].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let labels = agent.facts.get("label").and_then(Value::as_array).into_iter().flatten();
+    let labels = labels.filter_map(|label| label.as_str().map(str::to_owned));
+    [fact("os"), fact("arch"), cores].into_iter().flatten().chain(labels).chain(tools(agent)).collect::<Vec<_>>().join(", ")
+}
+
+/// Some of the tools that it has found, with their versions; `--json` has all.
+fn tools(agent: &AgentView) -> Vec<String> {
+    let version = |(name, version): (&String, &Value)| Some(format!("{} {}", name.strip_suffix(".version")?, version.as_str()?));
+    let mut tools: Vec<String> = agent.facts.iter().filter_map(version).collect();
+    let more = tools.len().saturating_sub(TOOLS_MAX);
+    tools.truncate(TOOLS_MAX);
+    if more > 0 {
+        tools.push(format!("{more} more tools"));
+    }
+    tools
 }
 
 #[cfg(test)]
@@ -89,7 +107,15 @@ mod tests {
             slots: 4,
             slots_free: 3,
             price_micros_per_s: 0,
-            facts: [("arch".to_owned(), json!("x86_64")), ("cores".to_owned(), json!(8)), ("os".to_owned(), json!("linux"))].into(),
+            facts: [
+                ("arch".to_owned(), json!("x86_64")),
+                ("cores".to_owned(), json!(8)),
+                ("os".to_owned(), json!("linux")),
+                ("label".to_owned(), json!(["mac"])),
+                ("git".to_owned(), json!(true)),
+                ("git.version".to_owned(), json!("2.39")),
+            ]
+            .into(),
             stages: Vec::new(),
             enrolled: None,
         };
@@ -99,7 +125,10 @@ mod tests {
             line.split("  ").map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
         };
         let unknown = "nothing: not known how enrolled";
-        assert_eq!(cells(agent.clone()), ["builder-1", "silent", "1 min ago", "3 of 4", unknown, "linux, x86_64, 8 cores", "-"]);
+        assert_eq!(
+            cells(agent.clone()),
+            ["builder-1", "silent", "1 min ago", "3 of 4", unknown, "linux, x86_64, 8 cores, mac, git 2.39", "-"]
+        );
         let enrolled = EnrolmentView { class: "big".parse().unwrap(), trust: AgentTrustView::Untrusted, draining: true };
         let draining = cells(AgentView { presence: Presence::Present, enrolled: Some(enrolled), ..agent });
         assert_eq!((draining[1].as_str(), draining[4].as_str()), ("draining", "untrusted runs, class big"));

@@ -621,7 +621,7 @@ mod tests {
             ports: PortChoice::Auto,
             agents: NonZeroUsize::MIN,
             nats_server: "nats-server".into(),
-            trust: model::protocol::enrolment::AgentTrust::Any,
+            trust: AgentTrust::Any,
             bus,
         };
         let provision = Provision::open(options).await.unwrap();

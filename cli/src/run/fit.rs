@@ -9,6 +9,7 @@ use agent::{
 use anyhow::bail;
 use model::{
     StageId,
+    capability::Facts,
     plan::{NeedReason, Plan, Stage, StageKind},
 };
 
@@ -17,16 +18,24 @@ use crate::machine::{Machine, container_options};
 /// Stages whose lack is told: who has mended the first ones hears of the others.
 const REFUSED_MAX: usize = 20;
 
-/// What runs the containers of these stages; `None` if they need none. An error says which stages cannot run, why, and what to do.
-pub(super) async fn runtime_for(stages: &[&Stage], isolation: Isolation) -> anyhow::Result<Option<Runtime>> {
+/// What stages find here.
+pub(super) struct Fit {
+    /// What runs their containers; `None` if they need none.
+    pub(super) runtime: Option<Runtime>,
+    /// What this machine is and has, as far as they ask for it.
+    pub(super) facts: Facts,
+}
+
+/// What these stages find here. An error says which of them cannot run, why, and what to do.
+pub(super) async fn of(stages: &[&Stage], isolation: Isolation) -> anyhow::Result<Fit> {
     let demands: Vec<_> = stages.iter().map(|stage| stage.demands()).filter(|demands| !demands.is_empty()).collect();
     if demands.is_empty() {
-        return Ok(None);
+        return Ok(Fit { runtime: None, facts: agent::machine_facts() });
     }
     let machine = Machine::look(&demands, isolation).await?;
     let lacks: Vec<_> = stages.iter().filter_map(|stage| Some((stage, machine.lacks(stage)?))).collect();
     if lacks.is_empty() {
-        return Ok(machine.containers.and_then(Result::ok));
+        return Ok(Fit { facts: machine.facts, runtime: machine.containers.and_then(Result::ok) });
     }
     let mut said = String::new();
     for (stage, lack) in lacks.iter().take(REFUSED_MAX) {
@@ -38,9 +47,12 @@ pub(super) async fn runtime_for(stages: &[&Stage], isolation: Isolation) -> anyh
     bail!("{}", said.trim_end())
 }
 
-/// What runs containers here, if anything does; for a run whose stages are not known yet.
-pub(super) async fn runtime_of_machine() -> Option<Runtime> {
-    probe(&container_options()).await.ok()
+/// What any stage would find here; for a run whose stages are not known yet.
+pub(super) async fn of_machine() -> Fit {
+    let options = container_options();
+    let (runtime, tools) = tokio::join!(probe(&options), agent::find_tools());
+    let facts = agent::machine_facts().into_iter().chain(agent::tool_facts(&tools)).collect();
+    Fit { runtime: runtime.ok(), facts }
 }
 
 /// The stages that may run: those that are not skipped in the plan, of one that is wanted alone what it needs, and what undoes that.

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{
-    AgentOptions, Isolation, Level, Nursery, SandboxOptions, Variables,
-    container::{Containers, Runtime},
-};
+use agent::{AgentOptions, Isolation, Level, Nursery, SandboxOptions, Variables, container::Containers};
 use anyhow::Context as _;
 use auctioneer::AuctioneerOptions;
 use blob::Blobs;
@@ -28,6 +25,7 @@ use service::Supervisor;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::warn;
 
+use super::fit::Fit;
 use crate::store::{self, Held};
 
 /// The name of the only agent. It stays: what an earlier process left is found by it.
@@ -52,8 +50,8 @@ pub(super) struct House {
 pub(super) struct Means {
     /// How many run at once.
     pub(super) slots: NonZeroU32,
-    /// What runs those that have an image.
-    pub(super) runtime: Option<Runtime>,
+    /// What they find here.
+    pub(super) fit: Fit,
     /// How far they are kept apart.
     pub(super) isolation: Isolation,
     /// What holds them, if it was forked already.
@@ -153,9 +151,10 @@ fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {
         price_micros_per_s: 0,
         commands: None,
         class: CLASS.to_owned(),
-        facts: agent::machine_facts(),
+        facts: means.fit.facts,
         passthrough: agent::tool_homes(&environment),
-        containers: means.runtime.map_or(Containers::None, Containers::Found),
+        finds_tools: false,
+        containers: means.fit.runtime.map_or(Containers::None, Containers::Found),
         disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
         sandbox: SandboxOptions { processes, limits_stages: means.limits_stages, nursery: means.nursery, ..sandbox },
         program: agent::THIS_PROGRAM.into(),

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{Isolation, Level, Nursery, container::Runtime};
+use agent::{Isolation, Level, Nursery};
 use anyhow::Context as _;
 use blob::Blobs;
 use clap::Args;
@@ -45,6 +45,7 @@ use service::{clock, settings::Settings, signals::Signals};
 use self::{
     again::{Earlier, Unfit},
     ask::{Ask, Given},
+    fit::Fit,
     follow::{Followed, Follower},
     house::{House, Means},
     source::Source,
@@ -143,7 +144,7 @@ impl RunArgs {
     }
 
     /// How stages are run. Of a run without a record, the plan is not known yet.
-    fn means(&self, store: &Store, root: &Path, runtime: Option<Runtime>, plan: Option<&Plan>) -> anyhow::Result<Means> {
+    fn means(&self, store: &Store, root: &Path, fit: Fit, plan: Option<&Plan>) -> anyhow::Result<Means> {
         let in_place = self.where_stages_run.in_place.then(|| root.to_owned());
         // A notification is one more.
         let stages = plan.and_then(|plan| u32::try_from(plan.stages.len() + usize::from(!plan.notify.is_empty())).ok()).unwrap_or(u32::MAX);
@@ -151,7 +152,7 @@ impl RunArgs {
         let callback_key = is_called.then(|| store.callback_key()).transpose()?;
         let isolation = self.isolation(plan);
         let limits_stages = plan.is_none_or(|plan| plan.stages.iter().any(demands_limits));
-        Ok(Means { slots: self.slots(), runtime, isolation, nursery: None, in_place, stages, limits_stages, callback_key })
+        Ok(Means { slots: self.slots(), fit, isolation, nursery: None, in_place, stages, limits_stages, callback_key })
     }
 
     /// What the command line answers.
@@ -193,12 +194,12 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitC
         },
     };
     let plan = plan_of(&planned)?;
-    let runtime = match fit::runtime_for(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await {
-        Ok(runtime) => runtime,
+    let found = match fit::of(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await {
+        Ok(found) => found,
         Err(error) => return Ok(refuse(&error)),
     };
     let place = Place::open(&source)?;
-    let means = Means { nursery, ..args.means(&place.store, source.pipeline.root(), runtime, Some(plan))? };
+    let means = Means { nursery, ..args.means(&place.store, source.pipeline.root(), found, Some(plan))? };
     let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
         Ok(earlier) => earlier,
         Err(unfit) => return Ok(refuse(&unfit.into())),
@@ -271,18 +272,18 @@ async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>) -> 
     };
     let journal = Journal::open(&held.kept.journal())?;
     let plan = snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan());
-    let runtime = match &snapshot {
-        None => fit::runtime_of_machine().await,
+    let found = match &snapshot {
+        None => fit::of_machine().await,
         Some(Snapshot { run, .. }) => {
             let open = (0..run.shape.len()).filter(|at| !run.stages[*at].is_over()).map(|at| run.shape.stage(at));
             let open: Vec<&Stage> = open.filter(|stage| stage.skipped.is_none()).collect();
-            match fit::runtime_for(&open, args.isolation(plan)).await {
-                Ok(runtime) => runtime,
+            match fit::of(&open, args.isolation(plan)).await {
+                Ok(found) => found,
                 Err(error) => return Ok(refuse(&error)),
             }
         }
     };
-    let means = Means { nursery, ..args.means(&store, store.root(), runtime, plan)? };
+    let means = Means { nursery, ..args.means(&store, store.root(), found, plan)? };
     let house = House::start(blobs, &held, journal, store.hints(), means).await?;
     go(args, house, &store, held, &mut signals, true).await
 }

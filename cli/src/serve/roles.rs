@@ -28,6 +28,7 @@ use service::{Supervisor, env};
 
 use super::reader::Reader;
 use crate::{
+    machine::Labels,
     otto::PLAN_WORKER,
     provision::{VIEWS_FILE, files::create_private_folder},
 };
@@ -320,6 +321,7 @@ impl Serve for Agent {
         let commands = reader.required_with(env::COMMANDS_KEY_FILE, key, str::parse);
         let class = reader.or(env::AGENT_CLASS, AgentClass::default());
         let price_micros_per_s = reader.or(env::AGENT_PRICE, 0);
+        let labels = reader.optional::<Labels>(env::AGENT_LABELS).unwrap_or_default();
         let environment: Variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
         let isolation = reader.or(env::AGENT_ISOLATION, Isolation::Auto);
@@ -339,8 +341,9 @@ impl Serve for Agent {
             price_micros_per_s,
             commands: Some(commands?),
             class: class.to_string(),
-            facts: machine_facts(),
+            facts: machine_facts().into_iter().chain(labels.facts()).collect(),
             passthrough: tool_homes(&environment),
+            finds_tools: true,
             containers: Containers::Search(containers),
             disk_reserve_bytes: agent::DISK_RESERVE_BYTES,
             sandbox,

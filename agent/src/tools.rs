@@ -1,0 +1,83 @@
+//! Tools that stages ask for, found on the agent's `PATH` with their versions: facts for `runtime { python { version = '~> 3.8' } }` and
+//! `runtime { cargo = true }`.
+//!
+//! Each is asked once in an agent's life, all at once and behind its start. One that does not answer in time is not there.
+
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
+
+use futures_util::future::join_all;
+use model::{plan::Value, version};
+use tokio::{process::Command, time::timeout};
+
+/// How long a tool may take to say its version: a Java machine on a busy laptop.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The most bytes of what a tool says that are looked at.
+const SAID_BYTES_MAX: usize = 4 * 1024;
+
+/// What is asked: the name in `runtime`, the program, and how it is asked.
+const TOOLS: [(&str, &str, &str); 17] = [
+    ("git", "git", "--version"),
+    ("python", "python3", "--version"),
+    ("cargo", "cargo", "--version"),
+    ("rustc", "rustc", "--version"),
+    ("go", "go", "version"),
+    ("node", "node", "--version"),
+    ("npm", "npm", "--version"),
+    ("java", "java", "-version"),
+    ("maven", "mvn", "--version"),
+    ("gradle", "gradle", "--version"),
+    ("ruby", "ruby", "--version"),
+    ("gcc", "gcc", "--version"),
+    ("clang", "clang", "--version"),
+    ("make", "make", "--version"),
+    ("cmake", "cmake", "--version"),
+    ("docker", "docker", "--version"),
+    ("podman", "podman", "--version"),
+];
+
+/// The tools that are there, with their versions, by name.
+pub async fn find_tools() -> BTreeMap<&'static str, String> {
+    let asked = TOOLS.map(|(name, program, argument)| async move { Some((name, version_of(program, argument).await?)) });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// As an agent says it of itself: `git = true` and `git.version = '2.39.5'`.
+pub fn tool_facts(tools: &BTreeMap<&'static str, String>) -> BTreeMap<String, Value> {
+    let facts = tools.iter().flat_map(|(name, version)| {
+        [((*name).to_owned(), Value::Boolean(true)), (format!("{name}.version"), Value::Text(version.clone()))]
+    });
+    facts.collect()
+}
+
+async fn version_of(program: &str, argument: &str) -> Option<String> {
+    let mut command = Command::new(program);
+    command.arg(argument).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(DEADLINE, command.output()).await.ok()?.ok()?;
+    if !output.status.success() {
+        return None;
+    }
+    // Java says it where others complain.
+    [&output.stdout, &output.stderr].into_iter().find_map(|said| {
+        let said = said.get(..said.len().min(SAID_BYTES_MAX))?;
+        version::find(&String::from_utf8_lossy(said))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_not_there_and_what_says_nothing_is_no_tool() {
+        assert_eq!(version_of("otto-has-no-such-program", "--version").await, None);
+        assert_eq!(version_of("false", "--version").await, None);
+        assert_eq!(version_of("echo", "a tool 1.2.3").await.as_deref(), Some("1.2.3"));
+    }
+
+    #[test]
+    fn a_tool_is_a_fact_and_so_is_its_version() {
+        let facts = tool_facts(&[("git", "2.39.5".to_owned())].into());
+        let expected = [("git".to_owned(), Value::Boolean(true)), ("git.version".to_owned(), Value::Text("2.39.5".to_owned()))];
+        assert_eq!(facts, expected.into());
+    }
+}
