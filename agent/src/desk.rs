@@ -89,16 +89,18 @@ enum Input {
     Command(Message),
     Announcement(Message),
     Time,
+    Leave,
     End,
 }
 
 impl Ears {
     /// The next input, what keepers say first: an attempt's end is known before the assignment that follows from it is read. `None` when
     /// the bus is closed.
-    async fn next(&mut self, supervisor: &Supervisor, pause: Duration) -> Option<Input> {
+    async fn next(&mut self, supervisor: &Supervisor, pause: Duration, leaving: bool) -> Option<Input> {
         tokio::select! {
             biased;
             () = supervisor.token().cancelled() => Some(Input::End),
+            () = supervisor.leaving().cancelled(), if !leaving => Some(Input::Leave),
             happened = self.happened.recv() => happened.map(Input::Happened),
             message = self.inbox.next() => message.map(Input::Command),
             message = self.announcements.next() => message.map(Input::Announcement),
@@ -137,9 +139,9 @@ impl Desk {
 
     /// Works until the supervisor ends it.
     pub(crate) async fn work(mut self, mut ears: Ears) -> Result<(), TaskError> {
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut leaving) = (Duration::ZERO, false);
         loop {
-            let input = ears.next(&self.supervisor, pause).await.ok_or("the bus is closed")?;
+            let input = ears.next(&self.supervisor, pause, leaving).await.ok_or("the bus is closed")?;
             let now = clock::now_ms();
             self.slots.wake(now);
             match input {
@@ -147,7 +149,16 @@ impl Desk {
                 Input::Command(message) => self.command(&message, now).await,
                 Input::Announcement(message) => self.announcement(&message, now).await,
                 Input::Time => {}
+                Input::Leave => {
+                    leaving = true;
+                    self.slots.leave();
+                    self.renew_at = now;
+                }
                 Input::End => break,
+            }
+            if leaving && self.keepers.is_empty() {
+                info!("nothing runs here any more");
+                self.supervisor.token().cancel();
             }
             pause = self.on_time(now).await;
         }

@@ -227,7 +227,7 @@ impl Auctioneer {
             Audience::Class => {
                 // Without a roll there is one class, whatever a stage asks for: its agent says that it is of another.
                 let asked = Asked::by(announcement.request.trust, &announcement.request.requires).class.filter(|_| self.roll.is_some());
-                let class = asked.and_then(|class| class.parse().ok()).unwrap_or_else(AgentClass::default);
+                let class: AgentClass = asked.and_then(|class| class.parse().ok()).unwrap_or_default();
                 self.bus.publish(&Subject::auction(class.as_str()), announcement).await
             }
             Audience::Agents(agents) => {

@@ -72,6 +72,9 @@ pub const COMMANDS_KEY_FILE: &str = "OTTO_COMMANDS_KEY_FILE";
 pub const AGENT_CLASS: &str = "OTTO_AGENT_CLASS";
 /// How many stages the agent runs at once.
 pub const AGENT_SLOTS: &str = "OTTO_AGENT_SLOTS";
+/// How long an agent that is told to end (SIGTERM, SIGINT) waits for what it runs, in seconds; a second signal ends it at once. It takes nothing new
+/// meanwhile. Default: 0, as with `otto up`. It must be less than what ends the process waits before it kills it, such as systemd's `TimeoutStopSec`.
+pub const AGENT_STOP_S: &str = "OTTO_AGENT_STOP_S";
 /// What people call the agent's machine by, separated by commas: `runtime { computer { label = 'mac' } }` asks for one. Default: none.
 pub const AGENT_LABELS: &str = "OTTO_AGENT_LABELS";
 /// What a second on the agent costs, in millionths of the installation's currency unit. Default: 0.

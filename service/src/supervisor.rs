@@ -34,6 +34,7 @@ pub type TaskError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     token: CancellationToken,
+    leaving: CancellationToken,
     tasks: Arc<Mutex<Tasks>>,
     ended: mpsc::Sender<()>,
     ends: Arc<tokio::sync::Mutex<mpsc::Receiver<()>>>,
@@ -77,12 +78,23 @@ impl Supervisor {
     /// Without a task yet.
     pub fn new() -> Self {
         let (ended, ends) = mpsc::channel(ENDED_MAX);
-        Self { token: CancellationToken::new(), tasks: Arc::default(), ended, ends: Arc::new(tokio::sync::Mutex::new(ends)) }
+        Self {
+            token: CancellationToken::new(),
+            leaving: CancellationToken::new(),
+            tasks: Arc::default(),
+            ended,
+            ends: Arc::new(tokio::sync::Mutex::new(ends)),
+        }
     }
 
     /// Cancelled when everything is to end.
     pub fn token(&self) -> &CancellationToken {
         &self.token
+    }
+
+    /// Cancelled when nothing new is to be begun: the end comes soon, and what runs may end before it. Who has nothing that it could wait for need not look.
+    pub fn leaving(&self) -> &CancellationToken {
+        &self.leaving
     }
 
     /// Starts a task that returns when [`Supervisor::token`] is cancelled.

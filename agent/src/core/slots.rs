@@ -115,7 +115,12 @@ pub(crate) struct Slots {
     /// The keys of `attempts`, the oldest first.
     order: VecDeque<AttemptId>,
     sweep_at: u64,
+    /// Nothing new is taken up.
+    leaving: bool,
 }
+
+/// Why an agent that is about to end takes nothing.
+const LEAVING: &str = "this agent is about to end";
 
 impl Slots {
     /// All free.
@@ -130,7 +135,13 @@ impl Slots {
             attempts: BTreeMap::new(),
             order: VecDeque::new(),
             sweep_at: now,
+            leaving: false,
         }
+    }
+
+    /// From now on nothing is offered or taken up.
+    pub(crate) fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// From now on this is also so.
@@ -158,6 +169,9 @@ impl Slots {
 
     /// Slots that nobody has a claim on.
     pub(crate) fn free(&self) -> u32 {
+        if self.leaving {
+            return 0;
+        }
         let taken = self.reserved.len() + self.running.len() + self.kept.len();
         self.terms.slots.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX))
     }
@@ -195,6 +209,9 @@ impl Slots {
 
     fn reserve(&mut self, request: &AuctionRequest, now: u64) -> Result<Reservation, String> {
         let attempt = &request.attempt;
+        if self.leaving {
+            return Err(LEAVING.to_owned());
+        }
         if request.except.contains(&self.terms.agent) {
             return Err("it has declined or lost this attempt".to_owned());
         }
@@ -269,6 +286,11 @@ impl Slots {
     }
 
     fn place(&mut self, lease: &Lease, effect: Effect, now: u64) -> Result<(), String> {
+        if self.leaving {
+            self.reserved.remove(&lease.attempt);
+            self.withdraw(&lease.attempt);
+            return Err(LEAVING.to_owned());
+        }
         let offer = self.offers.get(&lease.attempt).ok_or("this agent has made no offer for it since it started")?;
         let fresh = now < self.basis(offer) + OFFER_VALID_MS;
         let slot = offer.reservation == Reservation::Slot;

@@ -8,12 +8,12 @@ use model::{
     AuctionId, StageOutcome,
     protocol::{
         agent::{AgentCommand, Assignment, Report, ReportKind},
-        auction::{Announcement, AuctionRequest},
+        auction::{Announcement, AuctionRequest, Bid},
         log::Stream,
     },
 };
-use testkit::NatsServer;
-use tokio::runtime::Builder;
+use testkit::{NatsServer, TEST_DEADLINE};
+use tokio::{runtime::Builder, time::timeout};
 
 use crate::office::{Office, assignment, is_alive, sh, stage, until};
 
@@ -184,4 +184,27 @@ async fn a_stage_works_on_while_the_bus_is_away_and_nothing_is_lost() {
     let said = crate::office::said(&output, &index, model::protocol::log::Stream::Out);
     assert_eq!(said, b"one\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
     until("an empty spool", || office.leftovers().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_leaves_takes_nothing_new_and_ends_when_what_it_runs_is_over_and_heard() {
+    let mut office = Office::open().await;
+    let go = office.path("go");
+    let running = assignment(stage("a", vec![sh(&format!("until [ -e {} ]; do sleep 0.05; done", go.display()))]), 1);
+    office.award(&running).await;
+    office.report(ReportKind::Started).await;
+    let offered = stage("b", vec![sh("true")]);
+    assert!(matches!(office.ask(&offered, 0, &[]).await, Bid::Offer(_)));
+    office.supervisor.leaving().cancel();
+    // What it offered before is not taken up either.
+    while office.status().await.slots_free > 0 {}
+    office.assign(&assignment(offered.clone(), 2)).await;
+    let declined = office.report(ReportKind::Declined).await.report;
+    assert!(matches!(&declined, Report::Declined { reason } if reason == "this agent is about to end"), "{declined:?}");
+    assert!(matches!(office.ask(&offered, 1, &[]).await, Bid::Decline { .. }));
+    assert!(!office.supervisor.token().is_cancelled());
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(office.result(&running.lease).await.0, StageOutcome::Success);
+    office.stored(&running.lease).await;
+    timeout(TEST_DEADLINE, office.supervisor.token().cancelled()).await.expect("it ends by itself");
 }

@@ -246,8 +246,7 @@ impl Roster {
                 (Some(before), Some(after)) => Arc::ptr_eq(before, after),
                 (before, after) => before.is_none() && after.is_none(),
             },
-            (Some(_), Some(_)) => false,
-            (Some(_), None) | (None, _) => false,
+            (Some(_) | None, _) => false,
         };
         if same_facts && before.map(place) == after.map(place) {
             return;

@@ -172,7 +172,7 @@ async fn an_agent_gets_the_work_of_runs_that_it_was_not_enrolled_for_only_withou
 #[tokio::test(start_paused = true)]
 async fn an_untrusted_run_waits_for_an_agent_of_its_own_and_that_is_said() {
     let trusted = ("trusted", enrolled("default", AgentTrust::Trusted));
-    let mut house = House::open(Guard::On, &[trusted.clone()]).await;
+    let mut house = House::open(Guard::On, std::slice::from_ref(&trusted)).await;
     house.honest("trusted", offer(0)).await;
     let (proposal, took) = house.hold(&request(1)).await;
     assert_eq!((winners(&proposal), took), (vec![], Duration::ZERO), "nobody is asked, so nobody keeps a slot");

@@ -163,6 +163,7 @@ async fn live<R: Serve>(role: R, pipe: Option<ParentPipe>) -> anyhow::Result<()>
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let mut parent = pipe.map(Parent::open).transpose().context("cannot look at the pipe to otto up")?;
     let supervisor = Supervisor::new();
+    let stop_time = role.stop_time();
     let told = async {
         let gone = async {
             match &mut parent {
@@ -170,9 +171,21 @@ async fn live<R: Serve>(role: R, pipe: Option<ParentPipe>) -> anyhow::Result<()>
                 None => std::future::pending().await,
             }
         };
+        tokio::pin!(gone);
         tokio::select! {
             signal = signals.next() => info!(?signal, "ends"),
-            () = gone => info!("otto up is gone, so this ends"),
+            () = &mut gone => return info!("otto up is gone, so this ends"),
+        }
+        if !stop_time.is_zero() {
+            info!(?stop_time, "takes nothing new, and waits for what runs");
+            supervisor.leaving().cancel();
+            tokio::select! {
+                // Whoever has nothing left says so, and that is the end.
+                () = supervisor.token().cancelled() => {}
+                () = tokio::time::sleep(stop_time) => info!("what runs still is ended"),
+                signal = signals.next() => info!(?signal, "ends at once"),
+                () = gone => info!("otto up is gone, so this ends"),
+            }
         }
     };
     let work = async {

@@ -1,6 +1,6 @@
 //! The roles, each put together from its settings.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, thread::available_parallelism};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, thread::available_parallelism, time::Duration};
 
 use agent::{
     AgentOptions, Isolation, SandboxOptions, StageUsers, Variables,
@@ -43,6 +43,10 @@ const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
 pub(super) trait Serve: Sized {
     /// Reads the role's settings; `None` only where one is missing or wrong, which the reader knows.
     fn read(reader: &mut Reader) -> Option<Self>;
+    /// How long the role may take to end what it has, when it is told to end.
+    fn stop_time(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Starts the role. When this returns it is ready; the text says where it is found.
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String>;
 }
@@ -307,6 +311,7 @@ pub(super) struct Agent {
     bus: BusSettings,
     blobs: Blobs,
     options: AgentOptions,
+    stop_time: Duration,
 }
 
 impl Serve for Agent {
@@ -321,6 +326,7 @@ impl Serve for Agent {
         let commands = reader.required_with(env::COMMANDS_KEY_FILE, key, str::parse);
         let class = reader.or(env::AGENT_CLASS, AgentClass::default());
         let price_micros_per_s = reader.or(env::AGENT_PRICE, 0);
+        let stop_time = Duration::from_secs(reader.or::<u32>(env::AGENT_STOP_S, 0).into());
         let labels = reader.optional::<Labels>(env::AGENT_LABELS).unwrap_or_default();
         let environment: Variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
@@ -351,7 +357,11 @@ impl Serve for Agent {
             in_place: None,
             attempts: u32::MAX,
         };
-        Some(Self { bus: bus?, blobs: blobs?, options })
+        Some(Self { bus: bus?, blobs: blobs?, options, stop_time })
+    }
+
+    fn stop_time(&self) -> Duration {
+        self.stop_time
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {

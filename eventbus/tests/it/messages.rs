@@ -172,6 +172,21 @@ fn triggers_replies() -> Vec<TriggersReply> {
     ]
 }
 
+/// Those about who is enrolled.
+fn of_enrolment() -> Vec<Message> {
+    let enrolled = || Enrolled { class: "big".parse().unwrap(), trust: AgentTrust::Any, draining: true };
+    let page = RollPage { after: Some(agent("a0")), through: Some(agent("a1")), agents: BTreeMap::from([(agent("a1"), enrolled())]) };
+    vec![
+        message("roll", "protocol::enrolment::RollRequest", &RollRequest { after: Some(agent("a0")) }),
+        message("", "protocol::enrolment::RollPage", &page),
+        message("enrolled", "protocol::enrolment::RollPage", &page),
+        message("drain", "protocol::enrolment::DrainRequest", &DrainRequest { agent: agent("a1"), draining: true }),
+        message("", "protocol::enrolment::DrainReply", &DrainReply::Done { enrolled: enrolled() }),
+        message("", "protocol::enrolment::DrainReply", &DrainReply::Unknown),
+        message("", "protocol::enrolment::DrainReply", &DrainReply::Unavailable { message: "the disk is full".to_owned() }),
+    ]
+}
+
 /// Every message.
 pub(crate) fn all() -> Vec<Message> {
     let offer = || Offer { has: 1, load_permille: 500, ..Offer::new(10, 0, Reservation::Handover) };
@@ -215,16 +230,7 @@ pub(crate) fn all() -> Vec<Message> {
     let header = LogHeader { lease: lease(), mark, segments: StoredLog::whole(digest(), 3, digest()).segments };
     let member = Member::new("orchestrator", 1);
     let here = Here { member: member.clone(), number: 1, view: BTreeSet::from([member.clone()]), settled: true };
-    let enrolled = || Enrolled { class: "big".parse().unwrap(), trust: AgentTrust::Any, draining: true };
-    let page = RollPage { after: Some(agent("a0")), through: Some(agent("a1")), agents: BTreeMap::from([(agent("a1"), enrolled())]) };
     let mut all = vec![
-        message("roll", "protocol::enrolment::RollRequest", &RollRequest { after: Some(agent("a0")) }),
-        message("", "protocol::enrolment::RollPage", &page),
-        message("enrolled", "protocol::enrolment::RollPage", &page),
-        message("drain", "protocol::enrolment::DrainRequest", &DrainRequest { agent: agent("a1"), draining: true }),
-        message("", "protocol::enrolment::DrainReply", &DrainReply::Done { enrolled: enrolled() }),
-        message("", "protocol::enrolment::DrainReply", &DrainReply::Unknown),
-        message("", "protocol::enrolment::DrainReply", &DrainReply::Unavailable { message: "the disk is full".to_owned() }),
         message("trigger", "trigger::Trigger", &trigger("1")),
         message("run", "event::run::RunRecord", &record),
         message("plan", "planning::PlanRequest", &plan_request),
@@ -248,6 +254,7 @@ pub(crate) fn all() -> Vec<Message> {
         message("log", "protocol::log::LogChunk", &header),
     ];
     all.extend(asked().iter().map(|asked| message("orchestrators_asked", "protocol::orchestrator::Asked", asked)));
+    all.extend(of_enrolment());
     all.extend(triggers_replies().iter().map(|reply| message("", "planning::TriggersReply", reply)));
     all.extend(plan_replies().iter().map(|reply| message("", "planning::PlanReply", reply)));
     all.extend(commands().iter().map(|command| message("inbox", "protocol::agent::AgentCommand", command)));
