@@ -100,7 +100,7 @@ pub async fn run(args: ServeArgs) -> ExitCode {
         Role::Depot => role::<Depot>(&args).await,
         Role::Parser => role::<Parser>(&args).await,
         Role::Auctioneer => role::<Auctioneer>(&args).await,
-        Role::Orchestrator => role::<Orchestrator>(&args).await,
+        Role::Orchestrator => Box::pin(role::<Orchestrator>(&args)).await,
         Role::Forge => role::<Forge>(&args).await,
         Role::Agent => role::<Agent>(&args).await,
     }
