@@ -23,7 +23,7 @@ impl FileError {
 }
 
 /// Creates a folder and those above it. What is new is its owner's only.
-pub(crate) fn create_private_folder(path: &Path) -> Result<(), FileError> {
+pub(super) fn create_private_folder(path: &Path) -> Result<(), FileError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError::new("create", path, source))
 }
 

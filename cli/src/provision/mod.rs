@@ -284,8 +284,7 @@ impl Provision {
     /// The settings of the process `name` of the Procfile; an agent's is [`agent_name`]. The second process of a role is called `ROLE-2`, and so on: it
     /// has a folder of its own, and listens on any free port.
     pub fn environment(&self, name: &str) -> BTreeMap<&'static str, String> {
-        let own = self.environment_of(name);
-        let Some(role) = role_beside(name).filter(|_| own.is_empty()) else { return own };
+        let Some(role) = role_beside(name) else { return self.environment_of(name) };
         let mut settings = self.environment_of(role);
         if settings.contains_key(env::LISTEN) {
             settings.insert(env::LISTEN, ports::listen(0).to_string());
@@ -293,15 +292,15 @@ impl Provision {
         if settings.contains_key(env::DATA) {
             settings.insert(env::DATA, text(&self.data.join(name)));
         }
+        if settings.contains_key(env::ORCHESTRATOR_NAME) {
+            settings.insert(env::ORCHESTRATOR_NAME, name.to_owned());
+        }
         settings
     }
 
     fn environment_of(&self, name: &str) -> BTreeMap<&'static str, String> {
         let path = |file: &str| text(&self.data.join(file));
         let mut settings = BTreeMap::new();
-        let is_further = is_further_orchestrator(name);
-        let data = name;
-        let name = if is_further { BusRole::Orchestrator.name() } else { name };
         if let Some(role) = BusRole::ALL.into_iter().find(|role| role.name() == name) {
             settings.insert(env::BUS_URLS, self.bus_url());
             settings.insert(env::BUS_CREDENTIALS_FILE, text(&self.keys.service_credentials_file(role)));
@@ -311,7 +310,7 @@ impl Provision {
             settings.insert(env::DEPOT_TOKEN_FILE, text(&self.depot_token_file(name)));
         }
         if matches!(name, "depot" | "orchestrator" | "forge") {
-            settings.insert(env::DATA, path(data));
+            settings.insert(env::DATA, path(name));
         }
         match name {
             "nats" => {
@@ -334,9 +333,8 @@ impl Provision {
                 settings.insert(env::DEPOT_VERIFYING_KEY_FILE, text(&self.verifying_key_file()));
             }
             "orchestrator" => {
-                settings.insert(env::ORCHESTRATOR_NAME, data.to_owned());
-                // Where a further one listens, it says when it is ready.
-                settings.insert(env::LISTEN, ports::listen(if is_further { 0 } else { self.ports.api }).to_string());
+                settings.insert(env::ORCHESTRATOR_NAME, name.to_owned());
+                settings.insert(env::LISTEN, ports::listen(self.ports.api).to_string());
                 settings.insert(env::API_TOKEN_FILE, text(&self.api_token_file()));
                 settings.insert(env::PROJECTS, text(&self.projects()));
                 settings.insert(env::API_TOKENS, text(&self.tokens_file()));
@@ -462,12 +460,6 @@ impl Provision {
         }
         Ok(())
     }
-}
-
-/// Whether the process is an orchestrator beside the first, such as `orchestrator-2`.
-fn is_further_orchestrator(name: &str) -> bool {
-    let number = name.strip_prefix(BusRole::Orchestrator.name()).and_then(|rest| rest.strip_prefix('-'));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// nats-server keeps an account's streams under its name. Until accounts had keys, that of the services was `CORE`.
@@ -599,7 +591,7 @@ mod tests {
             let (first, second) = (provision.environment(role), provision.environment(&format!("{role}-2")));
             assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>(), "{role}");
             assert_eq!(first[env::BUS_CREDENTIALS_FILE], second[env::BUS_CREDENTIALS_FILE], "{role}");
-            for own in [env::LISTEN, env::DATA] {
+            for own in [env::LISTEN, env::DATA, env::ORCHESTRATOR_NAME] {
                 assert!(!first.contains_key(own) || first[own] != second[own], "{role}: {own}");
             }
         }

@@ -27,11 +27,7 @@ use parser_service::ParserOptions;
 use service::{Supervisor, env};
 
 use super::reader::Reader;
-use crate::{
-    machine::Labels,
-    otto::PLAN_WORKER,
-    provision::{VIEWS_FILE, files::create_private_folder},
-};
+use crate::{machine::Labels, otto::PLAN_WORKER, provision::VIEWS_FILE};
 
 /// The orchestrator's snapshots of long logs, in its data folder.
 const SNAPSHOTS_FOLDER: &str = "snapshots";
@@ -189,7 +185,6 @@ pub(super) struct Orchestrator {
     blobs: Blobs,
     engine: EngineOptions,
     http: HttpOptions,
-    data: Option<PathBuf>,
 }
 
 impl Serve for Orchestrator {
@@ -247,13 +242,10 @@ impl Serve for Orchestrator {
             hosts,
             origins: vec![],
         };
-        Some(Self { bus: bus?, blobs: blobs?, engine, http, data })
+        Some(Self { bus: bus?, blobs: blobs?, engine, http })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
-        if let Some(data) = &self.data {
-            create_private_folder(data)?;
-        }
         let bus = self.bus.connect(Identity::Service(BusRole::Orchestrator)).await?;
         let orchestrator = engine::start(self.engine, bus, self.blobs, supervisor).await?;
         Ok(format!("API on http://{}", http::serve(self.http, orchestrator, supervisor)?))
