@@ -152,7 +152,8 @@ agent: OTTO_AGENT_SLOTS=1 otto serve agent
     let (slot, sold_twice) = (house.shared().join("slot"), house.shared().join("sold-twice"));
     // Whoever finds another one at work says so.
     let script = format!("mkdir {0} || touch {1}; sleep 0.02; rmdir {0}", slot.display(), sold_twice.display());
-    let stages: String = (1..=6).map(|stage| format!("stage 'S{stage}' {{ steps [ sh '{script}' ] }} ")).collect();
+    let stage = |stage: usize| format!("stage 'S{stage}' {{ steps [ sh '{script}' ] }} ");
+    let stages: String = (1..=6).map(stage).collect();
     let mut runs = Vec::new();
     for _ in 0..4 {
         runs.push(house.create(&format!("pipeline {{ parallel {{ {stages} }} }}")).await);

@@ -18,6 +18,9 @@ use crate::BusError;
 
 /// What the server says when it has taken it.
 const UPDATED: &str = "jwt updated";
+/// What it says when it has not loaded the account. Of a cluster all servers hear it, and the first answer may be that of one that none of the
+/// account's users is connected to.
+const SKIPPED: &str = "jwt update skipped";
 
 /// Why the server does not know of an account what it should.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,8 @@ impl Changes {
 pub struct Accounts {
     connection: Connection,
     enrolment: Arc<Enrolment>,
+    /// Whether there are several servers.
+    is_cluster: bool,
 }
 
 impl Accounts {
@@ -83,7 +88,7 @@ impl Accounts {
         let file = enrolment.system_credentials_file();
         let credentials = fs::read_to_string(&file).map_err(|_| AccountsError::Missing(file.display().to_string()))?;
         let options = NatsOptions { urls: urls.to_vec(), credentials, identity: Identity::System };
-        Ok(Self { connection: Connection::open(&options).await?, enrolment })
+        Ok(Self { connection: Connection::open(&options).await?, enrolment, is_cluster: urls.len() > 1 })
     }
 
     /// The public key of an account, and what the operator says of it.
@@ -115,7 +120,7 @@ impl Accounts {
         let answer = answer.ok_or_else(|| unavailable(doing(), "the server does not hear it: is the system account set?"))?;
         match serde_json::from_slice(&answer) {
             // "skipped" is said with the same code, where the server knows no such account.
-            Ok(Answer { data: Some(Data { message }) }) if message == UPDATED => Ok(()),
+            Ok(Answer { data: Some(Data { message }) }) if message == UPDATED || (self.is_cluster && message == SKIPPED) => Ok(()),
             Ok(Answer { .. }) | Err(_) => {
                 Err(AccountsError::Refused { account: account.name(), answer: String::from_utf8_lossy(&answer).into_owned() })
             }

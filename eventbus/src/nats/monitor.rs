@@ -14,6 +14,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// The most bytes of an answer that are read; it has a few kilobytes.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
+/// The status of an answer about an account that the server has not loaded.
+const NOT_LOADED: &str = "400";
+
 /// The part of `/varz` that matters here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Varz {
@@ -58,10 +61,15 @@ pub(super) async fn varz(monitor: SocketAddr) -> io::Result<Varz> {
     read(monitor, "/varz").await
 }
 
-/// What the server takes for the operator's word on an account, by the account's public key.
-pub(super) async fn account_jwt(monitor: SocketAddr, account: &str) -> io::Result<String> {
-    let accountz: Accountz = read(monitor, &format!("/accountz?acc={account}")).await?;
-    Ok(accountz.account_detail.jwt)
+/// What the server takes for the operator's word on an account, by the account's public key; `None` if nobody has asked it for the account yet, as on
+/// a server of a cluster to which none of the account's users is connected.
+pub(super) async fn account_jwt(monitor: SocketAddr, account: &str) -> io::Result<Option<String>> {
+    let answer = timeout(ANSWER_DEADLINE, get(monitor, &format!("/accountz?acc={account}"))).await??;
+    if status_of(&answer) == NOT_LOADED {
+        return Ok(None);
+    }
+    let accountz: Accountz = read_answer(&answer)?;
+    Ok(Some(accountz.account_detail.jwt))
 }
 
 /// What the server says is wrong with itself, if anything: of a stream that a full disk has stopped it says so until it is started again.
@@ -76,13 +84,19 @@ pub(super) async fn complaint(monitor: SocketAddr) -> io::Result<Option<String>>
 }
 
 async fn read<T: DeserializeOwned>(monitor: SocketAddr, path: &str) -> io::Result<T> {
-    let answer = timeout(ANSWER_DEADLINE, get(monitor, path)).await??;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
-    let status = head.split_whitespace().nth(1).unwrap_or("none");
-    if status != "200" {
-        return Err(io::Error::other(format!("the answer has status {status}")));
+    read_answer(&timeout(ANSWER_DEADLINE, get(monitor, path)).await??)
+}
+
+fn read_answer<T: DeserializeOwned>(answer: &str) -> io::Result<T> {
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+    match status_of(answer) {
+        "200" => Ok(serde_json::from_str(body)?),
+        status => Err(io::Error::other(format!("the answer has status {status}"))),
     }
-    Ok(serde_json::from_str(body)?)
+}
+
+fn status_of(answer: &str) -> &str {
+    answer.split_whitespace().nth(1).unwrap_or("none")
 }
 
 /// With HTTP/1.0 the server sends the body in one piece and closes the connection after it.

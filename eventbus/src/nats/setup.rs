@@ -180,7 +180,8 @@ impl Setup {
         let Some((key, wanted)) = self.accounts.wanted(account) else { return Ok(()) };
         for monitor in monitors.copied() {
             let found = monitor::account_jwt(monitor, &key).await.map_err(|source| SetupError::Monitor { monitor, source })?;
-            if found != wanted {
+            // Where it is not loaded, it is read from the server's configuration when somebody comes, and looked at then.
+            if found.is_some_and(|found| found != wanted) {
                 warn!(account = account.name(), %monitor, "account differs from what it must be, and is mended");
                 // All servers of a cluster hear it.
                 return Ok(self.accounts.push(account).await?);
