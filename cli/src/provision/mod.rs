@@ -612,6 +612,7 @@ mod tests {
             data: folder.path().to_owned(),
             ports: PortChoice::Auto,
             agents: NonZeroUsize::MIN,
+            trust: AgentTrust::Any,
             nats_server: "nats-server".into(),
             trust: AgentTrust::Any,
             bus,
