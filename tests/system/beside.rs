@@ -13,7 +13,7 @@ const STAGES: usize = 4;
 const ORCHESTRATORS: [&str; 3] = ["orchestrator", "orchestrator-2", "orchestrator-3"];
 
 fn procfile() -> String {
-    let further: String = ORCHESTRATORS[1..].iter().map(|name| format!("{name}: otto serve orchestrator\n")).collect();
+    let further: String = ORCHESTRATORS[1..].iter().flat_map(|name| [name, ": otto serve orchestrator\n"]).collect();
     include_str!("../../Procfile").to_owned() + "\n" + &further
 }
 
@@ -32,7 +32,7 @@ fn apis(house: &House) -> Vec<String> {
     let further = ORCHESTRATORS[1..].iter().map(|name| {
         let said = log.lines().rev().find(|line| line.contains(name) && line.contains("API on http://"));
         let said = said.unwrap_or_else(|| panic!("{name} says where it listens"));
-        said[said.find("http://").unwrap()..].split_whitespace().next().unwrap().to_owned()
+        said.get(said.find("http://").unwrap()..).unwrap().split_whitespace().next().unwrap().to_owned()
     });
     [house.client_env()[0].1.clone()].into_iter().chain(further).collect()
 }

@@ -31,7 +31,7 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Steps that start no process: those of the machine that tests are not what is looked at.
 fn pipeline(blocks: usize) -> String {
     let axis = |length: usize| (0..length).map(|at| format!("'{at}'")).collect::<Vec<_>>().join(", ");
-    let steps: String = (0..STEPS).map(|step| format!("        echo '{step}'\n")).collect();
+    let steps: String = (0..STEPS).flat_map(|step| ["        echo '".to_owned(), step.to_string(), "'\n".to_owned()]).collect();
     let mut text = "pipeline {\n  parallel {\n".to_owned();
     for block in 0..blocks {
         let head = format!("    each(row: [{}], column: [{}]) {{\n", axis(ROWS), axis(COLUMNS));

@@ -614,7 +614,6 @@ mod tests {
             agents: NonZeroUsize::MIN,
             trust: AgentTrust::Any,
             nats_server: "nats-server".into(),
-            trust: AgentTrust::Any,
             bus,
         };
         let provision = Provision::open(options).await.unwrap();

@@ -172,6 +172,12 @@ fn triggers_replies() -> Vec<TriggersReply> {
     ]
 }
 
+fn told() -> [Told; 3] {
+    let member = Member::new("orchestrator", 1);
+    let here = Here { member: member.clone(), number: 1, view: BTreeSet::from([member.clone()]), settled: true };
+    [Told::Here(here), Told::Leaving { member }, Told::Appended { sequence: 7 }]
+}
+
 /// Those about who is enrolled.
 fn of_enrolment() -> Vec<Message> {
     let enrolled = || Enrolled { class: "big".parse().unwrap(), trust: AgentTrust::Any, draining: true };
@@ -228,8 +234,6 @@ pub(crate) fn all() -> Vec<Message> {
     };
     let mark = LogMark { offset: 3, length: 4, step: 0, stream: Stream::Out, at: Timestamp(9), lines_before: 0 };
     let header = LogHeader { lease: lease(), mark, segments: StoredLog::whole(digest(), 3, digest()).segments };
-    let member = Member::new("orchestrator", 1);
-    let here = Here { member: member.clone(), number: 1, view: BTreeSet::from([member.clone()]), settled: true };
     let mut all = vec![
         message("trigger", "trigger::Trigger", &trigger("1")),
         message("run", "event::run::RunRecord", &record),
@@ -245,9 +249,6 @@ pub(crate) fn all() -> Vec<Message> {
         ),
         message("proposed", "protocol::auction::Proposal", &proposal),
         message("revoked", "protocol::agent::Revoked", &Revoked { agents: BTreeSet::from([agent("a1")]) }),
-        message("orchestrators_told", "protocol::orchestrator::Told", &Told::Here(here)),
-        message("orchestrators_told", "protocol::orchestrator::Told", &Told::Leaving { member: member.clone() }),
-        message("orchestrators_told", "protocol::orchestrator::Told", &Told::Appended { sequence: 7 }),
         message("bid", "protocol::auction::Bid", &Bid::Offer(offer())),
         message("bid", "protocol::auction::Bid", &Bid::Decline { reason: "busy".to_owned() }),
         message("status", "protocol::agent::AgentStatus", &status),
@@ -255,6 +256,7 @@ pub(crate) fn all() -> Vec<Message> {
     ];
     all.extend(asked().iter().map(|asked| message("orchestrators_asked", "protocol::orchestrator::Asked", asked)));
     all.extend(of_enrolment());
+    all.extend(told().iter().map(|told| message("orchestrators_told", "protocol::orchestrator::Told", told)));
     all.extend(triggers_replies().iter().map(|reply| message("", "planning::TriggersReply", reply)));
     all.extend(plan_replies().iter().map(|reply| message("", "planning::PlanReply", reply)));
     all.extend(commands().iter().map(|command| message("inbox", "protocol::agent::AgentCommand", command)));
