@@ -27,8 +27,11 @@ pub struct ProjectView {
     pub description: Option<String>,
     /// Where its commits come from.
     pub source: SourceView,
-    /// The pipeline file's path, from the repository's root.
+    /// The pipeline file's path, from the repository's root; of a pipeline that the project's configuration has itself, the name of that.
     pub pipeline: String,
+    /// The pipeline that the project's configuration has itself; `null` where it is a file of each commit.
+    #[serde(default)]
+    pub inline: Option<String>,
     /// What is delivered at all; `null` for every branch and tag.
     pub refs: Option<RefsView>,
     /// What protects it, whatever its pipeline file says.
@@ -63,6 +66,9 @@ pub struct RefsView {
 /// What protects a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProtectionView {
+    /// Whether its code is trusted at all: runs of a project that is not deliver nothing.
+    #[serde(default = "trusted")]
+    pub trusted: bool,
     /// Who can push there is trusted with the project.
     pub protected: RefsView,
     /// Whether pull requests of the project's own branches are run.
@@ -71,6 +77,11 @@ pub struct ProtectionView {
     pub forks: bool,
     /// What protects its environments, by name; one that is not here is open to every trusted run.
     pub environments: BTreeMap<String, EnvironmentRule>,
+}
+
+/// As a server has it that does not say so.
+fn trusted() -> bool {
+    true
 }
 
 /// What protects an environment.

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod command;
+mod config_file;
 pub mod demo;
 pub mod exit;
 pub mod home;

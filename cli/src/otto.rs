@@ -7,8 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agent_command, agents, answer, cancel, check, complain, events, explain, explain_error, fmt, fsck, lock, log,
-        login, lsp, projects, rerun, runs, show, token, waits, why,
+        Terminal, agent as agent_command, agents, answer, cancel, check, complain, config, events, explain, explain_error, fmt, fsck, lock,
+        log, login, lsp, projects, rerun, runs, show, token, waits, why,
     },
     demo, hook, repo, run, serve, step, up,
 };
@@ -55,6 +55,7 @@ enum Command {
     Step(step::StepArgs),
     ExplainError(explain_error::ExplainErrorArgs),
     Up(up::UpArgs),
+    Config(config::ConfigArgs),
     Login(login::LoginArgs),
     Projects(projects::ProjectsArgs),
     Agents(agents::AgentsArgs),
@@ -157,6 +158,7 @@ impl Command {
             Self::Step(args) => step::run(args),
             Self::ExplainError(args) => explain_error::run(&args),
             Self::Up(args) => up::run(args).await,
+            Self::Config(args) => config::run(&args),
             Self::Runs(args) => runs::run(args).await,
             Self::Show(args) => show::run(args).await,
             Self::Why(args) => why::run(args).await,

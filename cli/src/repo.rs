@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use model::ProjectName;
+use service::env;
 
-use crate::{home, provision::forge_url};
+use crate::{config_file, home, provision::forge_url};
 
 /// Where they lie in the folder of `otto up`.
 const REPOSITORIES: &str = "repositories";
@@ -46,14 +47,15 @@ pub fn run(args: RepoArgs) -> anyhow::Result<ExitCode> {
     let RepoCommand::Create(CreateArgs { name, data }) = args.command;
     let data = std::path::absolute(data.map_or_else(home::up_folder, Ok)?).context("the folder is no path")?;
     let url = forge_url(&data)?;
-    create(&data, &name)?;
+    let projects = config_file::path_of_up(&data, env::PROJECTS).unwrap_or_else(|| data.join("projects"));
+    create(&data, &projects, &name)?;
     writeln!(io::stderr(), "{url}/git/{name}.git is served when the forge starts next")?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn create(data: &Path, name: &ProjectName) -> anyhow::Result<()> {
+fn create(data: &Path, projects: &Path, name: &ProjectName) -> anyhow::Result<()> {
     let repository = data.join(REPOSITORIES).join(format!("{name}.git"));
-    let project = data.join("projects").join(format!("{name}.yml"));
+    let project = projects.join(format!("{name}.yml"));
     for path in [&repository, &project] {
         if path.exists() {
             bail!("{} is there already", path.display());
@@ -84,11 +86,12 @@ mod tests {
         let data = folder.path().canonicalize().unwrap();
         fs::create_dir(data.join("projects")).unwrap();
         let name: ProjectName = "shop".parse().unwrap();
-        create(&data, &name).unwrap();
-        let projects = config::load(&data.join("projects")).unwrap();
+        let folder = data.join("projects");
+        create(&data, &folder, &name).unwrap();
+        let projects = config::load(&folder).unwrap();
         let [project] = projects.as_slice() else { panic!("{projects:?}") };
         assert!(project.serve && project.name == name);
         assert_eq!(project.source.repository(), Some(data.join("repositories/shop.git").as_path()));
-        assert!(create(&data, &name).unwrap_err().to_string().contains("there already"));
+        assert!(create(&data, &folder, &name).unwrap_err().to_string().contains("there already"));
     }
 }

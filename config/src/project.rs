@@ -11,15 +11,17 @@
 //!   poll: 60s                        # how often is looked for pushes of which nobody tells; without it, never
 //!   credentials_file: /etc/otto/git/shop   # `user:password` or `user:token`, if the repository is not public
 //!   refs: { branches: ['**'] }       # what is delivered at all; without it, every branch and tag
+//!   refspec: ['refs/heads/*']        # the same in git's words
 //! webhook:                           # see [`Webhook`]; without it, none is taken
 //!   forge: github                    # or gitlab, gitea, forgejo
 //!   secret_file: /etc/otto/webhooks/shop
 //! statuses:                          # see [`Statuses`]; without it, no forge is told how runs go
 //!   token_file: /etc/otto/statuses/shop
-//! pipeline: Ottofile                 # the pipeline file's path; this is the default
+//! pipeline: Ottofile                 # the pipeline file's path; this is the default. `{ inline: … }` is the pipeline itself
 //! libraries:
 //!   hosts: [steps.example.lan]       # hosts of step libraries that may have an address of this network
 //! protection:                        # see [`Protection`]
+//!   trust: trusted                   # or untrusted: nothing of the project is trusted
 //!   protected: { branches: [main, 'release/*'], tags: ['v*'] }
 //!   pull_requests: run               # run or ignore
 //!   forks: ignore
@@ -33,12 +35,16 @@ use std::{
     time::Duration,
 };
 
-use model::{ProjectName, context::TriggerContext};
-use serde::Deserialize;
+use model::{Digest, ProjectName, context::TriggerContext};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 
 use crate::{
     statuses::{Statuses, StatusesFile},
-    trust::{Protection, PullRequests, Refs},
+    trust::{Protection, PullRequests, RefPattern, Refs},
+    yaml::{self, At, Entry, Malformed, Node},
 };
 
 /// The most bytes of one project's file.
@@ -67,12 +73,21 @@ pub struct Project {
     pub webhook: Option<Webhook>,
     /// Where it is told how runs go; without it, nowhere.
     pub statuses: Option<Statuses>,
-    /// The pipeline file's path, from the repository's root.
-    pub pipeline: String,
+    /// What is run.
+    pub pipeline: Pipeline,
     /// Hosts of step libraries that may have an address that is not of the public internet.
     pub library_hosts: Vec<String>,
     /// What protects it.
     pub protection: Protection,
+}
+
+/// The pipeline of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pipeline {
+    /// The file of this path, from the repository's root, as each commit has it.
+    File(String),
+    /// This text, whatever a commit has: it is the administrator's.
+    Inline(String),
 }
 
 /// Where a project's commits come from.
@@ -135,6 +150,22 @@ impl Source {
 }
 
 impl Project {
+    /// The path of the pipeline file; of a pipeline that stands in the project's file, the name of that.
+    pub fn pipeline_path(&self) -> String {
+        match &self.pipeline {
+            Pipeline::File(path) => path.clone(),
+            Pipeline::Inline(_) => format!("{}.yml", self.name),
+        }
+    }
+
+    /// What changes when another pipeline is configured.
+    pub fn pipeline_id(&self) -> String {
+        match &self.pipeline {
+            Pipeline::File(path) => path.clone(),
+            Pipeline::Inline(text) => format!("{}.yml {}", self.name, Digest::of(text.as_bytes())),
+        }
+    }
+
     /// Why what has happened starts no run by this configuration, if it starts none.
     pub fn refuses(&self, context: &TriggerContext) -> Option<&'static str> {
         let Some(pull_request) = &context.pull_request else {
@@ -158,20 +189,35 @@ impl Project {
 #[derive(Debug, thiserror::Error)]
 pub struct WrongProjects(Vec<WrongProject>);
 
-/// A project's file that is wrong.
+/// Something that is wrong with a project's file.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {what}", path.display())]
+#[error("{}{}: {what}", path.display(), at.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default())]
 pub struct WrongProject {
     path: PathBuf,
+    at: Option<At>,
     what: String,
 }
 
 impl fmt::Display for WrongProjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} wrong project(s):", self.0.len())?;
+        write!(f, "{} wrong project setting(s):", self.0.len())?;
         self.0.iter().try_for_each(|wrong| write!(f, "\n  {wrong}"))
     }
 }
+
+/// The keys that each part of the file may have. A test holds them against the forms below.
+const KEYS: [(&[&str], &[&str]); 9] = [
+    (&[], &["title", "description", "source", "webhook", "statuses", "pipeline", "libraries", "protection"]),
+    (&["source"], &["url", "refs", "refspec", "serve", "private_network", "fetch_mib", "credentials_file", "poll"]),
+    (&["source", "refs"], REFS),
+    (&["webhook"], &["forge", "secret_file", "repository"]),
+    (&["statuses"], &["forge", "api", "repository", "token_file", "private_network"]),
+    (&["pipeline"], &["inline"]),
+    (&["libraries"], &["hosts"]),
+    (&["protection"], &["trust", "protected", "pull_requests", "forks", "environments"]),
+    (&["protection", "protected"], REFS),
+];
+const REFS: &[&str] = &["branches", "tags"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,8 +227,8 @@ struct ProjectFile {
     source: SourceFile,
     webhook: Option<Webhook>,
     statuses: Option<StatusesFile>,
-    #[serde(default = "default_pipeline")]
-    pipeline: String,
+    #[serde(default)]
+    pipeline: Pipeline,
     #[serde(default)]
     libraries: LibrariesFile,
     #[serde(default)]
@@ -201,6 +247,7 @@ struct LibrariesFile {
 struct SourceFile {
     url: String,
     refs: Option<Refs>,
+    refspec: Option<Vec<String>>,
     #[serde(default)]
     serve: bool,
     #[serde(default)]
@@ -216,13 +263,46 @@ fn default_fetch_mib() -> u32 {
     4096
 }
 
-fn default_pipeline() -> String {
-    "Ottofile".to_owned()
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self::File("Ottofile".to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Pipeline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PipelineReader)
+    }
+}
+
+struct PipelineReader;
+
+impl<'de> Visitor<'de> for PipelineReader {
+    type Value = Pipeline;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the path of a pipeline file, or `inline` with a pipeline")
+    }
+
+    fn visit_str<E>(self, path: &str) -> Result<Pipeline, E> {
+        Ok(Pipeline::File(path.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pipeline, A::Error> {
+        let mut inline = None;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "inline" => inline = Some(map.next_value()?),
+                _ => return Err(A::Error::unknown_field(&key, &["inline"])),
+            }
+        }
+        inline.map(Pipeline::Inline).ok_or_else(|| A::Error::missing_field("inline"))
+    }
 }
 
 /// Reads all projects of a folder, in the order of their names.
 pub fn load(folder: &Path) -> Result<Vec<Project>, WrongProjects> {
-    let wrong = |path: &Path, what: String| WrongProject { path: path.to_owned(), what };
+    let wrong = |path: &Path, what: String| WrongProject { path: path.to_owned(), at: None, what };
     let mut paths = list(folder).map_err(|error| WrongProjects(vec![wrong(folder, error.to_string())]))?;
     paths.sort();
     if paths.len() > PROJECTS_MAX {
@@ -232,7 +312,7 @@ pub fn load(folder: &Path) -> Result<Vec<Project>, WrongProjects> {
     for path in paths {
         match read(&path) {
             Ok(project) => projects.push(project),
-            Err(what) => errors.push(wrong(&path, what)),
+            Err(wrong) => errors.extend(wrong.into_iter().map(|Malformed { at, what }| WrongProject { path: path.clone(), at, what })),
         }
     }
     if errors.is_empty() { Ok(projects) } else { Err(WrongProjects(errors)) }
@@ -244,50 +324,163 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     files.collect()
 }
 
-fn read(path: &Path) -> Result<Project, String> {
+/// The project of a file, or all that is wrong with it.
+fn read(path: &Path) -> Result<Project, Vec<Malformed>> {
+    let whole = |what: String| vec![Malformed { at: None, what }];
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let name: ProjectName = stem.parse().map_err(|error| format!("the file's name is the project's: {error}"))?;
-    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let name: ProjectName = stem.parse().map_err(|error| whole(format!("the file's name is the project's: {error}")))?;
+    let length = fs::metadata(path).map_err(|error| whole(error.to_string()))?.len();
     if length > FILE_BYTES_MAX {
-        return Err(format!("it has {length} bytes, over the limit of {FILE_BYTES_MAX}"));
+        return Err(whole(format!("it has {length} bytes, over the limit of {FILE_BYTES_MAX}")));
     }
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let file: ProjectFile = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
-    let source = source(&file.source.url).map_err(|what| format!("source.url: `{}` {what}", file.source.url))?;
-    if !is_plain_path(&file.pipeline) {
-        return Err(format!("pipeline: `{}` is no path below the repository's root", file.pipeline));
+    let text = fs::read_to_string(path).map_err(|error| whole(error.to_string()))?;
+    let entries = yaml::parse(&text).map_err(|malformed| vec![malformed])?;
+    let mut wrong = Vec::new();
+    refuse_unknown(&entries, &mut Vec::new(), &mut wrong);
+    let file: ProjectFile = match serde_saphyr::from_str(&text) {
+        Ok(file) if wrong.is_empty() => file,
+        Ok(_) => return Err(wrong),
+        // An unknown key is what serde stops at, too, and was said better.
+        Err(_) if !wrong.is_empty() => return Err(wrong),
+        Err(error) => return Err(vec![Malformed::from(&error)]),
+    };
+    let mut judge = Judge { entries: &entries, wrong };
+    let project = resolve(name, file, &mut judge);
+    if judge.wrong.is_empty() { project.ok_or_else(Vec::new) } else { Err(judge.wrong) }
+}
+
+/// What is wrong with a file whose form is right.
+struct Judge<'a> {
+    entries: &'a [Entry],
+    wrong: Vec<Malformed>,
+}
+
+impl Judge<'_> {
+    /// The value, if there is one; else it is said what is wrong with the setting.
+    fn take<T>(&mut self, path: &str, value: Result<T, String>) -> Option<T> {
+        match value {
+            Ok(value) => Some(value),
+            Err(what) => {
+                let keys: Vec<&str> = path.split('.').collect();
+                self.wrong.push(Malformed { at: yaml::place(self.entries, &keys), what: format!("{path}: {what}") });
+                None
+            }
+        }
     }
+
+    fn demand(&mut self, path: &str, holds: bool, what: &str) {
+        self.take(path, if holds { Ok(()) } else { Err(what.to_owned()) });
+    }
+
+    fn absolute(&mut self, path: &str, file: Option<&Path>) {
+        if let Some(file) = file.filter(|file| !file.is_absolute()) {
+            self.take::<()>(path, Err(format!("`{}` is no absolute path", file.display())));
+        }
+    }
+}
+
+/// What the file comes to; `None` only where something is wrong.
+fn resolve(name: ProjectName, file: ProjectFile, judge: &mut Judge<'_>) -> Option<Project> {
     let ProjectFile { title, description, source: from, webhook, statuses, pipeline, libraries, protection } = file;
-    let SourceFile { url: _, refs, serve, private_network, fetch_mib, credentials_file, poll } = from;
-    let poll = poll.map(|text| pause(&text).map_err(|what| format!("source.poll: `{text}` {what}"))).transpose()?;
-    if poll.is_some() && source.repository().is_some() {
-        return Err("source.poll: a repository on this machine tells of pushes itself: `otto hook install`".to_owned());
-    }
-    if serve && source.repository().is_none() {
-        return Err("source.serve: only a repository on this machine is served".to_owned());
-    }
-    if let Some(webhook) = webhook.as_ref().filter(|webhook| !webhook.secret_file.is_absolute()) {
-        return Err(format!("webhook.secret_file: `{}` is no absolute path", webhook.secret_file.display()));
-    }
-    if let Some(path) = credentials_file.as_ref().filter(|path| !path.is_absolute()) {
-        return Err(format!("source.credentials_file: `{}` is no absolute path", path.display()));
+    let SourceFile { url, refs, refspec, serve, private_network, fetch_mib, credentials_file, poll } = from;
+    let source = judge.take("source.url", source(&url).map_err(|what| format!("`{url}` {what}")));
+    let poll = poll.and_then(|text| judge.take("source.poll", pause(&text).map_err(|what| format!("`{text}` {what}"))));
+    let is_here = source.as_ref().map(|source| source.repository().is_some());
+    judge.demand(
+        "source.poll",
+        poll.is_none() || is_here != Some(true),
+        "a repository on this machine tells of pushes itself: `otto hook install`",
+    );
+    judge.demand("source.serve", !serve || is_here != Some(false), "only a repository on this machine is served");
+    judge.demand("source.refspec", refs.is_none() || refspec.is_none(), "`refs` says the same: leave one of them out");
+    let of_refspec = refspec.and_then(|patterns| judge.take("source.refspec", refs_of(&patterns)));
+    judge.absolute("source.credentials_file", credentials_file.as_deref());
+    judge.absolute("webhook.secret_file", webhook.as_ref().map(|webhook| webhook.secret_file.as_path()));
+    match &pipeline {
+        Pipeline::File(path) => {
+            judge.take(
+                "pipeline",
+                is_plain_path(path).then_some(()).ok_or_else(|| format!("`{path}` is no path below the repository's root")),
+            );
+        }
+        Pipeline::Inline(text) => judge.demand("pipeline", !text.trim().is_empty(), "`inline` has no pipeline"),
     }
     let fetch = Fetch { private_network, bytes_max: u64::from(fetch_mib) * 1024 * 1024, credentials_file, poll };
-    let statuses = statuses.map(|statuses| statuses.resolve(webhook.as_ref(), &source, &fetch)).transpose()?;
-    Ok(Project {
+    let statuses = match (statuses, &source) {
+        (Some(statuses), Some(source)) => {
+            let resolved = statuses.resolve(webhook.as_ref(), source, &fetch);
+            let (path, resolved) = match resolved {
+                Ok(statuses) => ("statuses", Ok(statuses)),
+                Err((path, what)) => (path, Err(what)),
+            };
+            Some(judge.take(path, resolved)?)
+        }
+        (Some(_), None) | (None, _) => None,
+    };
+    Some(Project {
         name,
         title,
         description,
-        source,
+        source: source?,
         serve,
         fetch,
-        refs,
+        refs: refs.or(of_refspec),
         webhook,
         statuses,
         pipeline,
         library_hosts: libraries.hosts,
         protection,
     })
+}
+
+/// Names every key that is none, and what was probably meant.
+fn refuse_unknown<'a>(entries: &'a [Entry], path: &mut Vec<&'a str>, wrong: &mut Vec<Malformed>) {
+    let environments = ["protection", "environments"];
+    let known: &[&str] = match (KEYS.iter().find(|(of, _)| *of == path.as_slice()), path.as_slice()) {
+        (Some((_, known)), _) => known,
+        // The environments are named by who writes the file.
+        (None, [first, second, rest @ ..]) if [*first, *second] == environments => match rest.len() {
+            0 => &[],
+            1 => &["from", "approvers"],
+            _ => REFS,
+        },
+        (None, _) => return,
+    };
+    for entry in entries {
+        if path.as_slice() != environments && !known.contains(&entry.key.as_str()) {
+            let meant = yaml::suggestion(&entry.key, known.iter().copied());
+            let help = meant.map_or_else(|| format!("expected {}", known.join(", ")), |meant| format!("did you mean `{meant}`?"));
+            let place = if path.is_empty() { String::new() } else { format!(" of `{}`", path.join(".")) };
+            wrong.push(Malformed { at: Some(entry.key_at), what: format!("there is no key `{}`{place}: {help}", entry.key) });
+        } else if let Node::Map(inside) = &entry.value {
+            path.push(&entry.key);
+            refuse_unknown(inside, path, wrong);
+            path.pop();
+        }
+    }
+}
+
+/// The branches and tags of git's refspecs, of which only the side of the source counts. Their `*` goes across slashes.
+fn refs_of(refspecs: &[String]) -> Result<Refs, String> {
+    let mut refs = Refs::default();
+    for refspec in refspecs {
+        let (from, to) =
+            refspec.strip_prefix('+').unwrap_or(refspec).split_once(':').map_or((refspec.as_str(), None), |(from, to)| (from, Some(to)));
+        if to.is_some() {
+            return Err(format!("`{refspec}`: leave out where it is fetched to: write `{from}`"));
+        }
+        let from = from.trim_start_matches('+');
+        let branch = from.strip_prefix("refs/heads/").map(|name| (name, &mut refs.branches));
+        let (name, patterns) = match branch {
+            Some(branch) => branch,
+            None => match from.strip_prefix("refs/tags/") {
+                Some(name) => (name, &mut refs.tags),
+                None => return Err(format!("`{refspec}`: expected `refs/heads/…` or `refs/tags/…`")),
+            },
+        };
+        patterns.push(RefPattern::new(&name.replace('*', "**")).map_err(|error| format!("`{refspec}`: {error}"))?);
+    }
+    Ok(refs)
 }
 
 /// `90s`, `5m` or `1h`.
@@ -360,7 +553,7 @@ mod tests {
         let expected = [("a", None, "Ottofile"), ("b", Some("B"), "ci/Ottofile")];
         assert_eq!(projects.len(), expected.len());
         for (project, (name, title, pipeline)) in projects.iter().zip(expected) {
-            assert_eq!((project.name.as_str(), project.title.as_deref(), project.pipeline.as_str()), (name, title, pipeline));
+            assert_eq!((project.name.as_str(), project.title.as_deref(), project.pipeline_path().as_str()), (name, title, pipeline));
             assert_eq!(project.source, Source::Repository(repository.clone()));
         }
     }
@@ -374,11 +567,92 @@ mod tests {
         }
         let error = load(folder.path()).unwrap_err().to_string();
         for (name, _, what) in wrong(&url) {
-            let line = error.lines().position(|line| line.contains(&format!("/{name}.yml: "))).unwrap_or_else(|| panic!("{name}: {error}"));
-            let said = error.lines().skip(line).take(6).collect::<Vec<_>>().join("\n");
-            assert!(said.contains(what), "{name}: {said}");
+            let said = error.lines().find(|line| line.contains(&format!("/{name}.yml:")));
+            assert!(said.is_some_and(|said| said.contains(what)), "{name}: {error}");
         }
         assert!(load(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_a_project_is_said_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |text: &str| {
+            fs::write(folder.path().join("a.yml"), text).unwrap();
+            let WrongProjects(wrong) = load(folder.path()).unwrap_err();
+            wrong.iter().map(|wrong| wrong.to_string().rsplit_once("/a.yml:").unwrap().1.to_owned()).collect::<Vec<_>>()
+        };
+        let semantic =
+            "source:\n  url: shop.git\n  poll: 60\n  credentials_file: x\npipeline: ../x\nwebhook:\n  forge: gitea\n  secret_file: s\n";
+        let places = [
+            "2:8: source.url: ",
+            "3:9: source.poll: ",
+            "4:21: source.credentials_file: ",
+            "8:16: webhook.secret_file: ",
+            "5:11: pipeline: ",
+        ];
+        let wrong = said(semantic);
+        assert_eq!(wrong.len(), places.len(), "{wrong:#?}");
+        assert!(wrong.iter().zip(places).all(|(wrong, place)| wrong.starts_with(place)), "{wrong:#?}");
+        let keys = "tittle: x\nsource: { url: /x, pol: 60s }\nprotection:\n  environments:\n    prod: { form: {} }\n    test: { from: { branch: [a] } }\n";
+        assert_eq!(
+            said(keys),
+            [
+                "1:1: there is no key `tittle`: did you mean `title`?",
+                "2:20: there is no key `pol` of `source`: did you mean `poll`?",
+                "5:13: there is no key `form` of `protection.environments.prod`: did you mean `from`?",
+                "6:21: there is no key `branch` of `protection.environments.test.from`: did you mean `branches`?",
+            ]
+        );
+        let form = said("source:\n  url: /x\n  fetch_mib: many\n");
+        assert!(form.len() == 1 && form[0].starts_with("3:14: "), "{form:?}");
+    }
+
+    #[test]
+    fn a_key_is_known_where_a_form_has_it() {
+        let known = |form: &str, path: &[&str], whole: &str| {
+            // serde names the keys that it knows.
+            let error = serde_saphyr::from_str::<ProjectFile>(whole).unwrap_err().to_string();
+            let (_, known) = KEYS.iter().find(|(of, _)| *of == path).unwrap_or_else(|| panic!("{form}"));
+            let named = known.iter().filter(|known| error.contains(&format!("{known}"))).count();
+            assert_eq!(named, known.len(), "{form}: {error}");
+            assert_eq!(error.matches(", ").count().max(known.len() - 1), error.matches(", ").count(), "{form}: {error}");
+        };
+        known("the file", &[], "zz: 1");
+        known("the source", &["source"], "source: { zz: 1 }");
+        known("the webhook", &["webhook"], "webhook: { zz: 1 }");
+        known("the statuses", &["statuses"], "statuses: { zz: 1 }");
+        known("the libraries", &["libraries"], "libraries: { zz: 1 }");
+        known("the protection", &["protection"], "protection: { zz: 1 }");
+        known("what is protected", &["protection", "protected"], "protection: { protected: { zz: 1 } }");
+    }
+
+    #[test]
+    fn a_pipeline_is_a_file_of_the_commit_or_the_administrators_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = repository_in(folder.path()).display().to_string();
+        let read = |pipeline: &str| {
+            fs::write(folder.path().join("a.yml"), format!("source: {{ url: {url} }}\n{pipeline}")).unwrap();
+            load(folder.path()).map(|mut projects| projects.remove(0))
+        };
+        assert_eq!(read("").unwrap().pipeline, Pipeline::File("Ottofile".to_owned()));
+        let inline = read("pipeline:\n  inline: |\n    pipeline { stage 'A' { sh 'make' } }\n").unwrap();
+        assert_eq!(inline.pipeline, Pipeline::Inline("pipeline { stage 'A' { sh 'make' } }\n".to_owned()));
+        assert_eq!(inline.pipeline_path(), "a.yml");
+        assert_ne!(inline.pipeline_id(), read("pipeline: { inline: x }").unwrap().pipeline_id());
+        for wrong in ["pipeline: { inline: '' }", "pipeline: {}", "pipeline: { path: x }", "pipeline: [x]"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refspec_says_which_branches_and_tags() {
+        let of = |refspecs: &[&str]| refs_of(&refspecs.iter().map(|&refspec| refspec.to_owned()).collect::<Vec<_>>());
+        let refs = of(&["refs/heads/main", "+refs/heads/release/*", "refs/tags/v*"]).unwrap();
+        assert!(refs.has_branch("main") && refs.has_branch("release/1/2") && !refs.has_branch("other"));
+        assert!(refs.tags[0].matches("v1") && !refs.tags[0].matches("w1"));
+        for wrong in ["main", "refs/pull/1/head", "+refs/heads/*:refs/remotes/origin/*", "refs/heads/[a"] {
+            assert!(of(&[wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

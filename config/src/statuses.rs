@@ -34,11 +34,13 @@ pub(crate) struct StatusesFile {
 
 impl StatusesFile {
     /// What it means beside the rest of the project's file.
-    pub(crate) fn resolve(self, webhook: Option<&Webhook>, source: &Source, fetch: &Fetch) -> Result<Statuses, String> {
+    pub(crate) fn resolve(self, webhook: Option<&Webhook>, source: &Source, fetch: &Fetch) -> Result<Statuses, (&'static str, String)> {
         let Self { forge, api, repository, token_file, private_network } = self;
-        let forge = forge.or_else(|| webhook.map(|webhook| webhook.forge)).ok_or("statuses.forge: name the forge, such as `github`")?;
+        let unnamed = |path: &'static str, what: &str| (path, what.to_owned());
+        let forge = forge.or_else(|| webhook.map(|webhook| webhook.forge));
+        let forge = forge.ok_or_else(|| unnamed("statuses.forge", "name the forge, such as `github`"))?;
         if !token_file.is_absolute() {
-            return Err(format!("statuses.token_file: `{}` is no absolute path", token_file.display()));
+            return Err(("statuses.token_file", format!("`{}` is no absolute path", token_file.display())));
         }
         let address = match source {
             Source::Remote(address) => address.split_once("://"),
@@ -48,16 +50,16 @@ impl StatusesFile {
         let private_network = private_network.unwrap_or(api.is_none() && place.is_some() && fetch.private_network);
         let api = match (api, place) {
             (Some(api), _) => api.trim_end_matches('/').to_owned(),
-            (None, place) => {
-                default_api(forge, place.map(|(scheme, (host, _))| (scheme, host))).ok_or("statuses.api: name the API's address")?
-            }
+            (None, place) => default_api(forge, place.map(|(scheme, (host, _))| (scheme, host)))
+                .ok_or_else(|| unnamed("statuses.api", "name the API's address"))?,
         };
-        check_api(&api, private_network).map_err(|why| format!("statuses.api: `{api}` {why}"))?;
+        check_api(&api, private_network).map_err(|why| ("statuses.api", format!("`{api}` {why}")))?;
         let named = repository.or_else(|| webhook.and_then(|webhook| webhook.repository.clone()));
         let of_address = || place.map(|(_, (_, path))| path.trim_matches('/').trim_end_matches(".git").to_owned());
-        let repository = named.or_else(of_address).ok_or("statuses.repository: name the repository, such as `octo/shop`")?;
+        let repository =
+            named.or_else(of_address).ok_or_else(|| unnamed("statuses.repository", "name the repository, such as `octo/shop`"))?;
         if !is_repository(forge, &repository) {
-            return Err(format!("statuses.repository: `{repository}` is no repository of a forge: write it as `octo/shop`"));
+            return Err(("statuses.repository", format!("`{repository}` is no repository of a forge: write it as `octo/shop`")));
         }
         Ok(Statuses { forge, api, repository, token_file, private_network })
     }
@@ -109,7 +111,10 @@ mod tests {
     fn resolved(text: &str, address: Option<&str>) -> Result<Statuses, String> {
         let source = address.map_or_else(|| Source::Repository("/srv/shop.git".into()), |address| Source::Remote(address.to_owned()));
         let fetch = Fetch { private_network: false, bytes_max: 1, credentials_file: None, poll: None };
-        serde_saphyr::from_str::<StatusesFile>(text).unwrap().resolve(None, &source, &fetch)
+        serde_saphyr::from_str::<StatusesFile>(text)
+            .unwrap()
+            .resolve(None, &source, &fetch)
+            .map_err(|(path, what)| format!("{path}: {what}"))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use model::{
     context::{EventKind, TriggerContext},
-    glob::Glob,
+    glob::{Glob, GlobError},
     trigger::{Claims, Trust},
 };
 use serde::{Deserialize, Deserializer};
@@ -17,6 +17,10 @@ pub struct RefPattern {
 }
 
 impl RefPattern {
+    pub(crate) fn new(text: &str) -> Result<Self, GlobError> {
+        Ok(Self { text: text.to_owned(), glob: Glob::new(text)? })
+    }
+
     /// Whether the branch or tag is meant; no pattern means the empty text.
     pub fn matches(&self, name: &str) -> bool {
         !name.is_empty() && self.glob.matches(name)
@@ -32,8 +36,7 @@ impl fmt::Display for RefPattern {
 impl<'de> Deserialize<'de> for RefPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let glob = Glob::new(&text).map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))?;
-        Ok(Self { text, glob })
+        Self::new(&text).map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))
     }
 }
 
@@ -76,6 +79,8 @@ pub enum PullRequests {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Protection {
+    /// Whether its code is trusted at all. Nothing of a project that is not is: its runs deliver nothing, and have caches of their own.
+    pub trust: Trust,
     /// Who can push there is trusted with the project: by default its `main` and `master`.
     pub protected: Refs,
     /// Pull requests from branches of the project itself.
@@ -90,6 +95,7 @@ impl Default for Protection {
     fn default() -> Self {
         let pattern = |text: &str| RefPattern { text: text.to_owned(), glob: Glob::new(text).expect("it has no special characters") };
         Self {
+            trust: Trust::Trusted,
             protected: Refs { branches: vec![pattern("main"), pattern("master")], tags: Vec::new() },
             pull_requests: PullRequests::Run,
             forks: PullRequests::Ignore,
@@ -115,7 +121,8 @@ impl Protection {
             EventKind::PullRequest => Trust::Untrusted,
             EventKind::Push | EventKind::Tag | EventKind::MergeQueue | EventKind::Cron | EventKind::Manual => Trust::Trusted,
         };
-        let trust = if context.pull_request.is_some() { Trust::Untrusted } else { trust };
+        // The least of what they say.
+        let trust = if context.pull_request.is_some() { Trust::Untrusted } else { trust.max(self.trust) };
         Claims { trust, protected: trust == Trust::Trusted && self.protected.matches(context), actor }
     }
 
@@ -172,6 +179,13 @@ mod tests {
             assert_eq!((claims.trust, claims.protected), (Trust::Untrusted, false), "{event:?}");
             assert!(Protection::default().refuses_delivery("production", &context, &claims).is_some());
         }
+    }
+
+    #[test]
+    fn nothing_of_a_project_that_is_not_trusted_is() {
+        let claims = protection("trust: untrusted").claims(&push("main"), None);
+        assert_eq!((claims.trust, claims.protected), (Trust::Untrusted, false));
+        assert!(serde_saphyr::from_str::<Protection>("trust: yes").is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use blob::{BlobError, Blobs};
-use config::{Project, project::Source};
+use config::{Pipeline, Project, project::Source};
 use eventbus::{Bus, BusError};
 use model::{
     Digest, ProjectName, TriggerId,
@@ -192,7 +192,7 @@ impl Acceptor {
         &self.bus
     }
 
-    /// The default branch of a project and the path of its pipeline, if the branch is there, protected, and delivered.
+    /// The default branch of a project and what its pipeline is known by, if the branch is there, protected, and delivered.
     pub(crate) async fn head(&self, project: &ProjectName) -> Result<Option<(Head, String)>, AcceptError> {
         let project = self.project(project)?;
         let head = match &project.source {
@@ -202,16 +202,20 @@ impl Acceptor {
         let Some(head) = head.map_err(AcceptError::Git)? else { return Ok(None) };
         let branch = head.branch.branch_name().unwrap_or_default();
         let is_delivered = project.refs.as_ref().is_none_or(|refs| refs.has_branch(branch));
-        Ok((is_delivered && project.protection.protected.has_branch(branch)).then(|| (head, project.pipeline.clone())))
+        Ok((is_delivered && project.protection.protected.has_branch(branch)).then(|| (head, project.pipeline_id())))
     }
 
     /// The text of a project's pipeline at the head of its default branch.
     pub(crate) async fn pipeline(&self, project: &ProjectName, head: &Head) -> Result<String, AcceptError> {
         let project = self.project(project)?;
+        let path = match &project.pipeline {
+            Pipeline::Inline(text) => return Ok(text.clone()),
+            Pipeline::File(path) => path,
+        };
         let what = What::Push { branch: String::new(), previous: None };
         let pushed = Happened { what, name: head.branch.clone(), commit: head.commit.clone(), actor: None };
         let repository = self.repository_of(project, &pushed).await.map_err(AcceptError::Git)?;
-        git::read_pipeline(&repository, &head.commit, &project.pipeline).await.map_err(AcceptError::Git)
+        git::read_pipeline(&repository, &head.commit, path).await.map_err(AcceptError::Git)
     }
 
     /// The projects that are looked at for pushes, and how often.
@@ -269,7 +273,11 @@ impl Acceptor {
         let wanted = wanted(project, happened, repository).await.map_err(AcceptError::Git)?;
         let checkout = git::read_commit(repository, &wanted, &self.folder).await.map_err(AcceptError::Git)?;
         let source = checkout.source.store(&self.blobs).await.map_err(AcceptError::Store)?;
-        let pipeline = self.text(checkout.pipeline.into_bytes()).await?;
+        let pipeline = match (&project.pipeline, checkout.pipeline) {
+            (Pipeline::Inline(text), _) => text.clone(),
+            (Pipeline::File(_), text) => text.expect("the file was wanted, and what is not there is an error"),
+        };
+        let pipeline = self.text(pipeline.into_bytes()).await?;
         let missing_libraries = self.libraries(project, checkout.lock.as_deref()).await?;
         let lock = match checkout.lock {
             Some(lock) => Some(self.text(lock).await?),
@@ -291,7 +299,7 @@ impl Acceptor {
             changed,
             lock,
             missing_libraries,
-            ..Trigger::new(id, project.name.clone(), &project.pipeline, pipeline)
+            ..Trigger::new(id, project.name.clone(), &project.pipeline_path(), pipeline)
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
         let run = trigger.run();
@@ -321,7 +329,11 @@ async fn wanted(project: &Project, happened: &Happened, repository: &Path) -> Re
             (base, pipeline_of.transpose()?)
         }
     };
-    Ok(Wanted { commit, base, pipeline: project.pipeline.clone(), pipeline_of })
+    let pipeline = match &project.pipeline {
+        Pipeline::File(path) => Some(path.clone()),
+        Pipeline::Inline(_) => None,
+    };
+    Ok(Wanted { commit, base, pipeline, pipeline_of })
 }
 
 impl Acceptor {

@@ -97,7 +97,7 @@ struct Known {
     branch: String,
     /// Its commit.
     commit: String,
-    /// The path of the pipeline file.
+    /// What the pipeline is known by: the path of its file, or which text it is.
     pipeline: String,
     /// Each line, with the minute up to which nothing of it is to be fired any more.
     lines: BTreeMap<String, u64>,

@@ -49,6 +49,7 @@ mod plans;
 mod random_kills;
 #[cfg(test)]
 mod remote;
+mod settings;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]

@@ -34,7 +34,12 @@ struct OfTest {
 }
 
 /// Files that are made from the code of another crate, on which this one must not depend.
-const OF_TESTS: [OfTest; 3] = [
+const OF_TESTS: [OfTest; 4] = [
+    OfTest {
+        path: "docs/settings.md",
+        test: &["cargo", "test", "--quiet", "--package", "service", "--lib", "the_documented_settings_are_fresh"],
+        variable: "UPDATE_SPEC",
+    },
     OfTest {
         path: "stdlib/library.json",
         test: &["cargo", "test", "--quiet", "--package", "stdlib", "--lib", "the_committed_library_is_fresh"],

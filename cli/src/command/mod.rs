@@ -7,6 +7,7 @@ pub mod agents;
 pub mod answer;
 pub mod cancel;
 pub mod check;
+pub mod config;
 pub mod events;
 pub mod explain;
 pub mod explain_error;

@@ -40,13 +40,22 @@ fn table(list: &ProjectList) -> String {
             project.name.to_string(),
             printable(&text::or_dash(project.title.as_deref().unwrap_or_default()), false),
             printable(source, false),
-            printable(&text::or_dash(&refs(&project.protection.protected)), false),
+            protected(project),
             if project.protection.forks { "run" } else { "ignored" }.to_owned(),
             printable(&text::or_dash(&environments.join(", ")), false),
         ]
     };
     let rows: Vec<Vec<String>> = std::iter::once(title).chain(list.projects.iter().map(row)).collect();
     text::table(&rows)
+}
+
+fn protected(project: &ProjectView) -> String {
+    let protection = &project.protection;
+    if protection.trusted {
+        printable(&text::or_dash(&refs(&protection.protected)), false)
+    } else {
+        "nothing: it is not trusted".to_owned()
+    }
 }
 
 fn approved(name: &str, approvers: &[String]) -> String {
@@ -73,15 +82,20 @@ mod tests {
             description: None,
             source: SourceView::Remote { url: "https://git.example/shop".to_owned() },
             pipeline: "Ottofile".to_owned(),
+            inline: None,
             refs: None,
             protection: ProtectionView {
+                trusted: true,
                 protected: RefsView { branches: vec!["main".to_owned()], tags: vec!["v*".to_owned()] },
                 pull_requests: true,
                 forks: false,
                 environments: [("preprod".to_owned(), EnvironmentRule::default()), ("production".to_owned(), rule)].into(),
             },
         };
-        let text = table(&ProjectList { projects: vec![project] });
+        let mut guest = project.clone();
+        guest.protection.trusted = false;
+        let text = table(&ProjectList { projects: vec![project, guest] });
+        assert!(text.lines().nth(2).unwrap().contains("nothing: it is not trusted"), "{text}");
         let line = text.lines().nth(1).unwrap();
         for part in ["shop", "The shop", "https://git.example/shop", "main, tag v*", "ignored", "preprod, production (asks ann or bob)"] {
             assert!(line.contains(part), "{part}: {text}");

@@ -10,11 +10,11 @@ use config::{
 };
 use data_encoding::HEXLOWER;
 use model::{Digest, ProjectName, TokenName, access::Role};
-use service::{env, settings::Settings};
+use service::env;
 
 use super::Terminal;
 use crate::{
-    home,
+    config_file, home,
     provision::{TOKENS_FILE, files::write_secret},
 };
 
@@ -82,8 +82,8 @@ fn make(args: NewArgs) -> anyhow::Result<String> {
 }
 
 fn file_of_this_machine() -> anyhow::Result<PathBuf> {
-    let set = Settings::from_environment().optional::<PathBuf>(env::API_TOKENS);
-    set.map_or_else(|| Ok(home::up_folder()?.join(TOKENS_FILE)), Ok)
+    let data = home::up_folder()?;
+    Ok(config_file::path_of_up(&data, env::API_TOKENS).unwrap_or_else(|| data.join(TOKENS_FILE)))
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ async fn prepare(folder: &Path, page: &mut Page) -> anyhow::Result<(Fleet, Repos
         otto: current_exe().context("cannot find this program")?,
         home: home::folder()?,
         bus: None,
+        config: None,
         shown: false,
     };
     let names: Vec<String> = options.procfile.entries.iter().map(|entry| entry.name.clone()).collect();

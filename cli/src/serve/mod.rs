@@ -9,17 +9,18 @@ mod reader;
 mod roles;
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
+use config::ConfigFile;
 use service::{
     Supervisor, env,
-    settings::{EXIT_SETTINGS, Settings, WrongSettings},
+    settings::{EXIT_SETTINGS, Given, Origin, Place, Settings, Wrong, WrongSettings},
     signals::Signals,
     supervisor::Ended,
     telemetry,
@@ -32,6 +33,9 @@ use self::{
     reader::Reader,
     roles::{Agent, Auctioneer, Depot, Eventbus, Forge, Orchestrator, Parser, Serve},
 };
+
+pub(crate) use self::reader::Effective;
+use crate::config_file;
 
 /// What a role's line on standard output begins with when it is ready. It prints nothing else there.
 pub const READY: &str = "ready:";
@@ -48,7 +52,10 @@ pub struct ServeArgs {
     /// Print the settings, without secrets, and end
     #[arg(long)]
     dump_config: bool,
-    /// Take the settings that the environment does not have from this file, lines of `NAME=value`
+    /// The file of settings [default: that of `OTTO_CONFIG`, else `otto.yml` in the folder of `OTTO_DATA`]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take the settings that the environment does not have from this file, lines of `NAME=value`, before those of `--config`
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Guard the nats-server that is this process's parent
@@ -75,6 +82,22 @@ pub enum Role {
     Forge,
     /// Runs stages
     Agent,
+}
+
+impl Role {
+    /// Its name on the command line, in the Procfile and in the file of settings.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nats => env::NATS,
+            Self::Eventbus => env::EVENTBUS,
+            Self::Depot => env::DEPOT,
+            Self::Parser => env::PARSER,
+            Self::Auctioneer => env::AUCTIONEER,
+            Self::Orchestrator => env::ORCHESTRATOR,
+            Self::Forge => env::FORGE,
+            Self::Agent => env::AGENT,
+        }
+    }
 }
 
 /// What every role is told.
@@ -107,7 +130,7 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 }
 
 async fn nats(args: ServeArgs) -> ExitCode {
-    let mut reader = Reader::new(Settings::from_environment());
+    let mut reader = Reader::new(settings(&args));
     let common = Common::read(&mut reader);
     let nats = Nats::read(&mut reader);
     match reader.finish() {
@@ -125,14 +148,7 @@ async fn nats(args: ServeArgs) -> ExitCode {
 }
 
 async fn role<R: Serve>(args: &ServeArgs) -> ExitCode {
-    let settings = match settings(args.settings.as_deref()) {
-        Ok(settings) => settings,
-        Err(failure) => {
-            let _closed = writeln!(io::stderr(), "{failure:#}");
-            return ExitCode::from(EXIT_SETTINGS);
-        }
-    };
-    let mut reader = Reader::new(settings);
+    let mut reader = Reader::new(settings(args));
     let common = Common::read(&mut reader);
     let role = R::read(&mut reader);
     match reader.finish() {
@@ -144,18 +160,68 @@ async fn role<R: Serve>(args: &ServeArgs) -> ExitCode {
     report(live(role.expect("every required setting is there"), common.pipe).await)
 }
 
-/// The settings of this process, and of the file those that it does not have.
-fn settings(file: Option<&Path>) -> anyhow::Result<Settings> {
-    let mut values = BTreeMap::new();
-    if let Some(file) = file {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
-            let (name, value) = line.split_once('=').with_context(|| format!("{}: `{line}` is not NAME=value", file.display()))?;
-            values.insert(name.to_owned(), value.to_owned());
+/// What a role would have for settings, and what is wrong with them. Nothing is started.
+pub(crate) fn look(role: Role, environment: Settings, file: Option<&ConfigFile>) -> (Vec<Effective>, Vec<Wrong>) {
+    fn read<R: Serve>(reader: &mut Reader) {
+        let _looked_at_only = R::read(reader);
+    }
+    let mut reader = Reader::new(over(environment, role, file));
+    Common::read(&mut reader);
+    match role {
+        Role::Nats => {
+            let _looked_at_only = Nats::read(&mut reader);
+        }
+        Role::Eventbus => read::<Eventbus>(&mut reader),
+        Role::Depot => read::<Depot>(&mut reader),
+        Role::Parser => read::<Parser>(&mut reader),
+        Role::Auctioneer => read::<Auctioneer>(&mut reader),
+        Role::Orchestrator => read::<Orchestrator>(&mut reader),
+        Role::Forge => read::<Forge>(&mut reader),
+        Role::Agent => read::<Agent>(&mut reader),
+    }
+    reader.into_parts()
+}
+
+/// The settings of this process: the environment's, below them those of `--settings`, and below all those of the file.
+fn settings(args: &ServeArgs) -> Settings {
+    let mut settings = Settings::from_environment();
+    if let Some(file) = &args.settings {
+        let (values, wrong) = read_lines(file);
+        settings = settings.below(values, wrong);
+    }
+    let data: Option<PathBuf> = settings.text(env::DATA).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let folders: Vec<&Path> = data.iter().map(PathBuf::as_path).collect();
+    let file = config_file::find(args.config.as_deref(), &folders);
+    over(settings, args.role, file.as_ref())
+}
+
+/// The settings, and below them those of the file for this role.
+fn over(settings: Settings, role: Role, file: Option<&ConfigFile>) -> Settings {
+    match file {
+        Some(file) => settings.below(file.of(role.name()), file.wrong().iter().cloned()),
+        None => settings,
+    }
+}
+
+/// The lines of `NAME=value` of a file, and what is wrong with it.
+fn read_lines(path: &Path) -> (Vec<(String, Given)>, Vec<Wrong>) {
+    let place = |line| Place { file: Arc::new(path.to_owned()), line };
+    let wrong = |line, what: &str| Wrong { is_missing: false, what: format!("{}: {what}", place(line)) };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return (Vec::new(), vec![wrong(None, &error.to_string())]),
+    };
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
+        match line.split_once('=') {
+            Some((name, value)) => {
+                let origin = Origin::File { place: place(Some((number, None))), key: name.to_owned() };
+                values.push((name.to_owned(), Given { text: value.to_owned(), origin }));
+            }
+            None => errors.push(wrong(Some((number, None)), "expected NAME=value")),
         }
     }
-    values.extend(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))));
-    Ok(Settings::new(values))
+    (values, errors)
 }
 
 /// From the start of a role to its end.
@@ -225,9 +291,59 @@ fn refuse(error: &WrongSettings) -> ExitCode {
     ExitCode::from(EXIT_SETTINGS)
 }
 
-fn dump(effective: &[(&str, String)]) -> ExitCode {
-    for (name, value) in effective {
+fn dump(effective: &[Effective]) -> ExitCode {
+    for Effective { name, value, .. } in effective {
         let _closed = writeln!(io::stdout(), "{name}={value}");
     }
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    /// Whether the table is true: a setting of which it says nothing would stand in no documentation, and in no file.
+    #[test]
+    fn a_role_has_the_settings_that_the_table_gives_it() {
+        for role in Role::value_variants() {
+            assert_eq!(role.to_possible_value().unwrap().get_name(), role.name());
+            let (effective, _) = look(*role, Settings::new([]), None);
+            let read: BTreeSet<&str> = effective.iter().map(|effective| effective.name).filter(|name| *name != env::PARENT_PIPE).collect();
+            let table: BTreeSet<&str> =
+                env::ALL.iter().filter(|setting| setting.roles.contains(&role.name())).map(|setting| setting.variable).collect();
+            assert_eq!(read, table, "{}", role.name());
+        }
+    }
+
+    #[test]
+    fn lines_that_are_none_are_named_with_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, lines) = (folder.path().join("otto.yml"), folder.path().join("agent.env"));
+        fs::write(&config, "agent: { slots: many, price_micros_per_s: 3, sluts: 1 }\n").unwrap();
+        fs::write(&lines, "# from otto agent join\nOTTO_AGENT_CLASS=Not a class\nslots\n").unwrap();
+        let args = ServeArgs { role: Role::Agent, dump_config: false, config: Some(config), settings: Some(lines), guard: None };
+        let mut reader = Reader::new(settings(&args));
+        let _incomplete = Agent::read(&mut reader);
+        let (effective, wrong) = reader.into_parts();
+        let said: Vec<&str> = wrong.iter().filter(|wrong| !wrong.is_missing).map(|wrong| wrong.what.as_str()).collect();
+        let expected = [
+            "agent.env:3: expected NAME=value",
+            "otto.yml:1:46: there is no setting `sluts`",
+            "otto.yml:1:17: agent.slots=many: ",
+            "agent.env:2: OTTO_AGENT_CLASS=",
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        for expected in expected {
+            assert!(said.iter().any(|said| said.contains(expected)), "{expected}: {said:#?}");
+        }
+        let price = effective.iter().find(|effective| effective.name == env::AGENT_PRICE).unwrap();
+        assert!(
+            price.value == "3" && matches!(&price.origin, Some(Origin::File { key, .. }) if key == "agent.price_micros_per_s"),
+            "{price:?}"
+        );
+    }
 }

@@ -1,14 +1,25 @@
-//! Reads the settings of a role, and remembers them for `--dump-config`.
+//! Reads the settings of a role, and remembers what each was and where it came from.
 
 use std::{fmt, str::FromStr};
 
-use service::settings::{Settings, WrongSettings};
+use service::settings::{Given, Origin, Settings, Wrong, WrongSettings};
 
-/// A reader of settings. What it shows is what stands in the environment: of a secret, the file that holds it.
+/// A reader of settings. What it shows is what was given: of a secret, the file that holds it.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     settings: Settings,
-    effective: Vec<(&'static str, String)>,
+    effective: Vec<Effective>,
+}
+
+/// A setting as a role has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Effective {
+    /// Its variable.
+    pub(crate) name: &'static str,
+    /// Its value as it may be shown; empty where there is none.
+    pub(crate) value: String,
+    /// Where that comes from; `None` of a default, and of what is not set.
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Reader {
@@ -45,7 +56,7 @@ impl Reader {
         self.settings.text(name)
     }
 
-    /// What `read` makes of a required setting; an error is one of the setting.
+    /// What `read` makes of a setting; an error is one of the setting.
     pub(super) fn required_with<T, E: fmt::Display>(
         &mut self,
         name: &'static str,
@@ -61,14 +72,24 @@ impl Reader {
         }
     }
 
-    /// Everything that was wrong; else the settings as `NAME=value`, in the order in which they were read.
-    pub(super) fn finish(self) -> Result<Vec<(&'static str, String)>, WrongSettings> {
+    /// Everything that was wrong; else the settings, in the order in which they were read.
+    pub(super) fn finish(self) -> Result<Vec<Effective>, WrongSettings> {
         self.settings.check()?;
         Ok(self.effective)
     }
 
+    /// The settings, and everything that is wrong with them.
+    pub(super) fn into_parts(self) -> (Vec<Effective>, Vec<Wrong>) {
+        let wrong = self.settings.check().err().map_or_else(Vec::new, |WrongSettings(wrong)| wrong);
+        (self.effective, wrong)
+    }
+
     fn note(&mut self, name: &'static str, default: Option<&dyn fmt::Display>) {
-        let value = self.settings.text(name).map(str::to_owned).or_else(|| default.map(ToString::to_string));
-        self.effective.push((name, value.unwrap_or_default()));
+        if self.effective.iter().any(|effective| effective.name == name) {
+            return;
+        }
+        let given = self.settings.given(name);
+        let value = given.map(Given::shown).or_else(|| default.map(ToString::to_string)).unwrap_or_default();
+        self.effective.push(Effective { name, value, origin: given.map(|given| given.origin.clone()) });
     }
 }

@@ -99,9 +99,11 @@ impl Serve for Eventbus {
         let folder = reader.required::<String>(env::BUS_ENROLMENT);
         let enrolment = reader.required_with(env::BUS_ENROLMENT, folder, |folder| Enrolment::open(folder.as_ref()));
         let (listen, depot_url) = (reader.required(env::LISTEN), reader.required::<String>(env::DEPOT_URL));
-        let (commands_key, bus) = (reader.required_file(env::COMMANDS_KEY_FILE), bus?);
-        let bus_urls = reader.optional::<String>(env::BUS_PUBLIC_URLS).map_or_else(|| bus.urls.clone(), |urls| addresses(&urls));
+        let commands_key = reader.required_file(env::COMMANDS_KEY_FILE);
+        let bus_urls = reader.optional::<String>(env::BUS_PUBLIC_URLS);
         let depot_url = reader.optional(env::DEPOT_PUBLIC_URL).or(depot_url);
+        let bus = bus?;
+        let bus_urls = bus_urls.map_or_else(|| bus.urls.clone(), |urls| addresses(&urls));
         let directions = Directions { commands_key: commands_key?, bus_urls, depot_url: depot_url? };
         Some(Self { bus, servers: Servers { monitors: monitors?, replicas }, enrolment: enrolment?, listen: listen?, directions })
     }
@@ -211,11 +213,11 @@ impl Serve for Orchestrator {
         let views = data.as_ref().map_or(ViewsPlace::Memory, |data| ViewsPlace::File(data.join(VIEWS_FILE)));
         let ended_runs_max = reader.or(env::RUNS_KEPT, ENDED_RUNS_MAX);
         let name = reader.or(env::ORCHESTRATOR_NAME, BusRole::Orchestrator.to_string());
+        let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
+        let bounds = bounds(reader);
         let listen = listen?;
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
-        let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
-        let bounds = bounds(reader);
         let (signer, commands, projects) = (Some(signer?), Some(commands?), projects?);
         let protections = protections(&projects);
         let engine = EngineOptions {

@@ -1,6 +1,7 @@
 //! All processes of a Procfile: started at once, awaited until each is ready, ended in the reverse order.
 
 use std::{
+    collections::BTreeMap,
     env::{join_paths, split_paths},
     ffi::OsString,
     io,
@@ -9,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use config::ConfigFile;
 use futures_util::future::join_all;
 use model::protocol::enrolment::AgentTrust;
-use service::{OnError, Supervisor, tool::ToolError};
+use service::{OnError, Supervisor, env, settings::Settings, tool::ToolError};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -52,6 +54,8 @@ pub struct FleetOptions {
     pub home: PathBuf,
     /// The servers of the bus, where they run elsewhere: no process `nats` is started then.
     pub bus: Option<BusServers>,
+    /// The file of settings.
+    pub config: Option<ConfigFile>,
     /// Whether the processes' lines are shown on standard error; they are in `logs/` either way.
     pub shown: bool,
 }
@@ -113,7 +117,7 @@ impl Fleet {
     /// Provisions the folder and starts the processes. `say` is told what takes time, one line each. Cancel safe: as long as this has not
     /// returned, no process was started.
     pub async fn launch(options: FleetOptions, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Self, FleetError> {
-        let FleetOptions { data, procfile, agents, trust, ports, otto, home, bus, shown } = options;
+        let FleetOptions { data, procfile, agents, trust, ports, otto, home, bus, config, shown } = options;
         let nats_server = eventbus::nats::server::find_or_install(&home, say).await?;
         let provision = Provision::open(Options { data, ports, agents, trust, nats_server, bus: bus.clone() }).await?;
         let io = |doing| move |source| FleetError::Io { doing, source };
@@ -131,7 +135,7 @@ impl Fleet {
             let stop = supervisor.token().child_token();
             members.push(Member { name: name.clone(), voice: voice.clone(), state: watched, stop: stop.clone() });
             provision.make_folder_of(&name)?;
-            let environment = provision.environment(&name);
+            let environment = beside(provision.environment(&name), role_of(&name), config.as_ref());
             let (otto, path, registry) = (otto.clone(), path.clone(), registry.clone());
             let keeper = Keeper { name, entry, otto, environment, path, voice, registry, state, stop };
             supervisor.spawn(format!("keeper of {}", keeper.name), OnError::Shutdown, async move {
@@ -215,6 +219,23 @@ fn instances(procfile: Procfile, agents: NonZeroUsize) -> Vec<(String, Entry)> {
     instances
 }
 
+/// The section of the file that a process has.
+fn role_of(name: &str) -> &str {
+    let role = name.rsplit_once('-').map_or(name, |(role, _number)| role);
+    if env::EVERY.contains(&role) { role } else { env::AGENT }
+}
+
+/// What a process is given, where the file and the environment have their say: what only they may say, or may say better, is left to them.
+fn beside(mut given: BTreeMap<&'static str, String>, role: &str, file: Option<&ConfigFile>) -> BTreeMap<&'static str, String> {
+    let said = file.map(|file| file.of(role)).unwrap_or_default();
+    let settings = Settings::from_environment().below(said, []);
+    given.retain(|variable, _| !env::is_passed_on(variable) || settings.given(variable).is_none());
+    if let Some(path) = file.and_then(|file| file.path().to_str()) {
+        given.insert(env::CONFIG, path.to_owned());
+    }
+    given
+}
+
 fn path_with(otto: &Path) -> io::Result<OsString> {
     let folders = otto.parent().map(Path::to_owned).into_iter();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -230,5 +251,19 @@ mod tests {
         let procfile = "a: x\nagent: otto serve agent\nb: y".parse().unwrap();
         let names: Vec<String> = instances(procfile, NonZeroUsize::new(2).unwrap()).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "agent-1", "agent-2", "b"]);
+    }
+    #[test]
+    fn a_file_says_what_is_not_wired() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("otto.yml");
+        std::fs::write(&path, "public_url: https://otto.test\nforge: { listen: '0.0.0.0:1' }\n").unwrap();
+        let file = ConfigFile::read(&path);
+        let given = || BTreeMap::from([(env::PUBLIC_URL, "http://127.0.0.1:1".to_owned()), (env::LISTEN, "127.0.0.1:2".to_owned())]);
+        let environment = beside(given(), role_of("forge"), Some(&file));
+        let wired = (env::LISTEN, "127.0.0.1:2".to_owned());
+        assert_eq!(environment, BTreeMap::from([wired, (env::CONFIG, path.to_str().unwrap().to_owned())]));
+        assert_eq!(beside(given(), role_of("forge"), None), given());
+        assert_eq!((role_of("agent-3"), role_of("depot")), (env::AGENT, env::DEPOT));
+        assert_eq!(role_of("forge-2"), env::FORGE);
     }
 }

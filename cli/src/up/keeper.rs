@@ -31,21 +31,6 @@ use crate::serve::READY;
 pub(super) const END_GRACE: Duration = Duration::from_secs(8);
 /// How long the rest of a dead process's output is read. What it started elsewhere may hold the pipe open for ever.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(500);
-/// Settings of Otto that a process inherits; all others are given by name.
-const INHERITED: [&str; 11] = [
-    env::HOME,
-    env::LOG,
-    env::LOG_FORMAT,
-    env::AGENT_ISOLATION,
-    env::AGENT_USERS,
-    env::CONTAINER_CLIENT,
-    env::CONTAINER_ARGUMENTS,
-    env::RUNS_KEPT,
-    env::OPEN_RUNS_MAX,
-    env::ACTIVE_STAGES_MAX,
-    env::DEPOT_RESERVE_MIB,
-];
-
 /// How a process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -154,7 +139,7 @@ impl Keeper {
 
     fn prepare(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("OTTO_") && !INHERITED.contains(&name)) {
+            if name.to_str().is_some_and(|name| name.starts_with(env::PREFIX) && !env::is_passed_on(name)) {
                 command.env_remove(name);
             }
         }

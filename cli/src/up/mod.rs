@@ -21,12 +21,16 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use service::signals::Signals;
+use service::{
+    env,
+    settings::{EXIT_SETTINGS, WrongSettings},
+    signals::Signals,
+};
 
 pub use self::{
     fleet::{Fleet, FleetError, FleetOptions, READY_DEADLINE},
@@ -34,8 +38,8 @@ pub use self::{
     procfile::{DEFAULT as DEFAULT_PROCFILE, Entry, Procfile, ProcfileError},
 };
 use crate::{
-    command::agent::TrustOption,
-    home,
+    command::{agent::TrustOption, config::wrong_of_up},
+    config_file, home,
     provision::{BusServers, PortChoice, Provision},
 };
 
@@ -51,6 +55,9 @@ pub struct UpArgs {
     /// The processes [default: those of this program]
     #[arg(long, value_name = "FILE")]
     procfile: Option<PathBuf>,
+    /// The file of settings [default: that of `OTTO_CONFIG`, else `otto.yml` beside the Procfile, else in the folder of its data]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How many agents run
     #[arg(long, value_name = "N", default_value = "1", value_parser = agents)]
     agents: NonZeroUsize,
@@ -96,6 +103,12 @@ fn agents(text: &str) -> Result<NonZeroUsize, String> {
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let options = args.options()?;
+    let wrong = wrong_of_up(options.config.as_ref());
+    if !wrong.is_empty() {
+        say(&WrongSettings(wrong).to_string());
+        return Ok(ExitCode::from(EXIT_SETTINGS));
+    }
+    let projects = config_file::path_of(options.config.as_ref(), env::PROJECTS);
     let launch = Fleet::launch(options, &say);
     let fleet = tokio::select! {
         fleet = launch => fleet?,
@@ -104,7 +117,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         ready = fleet.ready() => match ready {
             Ok(()) => {
-                say(&welcome(fleet.provision()));
+                say(&welcome(fleet.provision(), projects.as_deref()));
                 tokio::select! {
                     _ = signals.next() => Ok(ExitCode::SUCCESS),
                     () = fleet.failed() => Ok(ExitCode::FAILURE),
@@ -125,8 +138,13 @@ impl UpArgs {
             Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
             None => DEFAULT_PROCFILE.to_owned(),
         };
+        let data = self.data.map_or_else(home::up_folder, Ok)?;
+        let beside = self.procfile.as_deref().map(|path| path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")));
+        let folders: Vec<&Path> = beside.into_iter().chain([data.as_path()]).collect();
+        let config = config_file::find(self.config.as_deref(), &folders);
         Ok(FleetOptions {
-            data: self.data.map_or_else(home::up_folder, Ok)?,
+            data,
+            config,
             procfile: procfile.parse()?,
             agents: self.agents,
             trust: self.trust.into(),
@@ -144,7 +162,7 @@ fn say(line: &str) {
     let _closed = writeln!(io::stderr(), "{line}");
 }
 
-fn welcome(provision: &Provision) -> String {
+fn welcome(provision: &Provision, projects: Option<&Path>) -> String {
     let (data, default) = (provision.data(), home::up_folder().ok());
     let exports = if default.as_deref() == Some(data) {
         String::new()
@@ -156,7 +174,7 @@ fn welcome(provision: &Provision) -> String {
          Runs      otto runs, otto show RUN, otto log -f RUN",
         provision.api_url(),
         provision.api_token_file().display(),
-        provision.projects().display(),
+        projects.unwrap_or(&provision.projects()).display(),
         provision.logs().display(),
     )
 }

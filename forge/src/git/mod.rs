@@ -162,8 +162,8 @@ impl GitError {
 /// What a run needs of a commit.
 #[derive(Debug)]
 pub(crate) struct Checkout {
-    /// The text of the pipeline file.
-    pub(crate) pipeline: String,
+    /// The text of the pipeline file, if that was wanted.
+    pub(crate) pipeline: Option<String>,
     /// The tree.
     pub(crate) source: Packed,
     /// Its files, with the ids of their contents.
@@ -181,8 +181,8 @@ pub(crate) struct Wanted {
     pub(crate) commit: ObjectId,
     /// The commit that it is compared with.
     pub(crate) base: Option<ObjectId>,
-    /// The path of the pipeline file.
-    pub(crate) pipeline: String,
+    /// The path of the pipeline file, if the commit's own is wanted.
+    pub(crate) pipeline: Option<String>,
     /// The commit whose pipeline and lock file are taken, if it is another one.
     pub(crate) pipeline_of: Option<ObjectId>,
 }

@@ -128,7 +128,8 @@ pub(super) fn read(mut objects: Objects, wanted: &Wanted, folder: &Path) -> Resu
     let (pipeline, lock) = {
         let other = pipeline_of.as_ref().map(|other| leaves_of(&mut objects, other)).transpose()?;
         let leaves = other.as_ref().unwrap_or(&leaves);
-        (read_pipeline(&mut objects, leaves, pipeline)?, read_lock(&mut objects, leaves)?)
+        let pipeline = pipeline.as_ref().map(|path| read_pipeline(&mut objects, leaves, path)).transpose()?;
+        (pipeline, read_lock(&mut objects, leaves)?)
     };
     let mut archive = Archive::new(folder);
     for (path, leaf) in &leaves {

@@ -192,3 +192,26 @@ async fn the_default_branch_of_a_repository_elsewhere_is_fetched() {
     assert_eq!((trigger.context.event, &trigger.context.commit), (EventKind::Cron, &commit));
     world.end().await;
 }
+
+#[tokio::test]
+async fn lines_of_a_pipeline_of_the_configuration_are_fired_and_another_text_has_its_own() {
+    let mut world = World::new();
+    world.git(&world.repository(), &["symbolic-ref", "HEAD", "refs/heads/main"]);
+    world.play_parser().await;
+    show(&world, MIDNIGHT + 2 * HOUR);
+    world.add_project("shop", &format!("pipeline: {{ inline: 'cron {LINE}' }}\n"));
+    world.start().await;
+    world.write("a", "");
+    world.commit();
+    world.push(&["main"]).await;
+    wait_known(&world, "data", LINE, MIDNIGHT + 2 * HOUR).await;
+    assert_eq!(world.triggers().await.len(), 1, "the push");
+    show(&world, MIDNIGHT + 3 * HOUR);
+    wait_known(&world, "data", LINE, MIDNIGHT + 3 * HOUR).await;
+    assert_eq!(world.triggers().await[0].context.cron, LINE);
+    let other = "30 4 * * *";
+    world.add_project("shop", &format!("pipeline: {{ inline: 'cron {other}' }}\n"));
+    world.restart().await;
+    wait_for("the other line is known", || known(&world, "data").keys().eq([other])).await;
+    world.end().await;
+}

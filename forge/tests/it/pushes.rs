@@ -11,6 +11,7 @@ use model::{
     RunId, TriggerId,
     context::EventKind,
     planning::{Listing, Text},
+    trigger::Trust,
 };
 
 use crate::world::{World, wait_for};
@@ -39,6 +40,25 @@ async fn a_push_is_a_trigger_with_the_commits_tree() {
     let working_tree = forge::source::pack_working_tree(&world.clone()).unwrap();
     assert_eq!(trigger.source, Some(working_tree.store(&world.blobs).await.unwrap()), "a clean working tree is the same archive");
     assert!(world.deliveries("pending").is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pipeline_of_the_configuration_is_run_whatever_the_commit_has() {
+    let world = World::new();
+    world.add_project("shop", "pipeline:\n  inline: |\n    stage mine\nprotection: { trust: untrusted }\n");
+    world.start().await;
+    world.write("otto.lock", "{}\n");
+    world.commit();
+    world.push(&["main"]).await;
+    let without = world.triggers().await.remove(0);
+    assert_eq!((without.pipeline, without.pipeline_path.as_str()), (Text::Inline("stage mine\n".to_owned()), "shop.yml"));
+    assert_eq!(without.lock, Some(Text::Inline("{}\n".to_owned())), "the lock file is the commit's");
+    assert_eq!((without.claims.trust, without.claims.protected), (Trust::Untrusted, false), "nothing of the project is trusted");
+    world.write("Ottofile", "stage theirs\n");
+    world.commit();
+    world.push(&["main"]).await;
+    assert_eq!(world.triggers().await.remove(0).pipeline, Text::Inline("stage mine\n".to_owned()));
     world.end().await;
 }
 

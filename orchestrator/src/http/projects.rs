@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use actix_web::{get, web};
 use apispec::{EnvironmentRule, ProjectList, ProjectView, ProtectionView, RefsView, SourceView};
 use config::{
-    Project,
+    Pipeline, Project,
     project::Source,
     trust::{Environment, Protection, PullRequests, Refs},
 };
-use model::ProjectName;
+use model::{ProjectName, trigger::Trust};
 
 use super::{Api, ApiError, access::Caller};
 
@@ -67,7 +67,11 @@ fn view(project: &Project) -> ProjectView {
             Source::Repository(path) => SourceView::Repository { path: path.display().to_string() },
             Source::Remote(url) => SourceView::Remote { url: url.clone() },
         },
-        pipeline: project.pipeline.clone(),
+        pipeline: project.pipeline_path(),
+        inline: match &project.pipeline {
+            Pipeline::Inline(text) => Some(text.clone()),
+            Pipeline::File(_) => None,
+        },
         refs: project.refs.as_ref().map(refs),
         protection: protection(&project.protection),
     }
@@ -79,6 +83,7 @@ fn protection(protection: &Protection) -> ProtectionView {
         PullRequests::Ignore => false,
     };
     ProtectionView {
+        trusted: protection.trust == Trust::Trusted,
         protected: refs(&protection.protected),
         pull_requests: runs(protection.pull_requests),
         forks: runs(protection.forks),

@@ -25,7 +25,7 @@ const TABLE: [(&str, May); 22] = [
     ("blob", Only(&["model"])),
     ("tree", Only(&["model"])),
     ("apispec", Only(&["model"])),
-    ("config", Only(&["model"])),
+    ("config", Only(&["model", "service"])),
     ("stdlib", Only(&["model", "tree"])),
     ("eventbus", Only(&["model", "service"])),
     ("parser", Only(&["model", "graph"])),

@@ -31,6 +31,7 @@ async fn a_project_is_shown_with_what_protects_it_to_those_whose_it_is() {
     assert_eq!((shop.title.as_deref(), shop.description.as_deref()), (Some("The shop"), Some("What is sold.")));
     assert_eq!(shop.source, SourceView::Remote { url: format!("https://git.example/{}", project()) });
     assert_eq!(shop.protection.protected.branches, ["main", "master"]);
+    assert!(shop.protection.trusted && shop.inline.is_none() && shop.pipeline == "Ottofile", "{shop:?}");
     let production = &shop.protection.environments["production"];
     assert_eq!((&production.from.as_ref().unwrap().tags, &production.approvers), (&vec!["v*".to_owned()], &vec!["ann".to_owned()]));
     check_problem(served.get("/v1/projects/nothing").await, Code::UnknownProject).await;
