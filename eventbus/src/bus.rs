@@ -5,7 +5,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use model::{Digest, RunId, trigger::Trigger};
+use model::{Digest, RunId, Timestamp, trigger::Trigger};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -181,6 +181,8 @@ pub trait TriggerAck: Send + Sync {
 pub struct TriggerDelivery {
     /// The trigger, or why the stored bytes are none.
     pub trigger: Result<Trigger, BusError>,
+    /// When it was stored, where that is known.
+    pub stored_at: Option<Timestamp>,
     pub(crate) ack: Box<dyn TriggerAck>,
 }
 
@@ -203,7 +205,7 @@ impl TriggerAck for NoAck {
 impl TriggerDelivery {
     /// A trigger that somebody else was delivered, and says again until its run exists.
     pub fn passed_on(trigger: Trigger) -> Self {
-        Self { trigger: Ok(trigger), ack: Box::new(NoAck) }
+        Self { trigger: Ok(trigger), stored_at: None, ack: Box::new(NoAck) }
     }
 
     /// The run exists: do not deliver the trigger again.

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod outcome;
 pub mod plan;
 pub mod planning;
+pub mod trace;
 pub mod trigger;
 pub mod version;
 

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod metrics;
 pub mod output;
 pub mod runs;
+pub mod traces;
 pub mod views;
 
 pub use handle::{CommandError, Orchestrator};

@@ -19,6 +19,10 @@ pub struct Metrics {
     /// From a record's being sent to its being stored.
     pub(crate) append: Durations,
     pub(crate) auctions: Counters,
+    /// Spans that an endpoint took.
+    pub(crate) spans_sent: Counter,
+    /// Spans that were made, and that none took.
+    pub(crate) spans_dropped: Counter,
 }
 
 impl Metrics {
@@ -87,6 +91,8 @@ pub(crate) fn text(orchestrator: &Orchestrator) -> String {
     told.counter("otto_runs_ended", "Runs that have ended since the process started", &metrics.ended);
     told.counter("otto_auctions", "Auctions that found offers, and that found none", &metrics.auctions);
     told.counter("otto_log_bytes", "Bytes of output that were heard live", orchestrator.logs.heard());
+    told.counter("otto_spans_sent", "Spans of runs that the endpoint of OTLP took", &metrics.spans_sent);
+    told.counter("otto_spans_dropped", "Spans of runs that it did not take, or that came too fast for it", &metrics.spans_dropped);
     told.durations("otto_stage_award_seconds", "From a stage's readiness to its award", &metrics.award);
     told.durations("otto_append_seconds", "From a record's being sent to its being stored on the bus", &metrics.append);
     told.text()

@@ -204,6 +204,11 @@ settings! {
     /// The address at which nats-server tells how it is, such as `127.0.0.1:7484`; for the eventbus role that of each server of a cluster, separated by
     /// commas.
     NATS_MONITOR = "OTTO_NATS_MONITOR", &[NATS, EVENTBUS], Text, wired;
+    /// Where spans of runs are sent by OTLP over HTTP, such as `http://127.0.0.1:4318`; to it, `/v1/traces` is added. Default:
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; without either, none are made.
+    OTLP_ENDPOINT = "OTTO_OTLP_ENDPOINT", &[ORCHESTRATOR], Text;
+    /// The file of headers that are sent with spans, lines of `name: value`; a token belongs there. Default: there are none.
+    OTLP_HEADERS_FILE = "OTTO_OTLP_HEADERS_FILE", &[ORCHESTRATOR], Path;
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ mod terminal;
 #[cfg(test)]
 mod thousand;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod webhooks;
 #[cfg(test)]
 mod writes;

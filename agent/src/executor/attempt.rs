@@ -12,7 +12,7 @@ use std::{
 
 use model::{
     StageOutcome, Timestamp,
-    event::run::Outputs,
+    event::run::{Outputs, StepTime},
     plan::{Notify, Step},
     protocol::{agent::Assignment, log::Stream, step::StepEnd},
 };
@@ -113,7 +113,7 @@ impl<'a> Attempt<'a> {
 
     /// When the first step started, and what is left to others.
     pub(super) fn dissolve(self) -> (Option<Timestamp>, Outputs) {
-        let outputs = lock(&self.gathered).outputs().clone();
+        let outputs = lock(&self.gathered).conclude();
         (self.started_at, outputs)
     }
 
@@ -220,7 +220,10 @@ impl<'a> Attempt<'a> {
         Box::pin(async move {
             let mut number = first.number;
             for step in steps {
+                let started_at = Timestamp(clock::unix_ms());
                 let result = self.step(step, Place { number, ..first }, halt).await;
+                let failed = matches!(&result, Err(failure) if !matches!(failure, Break::Terminated(StageOutcome::Success | StageOutcome::Unstable, _)));
+                lock(&self.gathered).note_step(StepTime { step: number, started_at, finished_at: Timestamp(clock::unix_ms()), failed });
                 let terminated = lock(&self.gathered).take_termination();
                 match (result, terminated) {
                     (Ok(()), None) => number += steps::count(std::slice::from_ref(step)),
@@ -391,7 +394,8 @@ impl<'a> Attempt<'a> {
     /// Starts a process. Who holds it may stand still: the attempt's end does not wait for that.
     async fn start(&self, step: &Step, command: (PathBuf, Vec<String>), place: Place<'_>, halt: &mut Halt) -> Result<Process, Break> {
         let mark = self.means.entry.mark(&self.assignment.lease);
-        let environment = environment::of_step(&self.variables, place.number, lock(&self.gathered).variables(), &mark);
+        let environment =
+            environment::of_step(&self.variables, (&self.assignment.lease.attempt, place.number), lock(&self.gathered).variables(), &mark);
         let (program, arguments) = command;
         let launch = Launch { program, arguments, environment, folder: place.folder.to_owned() };
         trace!(target: crate::WATERFALL, point = "step started", lease = ?self.assignment.lease);

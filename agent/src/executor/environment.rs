@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use model::{plan::Value, protocol::agent::Assignment};
+use model::{
+    AttemptId,
+    plan::Value,
+    protocol::agent::Assignment,
+    trace::{TRACEPARENT, traceparent},
+};
 
 use crate::spool::Entry;
 
@@ -76,11 +81,12 @@ pub(crate) fn variables(assignment: &Assignment, passthrough: &Variables, entry:
     variables
 }
 
-/// What the process of one step finds besides: its number from 1, and `VAR_<NAME>` for each variable of the run.
-/// The mark comes last, so that no stage can make its processes impossible to find.
-pub(crate) fn of_step(base: &Variables, number: u32, captured: &Variables, mark: &str) -> Variables {
+/// What the process of one step finds besides: its number from 1, `VAR_<NAME>` for each variable of the run, and the context of its span as the
+/// W3C has it (<https://www.w3.org/TR/trace-context/>), unless the stage's `env` has one. The mark comes last, so that no stage can make its processes impossible to find.
+pub(crate) fn of_step(base: &Variables, (attempt, number): (&AttemptId, u32), captured: &Variables, mark: &str) -> Variables {
     let mut variables = base.clone();
     variables.insert("OTTO_STEP".to_owned(), (number + 1).to_string());
+    variables.entry(TRACEPARENT.to_owned()).or_insert_with(|| traceparent(attempt, number));
     variables.extend(captured.iter().map(|(name, text)| (variable_name(name), text.clone())));
     variables.insert(LEASE_MARK.to_owned(), mark.to_owned());
     variables
@@ -104,6 +110,8 @@ fn shown(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use model::{RunId, StageId, TriggerId};
+
     use super::*;
 
     #[test]
@@ -122,8 +130,12 @@ mod tests {
     fn a_variable_of_the_run_has_a_name_that_a_shell_takes() {
         let captured = Variables::from([("my-colour".to_owned(), "green".to_owned())]);
         let base = Variables::from([("A".to_owned(), "1".to_owned()), (LEASE_MARK.to_owned(), "forged".to_owned())]);
-        let expected = [("A", "1"), (LEASE_MARK, "m"), ("OTTO_STEP", "3"), ("VAR_MY_COLOUR", "green")];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(of_step(&base, 2, &captured, "m"), expected.into());
+        let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("Build"), attempt: 1 };
+        let context = traceparent(&attempt, 2);
+        let expected = [("A", "1"), (LEASE_MARK, "m"), ("OTTO_STEP", "3"), ("TRACEPARENT", &*context), ("VAR_MY_COLOUR", "green")];
+        let expected = Variables::from(expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(of_step(&base, (&attempt, 2), &captured, "m"), expected);
+        let own = Variables::from([(TRACEPARENT.to_owned(), "own".to_owned())]);
+        assert_eq!(of_step(&own, (&attempt, 2), &captured, "m")[TRACEPARENT], "own", "the stage's own goes before it");
     }
 }

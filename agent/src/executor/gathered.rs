@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use model::{
     RunId, StageOutcome,
-    event::run::{Outputs, StoredTree, TestFailure, TestReport},
+    event::run::{Outputs, StepTime, StoredTree, TestFailure, TestReport},
     manifest::is_name,
     protocol::step::{RunRequest, VARIABLE_BYTES_MAX},
 };
@@ -51,6 +51,7 @@ pub(crate) struct Gathered {
     /// What steps find as `VAR_<NAME>`.
     variables: BTreeMap<String, String>,
     outputs: Outputs,
+    steps: Vec<StepTime>,
     terminate: Option<(StageOutcome, String)>,
     /// What was asked for; the number of a request is its place, from 1.
     requests: Vec<RunRequest>,
@@ -131,6 +132,24 @@ impl Gathered {
             let room = TestReport::FAILURES_MAX.saturating_sub(sum.failures.len());
             sum.failures.extend(report.failures.into_iter().take(room).map(shortened));
         })
+    }
+
+    /// Notes when a step ran, if that is told of as many.
+    pub(crate) fn note_step(&mut self, time: StepTime) {
+        if self.steps.len() < Outputs::STEPS_MAX {
+            self.steps.push(time);
+        }
+    }
+
+    /// What is left to others in the end, with the times of the steps, unless they do not fit any more.
+    pub(crate) fn conclude(&mut self) -> Outputs {
+        let steps = std::mem::take(&mut self.steps);
+        if self.outputs.is_empty() {
+            self.outputs.steps = steps;
+        } else {
+            let _untold = self.leave(|outputs| outputs.steps = steps);
+        }
+        self.outputs.clone()
     }
 
     /// The stage is to end after this step. The worst that was asked for counts.

@@ -61,6 +61,13 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// Whether it leaves nothing to others; when its steps ran is told all the same.
+    pub(crate) fn left_nothing(&self) -> bool {
+        Outputs { steps: Vec::new(), ..self.outputs.clone() }.is_empty()
+    }
+}
+
+impl Ran {
     pub(crate) fn end(&self) -> (StageOutcome, Option<&str>) {
         (self.outcome, self.reason.as_deref())
     }

@@ -332,7 +332,7 @@ else:
     let library = library(&office, program, "").await;
     let ran = run(&mut office, "a", vec![call(), call()], library).await;
     assert_eq!(ran.end(), SUCCESS, "{}", ran.err);
-    assert!(ran.outputs.is_empty());
+    assert!(ran.left_nothing(), "{:?}", ran.outputs);
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ async fn the_environment_is_built_from_nothing() {
         "PATH",
         "PWD",
         "TMPDIR",
+        "TRACEPARENT",
     ];
     // A shell sets these by itself.
     names.retain(|name| !["OLDPWD", "SHLVL", "_"].contains(name));

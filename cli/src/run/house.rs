@@ -18,10 +18,11 @@ use orchestrator::{
     callbacks::CallbackKey,
     engine::{self, EngineOptions, Hint},
     http::serve_callbacks,
+    traces::{Endpoint, TraceOptions},
     views::ViewsPlace,
 };
 use parser_service::ParserOptions;
-use service::Supervisor;
+use service::{Supervisor, env, settings::Settings};
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::warn;
 
@@ -110,8 +111,13 @@ impl House {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let callbacks = address.map(|address| format!("http://{address}"));
         let key = means.callback_key.clone().map_or_else(CallbackKey::generate, Ok)?;
-        let options =
-            EngineOptions { views: ViewsPlace::Nowhere, hints, callback_base: callbacks.clone(), ..EngineOptions::new(NAME, key) };
+        let options = EngineOptions {
+            views: ViewsPlace::Nowhere,
+            hints,
+            callback_base: callbacks.clone(),
+            traces: traces()?,
+            ..EngineOptions::new(NAME, key)
+        };
         let orchestrator = engine::start(options, bus.clone(), blobs.clone(), &supervisor).await?;
         if let Some(listener) = listener {
             serve_callbacks(listener, orchestrator.clone(), &supervisor)?;
@@ -136,6 +142,23 @@ impl House {
         spawn_blocking(move || agent::end_attempts(&data)).await??;
         Ok(())
     }
+}
+
+/// Where the spans of the run go, if anywhere.
+fn traces() -> anyhow::Result<Option<TraceOptions>> {
+    if [env::OTLP_ENDPOINT, env::OTEL_ENDPOINT].iter().all(|name| std::env::var_os(name).is_none()) {
+        return Ok(None);
+    }
+    let mut settings = Settings::from_environment();
+    let endpoint: Option<Endpoint> = settings.optional(env::OTLP_ENDPOINT).or_else(|| settings.optional(env::OTEL_ENDPOINT));
+    let headers = settings.optional_file(env::OTLP_HEADERS_FILE);
+    settings.check()?;
+    let Some(endpoint) = endpoint else { return Ok(None) };
+    let endpoint = match headers {
+        Some(headers) => endpoint.with_headers(&headers).with_context(|| env::OTLP_HEADERS_FILE)?,
+        None => endpoint,
+    };
+    Ok(Some(TraceOptions { endpoint, state: None }))
 }
 
 fn agent_options(means: Means, data: PathBuf) -> anyhow::Result<AgentOptions> {

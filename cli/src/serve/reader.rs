@@ -51,9 +51,20 @@ impl Reader {
         self.settings.required_file(name)
     }
 
+    /// See [`Settings::optional_file`].
+    pub(super) fn optional_file(&mut self, name: &'static str) -> Option<String> {
+        self.note(name, None);
+        self.settings.optional_file(name)
+    }
+
     /// See [`Settings::text`]; for a setting that is read otherwise, too.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.settings.text(name)
+    }
+
+    /// The value of a variable that is another program's, and none of Otto's settings.
+    pub(super) fn quietly<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        self.settings.optional(name)
     }
 
     /// What `read` makes of a setting; an error is one of the setting.

@@ -1,6 +1,13 @@
 //! The roles, each put together from its settings.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, thread::available_parallelism, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use agent::{
     AgentOptions, Isolation, SandboxOptions, StageUsers, Variables,
@@ -21,6 +28,7 @@ use orchestrator::{
     engine::{self, EngineOptions, Protections, Reach},
     http::{self, ApiToken, HttpOptions, Projects, REQUESTS_PER_S_DEFAULT, Tokens},
     runs::ENDED_RUNS_MAX,
+    traces::{Endpoint, TraceOptions},
     views::ViewsPlace,
 };
 use parser_service::ParserOptions;
@@ -34,6 +42,9 @@ const SNAPSHOTS_FOLDER: &str = "snapshots";
 const MIB: u64 = 1024 * 1024;
 /// Slots of an agent on a machine that does not tell its cores.
 const SLOTS_UNKNOWN: NonZeroU32 = NonZeroU32::MIN;
+
+/// How far the orchestrator has exported spans, in its data folder.
+const TRACES_FILE: &str = "traces.state";
 
 /// A role that can be served.
 pub(super) trait Serve: Sized {
@@ -215,6 +226,7 @@ impl Serve for Orchestrator {
         let name = reader.or(env::ORCHESTRATOR_NAME, BusRole::Orchestrator.to_string());
         let requests_per_s = NonZeroU32::new(reader.or(env::API_REQUESTS_PER_S, REQUESTS_PER_S_DEFAULT));
         let bounds = bounds(reader);
+        let traces = read_traces(reader, data.as_deref());
         let listen = listen?;
         let hosts = public.iter().map(|public| public.host.clone()).collect();
         let callback_base = Some(public.map_or_else(|| format!("http://{listen}"), |public| public.url));
@@ -229,6 +241,7 @@ impl Serve for Orchestrator {
             views,
             ended_runs_max,
             puts_away: true,
+            traces,
             beside_others: true,
             snapshots: data.as_ref().map(|data| data.join(SNAPSHOTS_FOLDER)),
             bounds: Some(bounds),
@@ -252,6 +265,18 @@ impl Serve for Orchestrator {
         let orchestrator = engine::start(self.engine, bus, self.blobs, supervisor).await?;
         Ok(format!("API on http://{}", http::serve(self.http, orchestrator, supervisor)?))
     }
+}
+
+/// Where traces go; of OpenTelemetry's own variables, the endpoint's is known where Otto's is not set.
+fn read_traces(reader: &mut Reader, data: Option<&Path>) -> Option<TraceOptions> {
+    let headers = reader.optional_file(env::OTLP_HEADERS_FILE);
+    let own = reader.optional::<Endpoint>(env::OTLP_ENDPOINT);
+    let endpoint = own.or_else(|| reader.quietly(env::OTEL_ENDPOINT))?;
+    let endpoint = match headers {
+        None => endpoint,
+        headers => reader.required_with(env::OTLP_HEADERS_FILE, headers, |headers| endpoint.with_headers(headers))?,
+    };
+    Some(TraceOptions { endpoint, state: data.map(|data| data.join(TRACES_FILE)) })
 }
 
 /// What protects each of the projects.

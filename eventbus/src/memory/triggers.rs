@@ -129,7 +129,7 @@ impl Consumer {
         let (subject, bytes) = state.triggers.at(sequence);
         let trigger = read(subject, bytes);
         let ack = Ack { shared: self.shared.clone(), sequence, consumer: self.number };
-        Found::Trigger(Box::new(TriggerDelivery { trigger, ack: Box::new(ack) }))
+        Found::Trigger(Box::new(TriggerDelivery { trigger, stored_at: None, ack: Box::new(ack) }))
     }
 }
 

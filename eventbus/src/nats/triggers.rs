@@ -15,6 +15,7 @@ use async_nats::jetstream::{
 };
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
+use model::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -90,7 +91,9 @@ async fn pump(connection: &Connection, deliveries: &mpsc::Sender<TriggerDelivery
         let trigger = serde_json::from_slice(&message.payload).map_err(|source| BusError::Malformed { subject, source });
         let (released, release) = oneshot::channel();
         held.spawn(keep(connection.clone(), Arc::clone(&reply), release));
-        place.send(TriggerDelivery { trigger, ack: Box::new(Ack { connection: connection.clone(), reply, released }) });
+        let published = message.info().ok().map(|info| info.published.unix_timestamp_nanos() / 1_000_000);
+        let stored_at = published.and_then(|ms| u64::try_from(ms).ok()).map(Timestamp);
+        place.send(TriggerDelivery { trigger, stored_at, ack: Box::new(Ack { connection: connection.clone(), reply, released }) });
     }
 }
 

@@ -455,10 +455,31 @@ pub struct Outputs {
     /// The test reports that its steps read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<TestReport>,
+    /// When its steps began and ended: of those that have ended, the first [`Outputs::STEPS_MAX`], in that order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepTime>,
+}
+
+/// When a step ran, with all its tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StepTime {
+    /// Its number, from 0: in the order in which steps are written, those of `notify` last, a step's own before those in it.
+    pub step: u32,
+    /// When it began, by the agent's clock.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Whether it ended its stage, or its tries were used up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
 }
 
 impl Outputs {
-    /// Whether it leaves nothing.
+    /// Steps whose times are told: those of nearly every stage, and some kilobytes.
+    pub const STEPS_MAX: usize = 64;
+
+    /// Whether it leaves nothing, and tells nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -43,7 +43,7 @@ impl Left {
     fn add(&mut self, at: Index, stage: &Stage) {
         let told = stage.told().map(|(name, text)| (name.clone(), (at, Some(text.clone()))));
         self.variables.extend(told);
-        let Outputs { variables, artifacts, caches: _, tests: _ } = &*stage.outputs;
+        let Outputs { variables, artifacts, caches: _, tests: _, steps: _ } = &*stage.outputs;
         self.variables.extend(variables.iter().map(|(name, text)| (name.clone(), (at, text.clone()))));
         self.artifacts.extend(artifacts.iter().map(|(name, tree)| (name.clone(), (at, tree.clone()))));
     }

@@ -93,5 +93,6 @@ fn as_it_was(old: &Run, at: Index) -> Option<Reused> {
     outputs.variables.extend(stage.told().map(|(name, text)| (name.clone(), Some(text.clone()))));
     // What failed stands in the run where it did: the counts are enough here, and a record has a limit.
     outputs.tests = outputs.tests.map(|tests| TestReport { failures: Vec::new(), ..tests });
+    outputs.steps.clear();
     Some(Reused { of: stage.reused_from.clone().unwrap_or_else(|| old.id.clone()), outcome, outputs })
 }

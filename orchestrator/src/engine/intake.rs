@@ -32,6 +32,7 @@ use crate::{
         shape::Index,
     },
     runs::Appended,
+    traces::TakenUp,
 };
 
 /// What a trigger's run begins with.
@@ -102,6 +103,9 @@ impl Engine {
         if !self.intake.insert(id) {
             // Delivered again while it is being taken in; if that fails, it comes once more.
             return;
+        }
+        if let Some(beginnings) = &self.beginnings {
+            beginnings.note(&trigger.run(), TakenUp { stored_at: delivery.stored_at, at: Timestamp(clock::unix_ms()) });
         }
         let (plans, bus) = (self.plans.clone(), self.bus.clone());
         let old = trigger.rerun.as_ref().and_then(|rerun| self.runs.get(&rerun.of)).map(|snapshot| snapshot.run);

@@ -101,6 +101,7 @@ use crate::{
     handle::{COMMANDS_MAX, Orchestrator},
     logs::LogHub,
     runs::{Appended, ENDED_RUNS_MAX, Runs},
+    traces::{Beginnings, Exporter, TraceOptions},
     views::{Views, ViewsPlace, rebuild::keep},
 };
 
@@ -148,6 +149,8 @@ pub struct EngineOptions {
     pub snapshots: Option<PathBuf>,
     /// Whether agents get only what they were enrolled for. Where all roles are in one process, nobody was enrolled.
     pub asks_the_roll: bool,
+    /// Where spans of runs are exported to; without it, none are made.
+    pub traces: Option<TraceOptions>,
 }
 
 impl EngineOptions {
@@ -169,6 +172,7 @@ impl EngineOptions {
             beside_others: false,
             snapshots: None,
             asks_the_roll: false,
+            traces: None,
         }
     }
 }
@@ -188,6 +192,7 @@ pub enum EngineError {
 pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<Orchestrator, EngineError> {
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
     let views = Views::at(options.views.clone());
+    let beginnings = options.traces.is_some().then(Beginnings::default);
     let handle = Orchestrator {
         runs: Runs::new(views, options.ended_runs_max),
         logs: LogHub::default(),
@@ -215,8 +220,9 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     };
     let output = LogHub::subscribe(&bus).await?;
     let (outbox, letters) = Outbox::new();
-    let (commands, puts_away, name) = (options.commands.clone(), options.puts_away, options.name.clone());
+    let (commands, puts_away, name, traces) = (options.commands.clone(), options.puts_away, options.name.clone(), options.traces.clone());
     let mut engine = Engine::new(options, &handle, outbox, beside);
+    engine.beginnings.clone_from(&beginnings);
     let end = engine.recover().await?;
     let triggers = bus.triggers().await?;
     let token = supervisor.token().clone();
@@ -232,6 +238,15 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
         ended.run_until_cancelled(watch).await;
         Ok(())
     });
+    if let Some((traces, beginnings)) = traces.zip(beginnings) {
+        let appended = handle.runs.follow();
+        let exporter = Exporter::new(traces, name.clone(), handle.runs.clone(), beginnings);
+        let token = token.clone();
+        supervisor.spawn("traces", OnError::Log, async move {
+            exporter.run(appended, token).await;
+            Ok(())
+        });
+    }
     if puts_away {
         let work = put_all_away(handle.runs.leaving().clone(), name, bus.clone(), handle.blobs.clone());
         let token = token.clone();
@@ -306,6 +321,8 @@ struct Engine {
     beside: Option<Beside>,
     /// Not all logs are read yet, so nothing is made of what runs mean to each other.
     recovering: bool,
+    /// When triggers were taken up, for their spans; none where none are made.
+    beginnings: Option<Beginnings>,
     /// Agents that were heard of.
     agents: BTreeSet<AgentName>,
     /// The last look at the time.
@@ -383,6 +400,7 @@ impl Engine {
             stirred: BTreeSet::new(),
             beside,
             recovering: false,
+            beginnings: None,
             agents: BTreeSet::new(),
             ticked: Instant::now(),
         };

@@ -49,7 +49,7 @@ pub(super) fn answer(answer: &Answer, by: Option<&String>) -> AnswerView {
 
 /// What the stage has left.
 pub(super) fn outputs(outputs: &Outputs) -> OutputsView {
-    let Outputs { variables, artifacts, caches, tests } = outputs;
+    let Outputs { variables, artifacts, caches, tests, steps: _ } = outputs;
     OutputsView {
         variables: variables.clone(),
         artifacts: artifacts.iter().map(|(name, kept)| (name.clone(), tree(kept))).collect(),

@@ -45,6 +45,8 @@ mod revoked;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod trust;

@@ -27,7 +27,9 @@ const OUTPUTS_BYTES_MAX: usize = 512 * 1024;
 fn bounded_result(outcome: StageOutcome, reason: Option<&str>, outputs: &Outputs) -> (StageOutcome, Option<String>, Outputs) {
     let bytes = written(outputs);
     if bytes <= OUTPUTS_BYTES_MAX {
-        return (outcome, reason.map(bounded), outputs.clone());
+        let mut outputs = outputs.clone();
+        outputs.steps.truncate(Outputs::STEPS_MAX);
+        return (outcome, reason.map(bounded), outputs);
     }
     let too_much = format!("what it leaves has {bytes} bytes as it is noted, over the limit of {OUTPUTS_BYTES_MAX}");
     (StageOutcome::Failure, Some(too_much), Outputs::default())

@@ -58,6 +58,7 @@ impl fmt::Debug for Context<'_> {
 }
 
 /// What can happen to a run from outside.
+#[expect(clippy::large_enum_variant, reason = "the large one is what most inputs are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// An agent speaks of an attempt. Who it is was taken from the subject.

@@ -145,6 +145,7 @@ fn a_stage_finds_what_those_before_it_left_and_the_latest_of_the_plan_wins() {
         artifacts: BTreeMap::from([("bin".to_owned(), tree("bin"))]),
         caches: BTreeMap::from([("c".to_owned(), tree("cache"))]),
         tests: None,
+        steps: Vec::new(),
     };
     let (outcome, reason, finished_at) = (StageOutcome::Success, None, Timestamp(2));
     run.report("one", &lease, Report::Finished { outcome, reason, started_at: None, finished_at, outputs });
