@@ -12,7 +12,12 @@ use actix_web::{
 };
 use model::{Digest, ProjectName};
 use serde::{Deserialize, Serialize};
-use service::{OnError, Supervisor, host::is_own_host, supervisor::chain};
+use service::{
+    OnError, Supervisor,
+    host::is_own_host,
+    metrics::{CONTENT_TYPE, Exposition},
+    supervisor::chain,
+};
 use tokio::{
     sync::{Semaphore, oneshot},
     time::timeout,
@@ -117,7 +122,15 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
         .route(HOOK_PATH, web::post().to(take_delivery))
         .route(&format!("{WEBHOOK_PATH}/{{project}}"), web::post().to(take_webhook))
         .service(web::resource(format!("{}/{{repository}}/{{tail:.*}}", served::PATH)).route(web::route().to(served::serve)))
-        .route("/health", web::get().to(health));
+        .route("/health", web::get().to(health))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// For Prometheus.
+async fn metrics(forge: web::Data<Forge>) -> HttpResponse {
+    let mut told = Exposition::new("forge");
+    told.gauge("otto_bus_connected", "Whether the bus is there", f64::from(u8::from(forge.acceptor.bus().is_connected())));
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(told.text())
 }
 
 async fn health() -> HttpResponse {

@@ -41,11 +41,11 @@ use crate::home;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
-/// Between two looks whether a server that was ready still is.
-const HEALTH_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks whether a server that was ready still is: each makes it read its folders, and is much of what an idle one does.
+const HEALTH_PAUSE: Duration = Duration::from_secs(2);
 /// How many looks in a row must find the server ill before it is ended: what passes by itself has passed by then, and a disk that stays full
 /// has it started again every few seconds only.
-const ILL_LOOKS_MAX: u32 = 5;
+const ILL_LOOKS_MAX: u32 = 3;
 
 /// What the server needs.
 #[derive(Debug)]

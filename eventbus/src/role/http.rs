@@ -3,6 +3,7 @@
 //! ```text
 //! POST /v1/enrolments   {token, public_key}; 200 with what the agent needs, 403 if the token admits nobody, 400, 405, 413
 //! GET  /health          200, or 503 with what is wrong
+//! GET  /metrics         for Prometheus
 //! ```
 //!
 //! It asks for no other token: that of the enrolment is 256 random bits. Errors are problem documents (RFC 9457).
@@ -16,7 +17,11 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
 use model::{AgentClass, AgentName};
 use serde::{Deserialize, Serialize};
-use service::{OnError, Supervisor, supervisor::chain};
+use service::{
+    OnError, Supervisor,
+    metrics::{CONTENT_TYPE, Exposition},
+    supervisor::chain,
+};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -114,6 +119,7 @@ pub(crate) fn serve(listen: SocketAddr, office: Office, supervisor: &Supervisor)
             .app_data(json)
             .service(web::resource("/v1/enrolments").route(web::post().to(enrol)).default_service(web::to(not_allowed)))
             .service(web::resource("/health").route(web::get().to(tell)).default_service(web::to(not_allowed)))
+            .service(web::resource("/metrics").route(web::get().to(metrics)).default_service(web::to(not_allowed)))
             .default_service(web::to(no_such_path))
     })
     .workers(1)
@@ -158,12 +164,19 @@ async fn tell(office: web::Data<Office>) -> HttpResponse {
     }
 }
 
+/// For Prometheus.
+async fn metrics(office: web::Data<Office>) -> HttpResponse {
+    let mut told = Exposition::new("eventbus");
+    told.gauge("otto_bus_is_well", "Whether the last look found the bus well", f64::from(u8::from(office.health.get().is_none())));
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(told.text())
+}
+
 async fn not_allowed() -> HttpResponse {
     problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that", "see the documentation".to_owned())
 }
 
 async fn no_such_path() -> HttpResponse {
-    problem(StatusCode::NOT_FOUND, "there is no such path", "/v1/enrolments and /health are there".to_owned())
+    problem(StatusCode::NOT_FOUND, "there is no such path", "/v1/enrolments, /health and /metrics are there".to_owned())
 }
 
 fn problem(status: StatusCode, title: &'static str, detail: String) -> HttpResponse {

@@ -142,4 +142,6 @@ async fn what_is_no_request_is_told_so_and_the_role_says_how_the_bus_is() {
     let health = client.get(office.url("/health")).send().await.unwrap();
     assert_eq!(health.status(), 200);
     assert_eq!(health.json::<Value>().await.unwrap()["status"], "ok");
+    let metrics = client.get(office.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("otto_build_info{role=\"eventbus\"") && metrics.contains("otto_bus_is_well 1"), "{metrics}");
 }

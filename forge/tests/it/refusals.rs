@@ -33,6 +33,19 @@ async fn a_commit_without_a_pipeline_file_starts_no_run_and_says_so() {
 }
 
 #[tokio::test]
+async fn whoever_watches_the_forge_is_answered() {
+    let world = World::with_forge().await;
+    let get = async |path: &str| {
+        let answer = reqwest::get(format!("http://{}{path}", world.address)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(get("/health").await, (200, r#"{"status":"ok"}"#.to_owned()));
+    let (status, metrics) = get("/metrics").await;
+    assert!(status == 200 && metrics.contains("otto_build_info{role=\"forge\"") && metrics.contains("otto_bus_connected 1"), "{metrics}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_delivery_that_is_none_is_refused() {
     let world = World::with_forge().await;
     let good = serde_json::to_string(&world.delivery("d1", "refs/heads/main", &"1".repeat(40))).unwrap();

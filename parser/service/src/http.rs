@@ -4,6 +4,7 @@
 //! POST /v1/parse   the body is a pipeline file; the query its context: branch, tag, event, commit, base, pr, path, param.NAME
 //!                  200 {digest, plan, notes, warnings}, 400 with `diagnostics`, 413, 415, 422 for what is not UTF-8; 408, 503 come again
 //! GET  /health     whether the process answers
+//! GET  /metrics    for Prometheus
 //! ```
 //!
 //! It asks for no token: it reads nothing but the request, keeps nothing, and listens on loopback unless told otherwise. No other file is
@@ -32,7 +33,12 @@ use model::{
 };
 use parser::limits::SOURCE_BYTES_MAX;
 use serde::Serialize;
-use service::{OnError, Supervisor, host::is_own_host, supervisor::chain};
+use service::{
+    OnError, Supervisor,
+    host::is_own_host,
+    metrics::{CONTENT_TYPE, Exposition},
+    supervisor::chain,
+};
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::{debug, info, warn};
 
@@ -79,6 +85,12 @@ pub(crate) fn serve(listen: SocketAddr, makers: Makers, supervisor: &Supervisor)
                 web::resource("/health")
                     .route(web::get().to(health))
                     .route(web::head().to(health))
+                    .default_service(web::to(|| not_allowed("GET, HEAD"))),
+            )
+            .service(
+                web::resource("/metrics")
+                    .route(web::get().to(metrics))
+                    .route(web::head().to(metrics))
                     .default_service(web::to(|| not_allowed("GET, HEAD"))),
             )
             .default_service(web::to(no_such_path))
@@ -138,6 +150,11 @@ struct Problem<'a> {
 
 async fn health() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// For Prometheus.
+async fn metrics() -> HttpResponse {
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(Exposition::new("parser").text())
 }
 
 async fn no_such_path() -> Result<HttpResponse, ApiError> {

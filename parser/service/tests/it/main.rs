@@ -231,6 +231,8 @@ async fn other_methods_and_pages_of_other_sites_are_refused() {
         assert_eq!(problem["code"], "method_not_allowed");
     }
     assert_eq!(client.head(url("/health")).send().await.unwrap().status(), 200);
+    let metrics = client.get(url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("otto_build_info{role=\"parser\""), "{metrics}");
     let from = |origin: String| client.post(url("/v1/parse")).header("origin", origin).body(SOURCE).send();
     assert_eq!(from(format!("http://{}", role.address)).await.unwrap().status(), 200);
     for origin in ["http://example.org", "null", "", "http://127.0.0.1:1"] {
