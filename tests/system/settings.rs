@@ -9,9 +9,9 @@ use std::{
 use crate::house::OTTO;
 
 fn otto(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let path = std::env::var_os("PATH").unwrap();
+    let path = std::env::var_os("PATH").expect("a test has a PATH");
     let variables = variables.iter().copied();
-    Command::new(OTTO).args(arguments).env_clear().env("PATH", path).env("OTTO_HOME", home).envs(variables).output().unwrap()
+    Command::new(OTTO).args(arguments).env_clear().env("PATH", path).env("OTTO_HOME", home).envs(variables).output().expect("otto starts")
 }
 
 fn said(output: &Output) -> String {

@@ -233,11 +233,7 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
             Ok(())
         }
     });
-    let (watch, ended) = (handle.admission.clone().watch(handle.blobs.clone()), token.clone());
-    supervisor.spawn("room", OnError::Log, async move {
-        ended.run_until_cancelled(watch).await;
-        Ok(())
-    });
+    spawn_beside(supervisor, "room", handle.admission.clone().watch(handle.blobs.clone()));
     if let Some((traces, beginnings)) = traces.zip(beginnings) {
         let appended = handle.runs.follow();
         let exporter = Exporter::new(traces, name.clone(), handle.runs.clone(), beginnings);
@@ -248,26 +244,25 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
         });
     }
     if puts_away {
-        let work = put_all_away(handle.runs.leaving().clone(), name, bus.clone(), handle.blobs.clone());
-        let token = token.clone();
-        supervisor.spawn("put away", OnError::Log, async move {
-            token.run_until_cancelled(work).await;
-            Ok(())
-        });
+        spawn_beside(supervisor, "put away", put_all_away(handle.runs.leaving().clone(), name, bus.clone(), handle.blobs.clone()));
     }
     if handle.runs.views().are_kept() {
-        supervisor.spawn("views", OnError::Log, {
-            let (handle, token) = (handle.clone(), token.clone());
-            async move {
-                token.run_until_cancelled(keep(&handle, end)).await;
-                Ok(())
-            }
-        });
+        let handle = handle.clone();
+        spawn_beside(supervisor, "views", async move { keep(&handle, end).await });
     }
     let logs = handle.logs.clone().collect(output, handle.runs.clone(), token.clone());
     supervisor.spawn("logs", OnError::Shutdown, async move { Ok(logs.await?) });
     supervisor.spawn("engine", OnError::Shutdown, async move { Ok(engine.run(ears, triggers, token).await?) });
     Ok(handle)
+}
+
+/// What is done beside the runs, until the process ends.
+fn spawn_beside(supervisor: &Supervisor, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let token = supervisor.token().clone();
+    supervisor.spawn(name, OnError::Log, async move {
+        token.run_until_cancelled(work).await;
+        Ok(())
+    });
 }
 
 struct Engine {
