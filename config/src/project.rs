@@ -613,7 +613,7 @@ mod tests {
             // serde names the keys that it knows.
             let error = serde_saphyr::from_str::<ProjectFile>(whole).unwrap_err().to_string();
             let (_, known) = KEYS.iter().find(|(of, _)| *of == path).unwrap_or_else(|| panic!("{form}"));
-            let named = known.iter().filter(|known| error.contains(&format!("{known}"))).count();
+            let named = known.iter().filter(|known| error.contains(&known.to_string())).count();
             assert_eq!(named, known.len(), "{form}: {error}");
             assert_eq!(error.matches(", ").count().max(known.len() - 1), error.matches(", ").count(), "{form}: {error}");
         };

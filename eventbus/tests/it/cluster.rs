@@ -27,6 +27,18 @@ async fn setup(cluster: &NatsCluster, keys: &Path, replicas: usize) -> Setup {
 
 /// On how many servers the streams are.
 async fn replicas(cluster: &NatsCluster, keys: &Path) -> Vec<usize> {
+    infos(cluster, keys).await.iter().map(|info| info.config.num_replicas).collect()
+}
+
+/// Whether all servers have all of the streams.
+async fn are_whole(cluster: &NatsCluster, keys: &Path) -> bool {
+    let infos = infos(cluster, keys).await;
+    infos.iter().all(|info| {
+        info.cluster.as_ref().is_some_and(|cluster| cluster.replicas.len() == 2 && cluster.replicas.iter().all(|copy| copy.current))
+    })
+}
+
+async fn infos(cluster: &NatsCluster, keys: &Path) -> Vec<jetstream::stream::Info> {
     let options = options(cluster, keys, Role::Eventbus);
     let connect = ConnectOptions::with_credentials(&options.credentials)
         .unwrap()
@@ -35,7 +47,7 @@ async fn replicas(cluster: &NatsCluster, keys: &Path) -> Vec<usize> {
     let jetstream = jetstream::new(connect.await.unwrap());
     let mut found = Vec::new();
     for stream in ["RUNS", "TRIGGERS"] {
-        found.push(jetstream.get_stream(stream).await.unwrap().cached_info().config.num_replicas);
+        found.push(jetstream.get_stream(stream).await.unwrap().cached_info().clone());
     }
     found
 }
@@ -55,6 +67,8 @@ async fn streams_are_kept_on_as_many_servers_as_is_demanded_also_while_one_is_aw
 
     let orchestrator = connect(&options(&cluster, keys, Role::Orchestrator)).await.unwrap();
     let first = orchestrator.append(&run("1"), 0, bytes("a")).await.unwrap();
+    // Copies that were asked for a moment ago are being made: until they are whole, only the leader has everything.
+    wait_for(2 * TEST_DEADLINE, "the copies to be whole", async || are_whole(&cluster, keys).await.then_some(())).await;
     let leader = cluster.leader_of("RUNS").await;
     cluster.kill(&leader);
     // Its connection may be gone with it, and another server leads. One whose answer was lost may be stored: then the log says so.
