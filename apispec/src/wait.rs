@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use model::{Digest, ProjectName, RunId, Timestamp, event::run::WaitKey};
+use model::{
+    Digest, ProjectName, RunId, Timestamp,
+    event::run::{Answer, Question, WaitKey},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -137,6 +140,21 @@ impl QuestionView {
     }
 }
 
+impl From<&Question> for QuestionView {
+    fn from(question: &Question) -> Self {
+        match question {
+            Question::Confirm { message, by, delivery } => Self::Confirm { message: message.clone(), by: by.clone(), delivery: *delivery },
+            Question::Prompt { message, into, options, by } => {
+                Self::Prompt { message: message.clone(), into: into.clone(), options: options.clone(), by: by.clone() }
+            }
+            Question::Webhook { description, secret: _ } => Self::Webhook { description: description.clone() },
+            Question::Poll { url, status, every_ms } => Self::Poll { url: url.clone(), status: *status, every_ms: *every_ms },
+            Question::Time => Self::Time,
+            Question::Pause => Self::Pause,
+        }
+    }
+}
+
 /// What happened to something that was waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -173,6 +191,23 @@ pub enum AnswerView {
     },
     /// Nobody answered in time.
     TimedOut,
+}
+
+impl AnswerView {
+    /// What happened, and by whom if that is known.
+    pub fn new(answer: &Answer, by: Option<&String>) -> Self {
+        let by = by.cloned();
+        match answer {
+            Answer::Approved { delivery: _ } => Self::Approved { by },
+            Answer::Refused { reason } => Self::Refused { by, reason: reason.clone() },
+            Answer::Text { text } => Self::Text { by, text: text.clone() },
+            Answer::CalledBack => Self::CalledBack,
+            Answer::Polled => Self::Polled,
+            Answer::Elapsed => Self::Elapsed,
+            Answer::Resumed => Self::Resumed { by },
+            Answer::TimedOut => Self::TimedOut,
+        }
+    }
 }
 
 /// Answers something that waits for a person.

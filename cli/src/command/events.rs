@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
-use apispec::{EventView, RunEventView};
+use apispec::{AnswerView, EventView, RunEventView};
 use clap::Args;
 use model::{ProjectName, RunId, StageId, Timestamp, context::EventKind, event::run::RunEvent};
 
@@ -184,8 +184,8 @@ fn words_of(event: &RunEvent, at: Timestamp, path: &impl Fn(&StageId) -> String)
             with(format!("as try {attempt} in {pause}, as {why}"))
         }
         RunEvent::StageReused { of, outcome, .. } => with(format!("{outcome}, as in {of}")),
-        RunEvent::WaitOpened { question, .. } => with(words::asked(&words::question(question))),
-        RunEvent::WaitAnswered { answer, by, .. } => with(words::answered(&words::answer(answer, by.as_ref()))),
+        RunEvent::WaitOpened { question, .. } => with(words::asked(&question.into())),
+        RunEvent::WaitAnswered { answer, by, .. } => with(words::answered(&AnswerView::new(answer, by.as_ref()))),
         RunEvent::LockQueued { lock, .. } | RunEvent::LockAcquired { lock, .. } => with(lock.clone()),
         RunEvent::StageLost { reason, .. } => with(reason.clone()),
         RunEvent::StageCancelRequested { failed, .. } => with(format!("as {} failed", path(failed))),

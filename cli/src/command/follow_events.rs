@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::AnsiColor;
+use apispec::AnswerView;
 use model::{
     StageId, Timestamp,
     event::run::{RunEvent, SkipReason},
@@ -42,10 +43,10 @@ impl<W: Write> Follow<W> {
             }
             RunEvent::WaitOpened { stage, question, due_at, .. } => {
                 let until = due_at.map(|due| format!(" (at most {})", text::duration(due.since(at)))).unwrap_or_default();
-                self.happens(stage, '?', AnsiColor::Cyan, &format!("waits {}{until}", words::asked(&words::question(question))))
+                self.happens(stage, '?', AnsiColor::Cyan, &format!("waits {}{until}", words::asked(&question.into())))
             }
             RunEvent::WaitAnswered { stage, answer, by, .. } => {
-                self.happens(stage, '!', AnsiColor::Cyan, &words::answered(&words::answer(answer, by.as_ref())))
+                self.happens(stage, '!', AnsiColor::Cyan, &words::answered(&AnswerView::new(answer, by.as_ref())))
             }
             RunEvent::LockQueued { stage, lock } => self.happens(stage, '?', AnsiColor::BrightBlack, &format!("waits for the lock {lock}")),
             RunEvent::LockAcquired { stage, lock } => self.happens(stage, '!', AnsiColor::BrightBlack, &format!("has the lock {lock}")),

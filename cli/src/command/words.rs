@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use apispec::{AnswerView, QuestionView, RetryReasonView};
-use model::{
-    Digest,
-    event::run::{Answer, CancelReason, Question},
-    plan::RetryReason,
-};
+use model::{Digest, event::run::CancelReason, plan::RetryReason};
 
 use super::text;
 
@@ -22,37 +18,6 @@ pub(super) fn digest(digest: &Digest) -> String {
 /// That not all warnings stand in a run.
 pub(super) fn more_warnings(left_out: usize) -> String {
     format!("and {left_out} more warnings: `otto check` tells all")
-}
-
-/// What is asked, as it is shown.
-pub(super) fn question(question: &Question) -> QuestionView {
-    match question {
-        Question::Confirm { message, by, delivery } => {
-            QuestionView::Confirm { message: message.clone(), by: by.clone(), delivery: *delivery }
-        }
-        Question::Prompt { message, into, options, by } => {
-            QuestionView::Prompt { message: message.clone(), into: into.clone(), options: options.clone(), by: by.clone() }
-        }
-        Question::Webhook { description, secret: _ } => QuestionView::Webhook { description: description.clone() },
-        Question::Poll { url, status, every_ms } => QuestionView::Poll { url: url.clone(), status: *status, every_ms: *every_ms },
-        Question::Time => QuestionView::Time,
-        Question::Pause => QuestionView::Pause,
-    }
-}
-
-/// What happened, as it is shown.
-pub(super) fn answer(answer: &Answer, by: Option<&String>) -> AnswerView {
-    let by = by.cloned();
-    match answer {
-        Answer::Approved { delivery: _ } => AnswerView::Approved { by },
-        Answer::Refused { reason } => AnswerView::Refused { by, reason: reason.clone() },
-        Answer::Text { text } => AnswerView::Text { by, text: text.clone() },
-        Answer::CalledBack => AnswerView::CalledBack,
-        Answer::Polled => AnswerView::Polled,
-        Answer::Elapsed => AnswerView::Elapsed,
-        Answer::Resumed => AnswerView::Resumed { by },
-        Answer::TimedOut => AnswerView::TimedOut,
-    }
 }
 
 /// For what is waited, and for whom.
@@ -120,26 +85,28 @@ pub(super) fn cancelled(by: &str, reason: &CancelReason, force: bool) -> String 
 
 #[cfg(test)]
 mod tests {
+    use model::event::run::{Answer, Question};
+
     use super::*;
 
     #[test]
     fn whom_a_stage_waits_for_is_said() {
         let confirm = Question::Confirm { message: "Ship it?".to_owned(), by: vec!["ops".to_owned()], delivery: Digest::of(b"abc") };
-        assert_eq!(asked(&question(&confirm)), "for the approval of ops of delivery ba7816bf8f01: Ship it?");
+        assert_eq!(asked(&(&confirm).into()), "for the approval of ops of delivery ba7816bf8f01: Ship it?");
         let prompt = Question::Prompt {
             message: "Which?".to_owned(),
             into: "color".to_owned(),
             options: vec!["red".to_owned(), "blue".to_owned()],
             by: Vec::new(),
         };
-        assert_eq!(asked(&question(&prompt)), "for an answer: Which? (red, blue)");
+        assert_eq!(asked(&(&prompt).into()), "for an answer: Which? (red, blue)");
         let poll = Question::Poll { url: "https://x.test/".to_owned(), status: 200, every_ms: 10_000 };
-        assert_eq!(asked(&question(&poll)), "for https://x.test/ to answer 200, asked every 10.0 s");
+        assert_eq!(asked(&(&poll).into()), "for https://x.test/ to answer 200, asked every 10.0 s");
     }
 
     #[test]
     fn what_came_of_it_is_said() {
-        let told = |given: &Answer, by: Option<&str>| answered(&answer(given, by.map(str::to_owned).as_ref()));
+        let told = |given: &Answer, by: Option<&str>| answered(&AnswerView::new(given, by.map(str::to_owned).as_ref()));
         assert_eq!(told(&Answer::Refused { reason: Some("too late".to_owned()) }, Some("ann")), "refused by ann: too late");
         assert_eq!(told(&Answer::Approved { delivery: Digest::of(b"") }, Some("ann")), "approved by ann");
         assert_eq!(told(&Answer::TimedOut, None), "nobody answered in time");

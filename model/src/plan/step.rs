@@ -44,4 +44,26 @@ impl Step {
             credentials: Vec::new(),
         }
     }
+
+    /// These steps and all that stand in their arguments, at any depth, in no order.
+    pub fn with_nested<'a>(steps: impl IntoIterator<Item = &'a Self>) -> impl Iterator<Item = &'a Self> {
+        let mut open: Vec<&Self> = steps.into_iter().collect();
+        std::iter::from_fn(move || {
+            let step = open.pop()?;
+            let mut values: Vec<&Value> = step.parameters.values().collect();
+            while let Some(value) = values.pop() {
+                match value {
+                    Value::Steps { steps } => open.extend(steps),
+                    Value::List(items) => values.extend(items),
+                    Value::Boolean(_)
+                    | Value::Integer(_)
+                    | Value::Text(_)
+                    | Value::Decimal { .. }
+                    | Value::Variable { .. }
+                    | Value::Call { .. } => {}
+                }
+            }
+            Some(step)
+        })
+    }
 }

@@ -194,25 +194,7 @@ fn artifact_of(reason: &NeedReason) -> Option<&str> {
 /// The steps that a stage calls.
 fn symbols_of(stage: &Stage) -> BTreeSet<String> {
     let notify = [&stage.notify.success, &stage.notify.failure, &stage.notify.complete];
-    let mut open: Vec<&Step> = notify.into_iter().flatten().chain(&stage.steps).collect();
-    let mut symbols = BTreeSet::new();
-    while let Some(step) = open.pop() {
-        symbols.insert(step.symbol.clone());
-        let mut values: Vec<&Value> = step.parameters.values().collect();
-        while let Some(value) = values.pop() {
-            match value {
-                Value::Steps { steps } => open.extend(steps),
-                Value::List(items) => values.extend(items),
-                Value::Boolean(_)
-                | Value::Integer(_)
-                | Value::Text(_)
-                | Value::Decimal { .. }
-                | Value::Variable { .. }
-                | Value::Call { .. } => {}
-            }
-        }
-    }
-    symbols
+    Step::with_nested(notify.into_iter().flatten().chain(&stage.steps)).map(|step| step.symbol.clone()).collect()
 }
 
 #[cfg(test)]

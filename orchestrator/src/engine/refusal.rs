@@ -5,7 +5,7 @@
 use crate::core::resolve::STAGE_BYTES_MAX;
 use model::{
     diagnostic::{Diagnostic, Severity, Span},
-    plan::{Notify, Plan, Stage, Step, Value},
+    plan::{Notify, Plan, Stage, Step},
 };
 
 /// A file that the pipeline names could not be supplied.
@@ -97,33 +97,15 @@ fn of_stage(stage: &Stage) -> Option<String> {
 
 /// Steps that get credentials, also within others.
 fn of_steps<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Option<String> {
-    let mut open: Vec<&Step> = steps.into_iter().collect();
-    while let Some(step) = open.pop() {
-        if !step.credentials.is_empty() {
-            return Some(format!("a step `{}` with credentials", step.symbol));
-        }
-        let mut values: Vec<&Value> = step.parameters.values().collect();
-        while let Some(value) = values.pop() {
-            match value {
-                Value::Steps { steps } => open.extend(steps),
-                Value::List(items) => values.extend(items),
-                Value::Boolean(_)
-                | Value::Integer(_)
-                | Value::Text(_)
-                | Value::Decimal { .. }
-                | Value::Variable { .. }
-                | Value::Call { .. } => {}
-            }
-        }
-    }
-    None
+    let step = Step::with_nested(steps).find(|step| !step.credentials.is_empty())?;
+    Some(format!("a step `{}` with credentials", step.symbol))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use model::plan::{StageKind, Wait};
+    use model::plan::{StageKind, Value, Wait};
 
     use super::*;
 

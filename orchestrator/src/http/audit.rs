@@ -1,12 +1,12 @@
 //! Who did what to the runs of all projects, out of the read models: also to runs that have left memory.
 
 use actix_web::{get, web};
-use apispec::{ActionView, AuditList, AuditView, CancelReasonView};
+use apispec::{ActionView, AnswerView, AuditList, AuditView, CancelReasonView};
 use model::{ProjectName, RunId, event::run::CancelReason};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Api, ApiError, access::Caller, runs, view_waits};
+use super::{Api, ApiError, access::Caller, runs};
 use crate::views::{Action, AuditEntry, AuditFilter};
 
 /// Entries in one answer, where the request does not say how many.
@@ -83,7 +83,7 @@ fn view(entry: AuditEntry) -> AuditView {
             };
             ActionView::Cancelled { reason, force }
         }
-        Action::Answered { path, answer } => ActionView::Answered { stage: path, answer: view_waits::answer(&answer, actor.as_ref()) },
+        Action::Answered { path, answer } => ActionView::Answered { stage: path, answer: AnswerView::new(&answer, actor.as_ref()) },
     };
     AuditView { at, run, project, actor, action }
 }

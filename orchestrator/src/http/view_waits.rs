@@ -1,7 +1,7 @@
 //! Views of what a run waits for, and of what its stages have left.
 
-use apispec::{AnswerView, OutputsView, QuestionView, TestFailureView, TestsView, TreeView, WaitName, WaitView};
-use model::event::run::{Answer, Outputs, Question, StoredTree, TestFailure, TestReport};
+use apispec::{AnswerView, OutputsView, TestFailureView, TestsView, TreeView, WaitName, WaitView};
+use model::event::run::{Outputs, StoredTree, TestFailure, TestReport};
 
 use crate::core::Stage;
 
@@ -10,41 +10,12 @@ pub(super) fn waits(stage: &Stage) -> Vec<WaitView> {
     let opened = stage.waits.iter().filter_map(|(key, wait)| Some((key, wait.opened.as_ref()?, &wait.answer)));
     let view = opened.map(|(key, opened, answer)| WaitView {
         wait: WaitName(*key),
-        question: question(&opened.question),
+        question: (&opened.question).into(),
         since: opened.opened_at,
         due_at: opened.due_at,
-        answer: answer.as_ref().map(|(answer, by)| self::answer(answer, by.as_ref())),
+        answer: answer.as_ref().map(|(answer, by)| AnswerView::new(answer, by.as_ref())),
     });
     view.collect()
-}
-
-fn question(question: &Question) -> QuestionView {
-    match question {
-        Question::Confirm { message, by, delivery } => {
-            QuestionView::Confirm { message: message.clone(), by: by.clone(), delivery: *delivery }
-        }
-        Question::Prompt { message, into, options, by } => {
-            QuestionView::Prompt { message: message.clone(), into: into.clone(), options: options.clone(), by: by.clone() }
-        }
-        Question::Webhook { description, secret: _ } => QuestionView::Webhook { description: description.clone() },
-        Question::Poll { url, status, every_ms } => QuestionView::Poll { url: url.clone(), status: *status, every_ms: *every_ms },
-        Question::Time => QuestionView::Time,
-        Question::Pause => QuestionView::Pause,
-    }
-}
-
-pub(super) fn answer(answer: &Answer, by: Option<&String>) -> AnswerView {
-    let by = by.cloned();
-    match answer {
-        Answer::Approved { delivery: _ } => AnswerView::Approved { by },
-        Answer::Refused { reason } => AnswerView::Refused { by, reason: reason.clone() },
-        Answer::Text { text } => AnswerView::Text { by, text: text.clone() },
-        Answer::CalledBack => AnswerView::CalledBack,
-        Answer::Polled => AnswerView::Polled,
-        Answer::Elapsed => AnswerView::Elapsed,
-        Answer::Resumed => AnswerView::Resumed { by },
-        Answer::TimedOut => AnswerView::TimedOut,
-    }
 }
 
 /// What the stage has left.
