@@ -82,7 +82,7 @@ async fn a_plan_over_a_limit_of_time_or_memory_is_refused_and_names_it() {
         let role = Role::of_processes(&["--misbehave", misbehave]);
         let mut reply = role.ask(SOURCE).await;
         // Where the machine has no time for it, it runs out of that first, and is asked again, as the orchestrator does.
-        for _ in 0..10 {
+        for _ in 0..30 {
             if !matches!(reply, PlanReply::Unavailable { .. }) {
                 break;
             }
