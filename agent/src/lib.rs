@@ -18,6 +18,7 @@ mod desk;
 mod disk;
 mod executor;
 mod keeper;
+mod process_file;
 mod reports;
 mod sandbox;
 mod spool;

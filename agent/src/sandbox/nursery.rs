@@ -2,8 +2,8 @@
 //! start. It is the hidden command [`STAGE_INIT`] of `otto`.
 //!
 //! ```text
-//! agent ──▶ nursery ──fork──▶ (unshare) ──fork──▶ init of an attempt ──▶ its processes
-//!    └───────────── a socket of its own ─────────────────┘
+//! agent ──▶ nursery ──fork, into namespaces──▶ init of an attempt ──▶ its processes
+//!    └───────────── a socket of its own ──────────┘
 //! ```
 //!
 //! It adopts what loses its parent. A child that it has not made is therefore what an init left that was killed, and is killed, too.
@@ -25,7 +25,7 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CloneFlags, unshare},
+    sched::CloneFlags,
     sys::{
         prctl,
         signal::{SigSet, Signal, kill},
@@ -38,7 +38,7 @@ use super::{
     init,
     isolation::Level,
     kin::{self, Kin},
-    sys::{close_inherited, fork_alone},
+    sys::{close_inherited, fork_alone, fork_into},
     wire::{self, Birth, Born},
 };
 
@@ -87,8 +87,10 @@ enum After {
 /// A process on its way to be an init.
 struct Child {
     birth: Box<Birth>,
+    /// The user and the group that it was made by.
+    owner: [u32; 2],
     line: UnixStream,
-    /// Who the init is, or why there is none; closed without a word where this process itself is it.
+    /// Why there is no init; closed without a word where this process is it.
     teller: io::PipeWriter,
 }
 
@@ -183,51 +185,53 @@ enum Fork {
 fn bear(birth: Birth, descriptors: Vec<OwnedFd>) -> io::Result<Fork> {
     let Ok([line]) = <[OwnedFd; 1]>::try_from(descriptors) else { return Err(io::Error::other("an init needs a socket")) };
     let (mut told, teller) = io::pipe()?;
-    let Some(pid) = fork_alone()? else {
-        return Ok(Fork::Child(Child { birth: Box::new(birth), line: line.into(), teller }));
+    // In a namespace of users of its own it is nobody until it is mapped.
+    let owner = [Uid::current().as_raw(), Gid::current().as_raw()];
+    let Some(pid) = fork(&birth)? else {
+        return Ok(Fork::Child(Child { birth: Box::new(birth), owner, line: line.into(), teller }));
     };
     drop(teller);
-    let mut said = String::new();
-    told.read_to_string(&mut said)?;
-    match said.parse() {
-        Ok(first) => Ok(Fork::Init(Pid::from_raw(first))),
-        Err(_) if said.is_empty() => Ok(Fork::Init(pid)),
-        Err(_) => Err(io::Error::other(said)),
+    let mut trouble = String::new();
+    told.read_to_string(&mut trouble)?;
+    if trouble.is_empty() { Ok(Fork::Init(pid)) } else { Err(io::Error::other(trouble)) }
+}
+
+/// The process that is to be the init; with namespaces, the first of its own.
+fn fork(birth: &Birth) -> io::Result<Option<Pid>> {
+    if birth.level < Level::Namespaces {
+        return fork_alone();
     }
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    fork_into(if needs_users(birth) { own | CloneFlags::CLONE_NEWUSER } else { own }).map_err(of("the system makes no namespaces"))
+}
+
+/// Who is to start processes of another user is a superuser, and needs no namespace of users for the others.
+fn needs_users(birth: &Birth) -> bool {
+    birth.level == Level::Namespaces && birth.user.is_none()
+}
+
+/// Says of an error what it is of.
+fn of(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 impl Child {
-    /// Becomes the init, or makes it.
+    /// Becomes the init.
     fn live(mut self) -> io::Result<()> {
-        match self.become_init() {
-            Ok(None) => {
-                drop(self.teller);
-                init::serve(self.line, &self.birth)
-            }
-            Ok(Some(first)) => write!(self.teller, "{first}"),
-            Err(error) => write!(self.teller, "{error}"),
+        if needs_users(&self.birth)
+            && let Err(error) = self.map_own_user()
+        {
+            return write!(self.teller, "{error}");
         }
+        drop(self.teller);
+        init::serve(self.line, &self.birth)
     }
 
-    /// `None` in the init; where it is a child of this process, its id.
-    fn become_init(&self) -> io::Result<Option<Pid>> {
-        if self.birth.level < Level::Namespaces {
-            return Ok(None);
-        }
-        let step = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-        let (user, group) = (Uid::current(), Gid::current());
-        let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-        // Who is to start processes of another user is a superuser, and needs no namespace of users for the others.
-        if self.birth.user.is_some() {
-            unshare(own).map_err(io::Error::from).map_err(step("the system makes no namespaces"))?;
-            return fork_alone();
-        }
-        let own = own | CloneFlags::CLONE_NEWUSER;
-        unshare(own).map_err(io::Error::from).map_err(step("the system makes no namespaces"))?;
-        fs::write("/proc/self/setgroups", "deny").map_err(step("groups cannot be given up"))?;
-        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).map_err(step("the user cannot be mapped"))?;
-        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).map_err(step("the group cannot be mapped"))?;
-        // The first process of the new namespace is the first that is forked from here.
-        fork_alone()
+    /// Makes its user who it was before, in its own namespace of users.
+    fn map_own_user(&self) -> io::Result<()> {
+        let [user, group] = self.owner;
+        fs::write("/proc/self/setgroups", "deny").map_err(of("groups cannot be given up"))?;
+        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).map_err(of("the user cannot be mapped"))?;
+        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).map_err(of("the group cannot be mapped"))
     }
 }

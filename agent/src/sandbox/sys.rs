@@ -4,16 +4,16 @@
 
 #![expect(
     unsafe_code,
-    reason = "fork, close_range, mounts, capset and received descriptors have no safe form; each call says why it is sound"
+    reason = "fork, clone, close_range, mounts, capset and received descriptors have no safe form; each call says why it is sound"
 )]
 
 use std::{
     ffi::CString,
     fs,
-    io::{self, IoSliceMut, Read as _, Write as _},
+    io::{self, IoSliceMut},
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::Path,
 };
@@ -21,8 +21,9 @@ use std::{
 use nix::{
     errno::Errno,
     libc,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, clone},
     sys::{
+        signal::{Signal, kill},
         socket::{ControlMessageOwned, MsgFlags, recvmsg},
         wait::waitpid,
     },
@@ -36,15 +37,40 @@ const CAPABILITIES_MAX: libc::c_ulong = 64;
 /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`: two sets of three words.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
+/// Links of a folder without folders: its own name and `.`. Each folder in it has one more (`..`).
+const LINKS_MIN: u64 = 2;
+/// Bytes of the stack of a process that only waits.
+const WAITING_STACK_BYTES: usize = 16 * 1024;
+
+/// A child that goes on as its parent would find the locks of the parent's other threads, held for ever.
+fn be_alone() -> io::Result<()> {
+    let threads = fs::metadata("/proc/self/task")?.nlink() - LINKS_MIN;
+    assert_eq!(threads, 1, "only a process of one thread may fork and go on");
+    Ok(())
+}
+
 /// Forks this process. `None` in the child.
 pub(super) fn fork_alone() -> io::Result<Option<Pid>> {
-    let threads = fs::read_dir("/proc/self/task")?.count();
-    assert_eq!(threads, 1, "only a process of one thread may fork and go on");
+    be_alone()?;
     // SAFETY: there is no other thread whose locks or half-made changes the child could inherit, so the child is as free as its parent.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }
+}
+
+/// Forks this process into namespaces of its own, which a child of a process that had unshared them would be in, too: that costs a process
+/// more. `None` in the child.
+pub(super) fn fork_into(namespaces: CloneFlags) -> io::Result<Option<Pid>> {
+    const NOTHING: libc::c_ulong = 0;
+    be_alone()?;
+    let flags = libc::c_ulong::from((namespaces.bits() | libc::SIGCHLD).cast_unsigned());
+    // SAFETY: as in `fork_alone`. Without a stack the child goes on with a copy of this one, as after a fork, and nothing is written
+    // anywhere. What the C library does beside that in `fork` is for other threads, and for its own note of the thread's number, which
+    // nobody asks for that has no locks of POSIX.
+    let child = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, NOTHING, NOTHING, NOTHING, NOTHING) })?;
+    let child = i32::try_from(child).map_err(io::Error::other)?;
+    Ok((child != 0).then(|| Pid::from_raw(child)))
 }
 
 /// Closes whatever this process was started with beside its standard streams and `kept`. To be called before it has opened anything else.
@@ -89,26 +115,25 @@ pub(super) fn set_read_only(path: &Path, reach: Reach, read_only: bool) -> io::R
 
 /// A user namespace, in which `from` of a disk is `into` of the machine: for [`mount_mapped`].
 pub(super) fn map_user(from: u32, into: u32) -> io::Result<OwnedFd> {
-    let (mut made, mut tell_made) = io::pipe()?;
-    let (mut seen, tell_seen) = io::pipe()?;
-    let Some(child) = fork_alone()? else {
-        // A child that only lends its namespace; it ends when its parent has it.
-        drop((made, tell_seen));
-        let is_made = unshare(CloneFlags::CLONE_NEWUSER).is_ok() && tell_made.write_all(b"x").is_ok();
-        let _until_it_closes = seen.read(&mut [0]);
-        // SAFETY: it ends this process at once, which has nothing to clear up.
-        unsafe { libc::_exit(i32::from(!is_made)) };
-    };
-    drop((tell_made, seen));
-    let mut map = || -> io::Result<OwnedFd> {
-        made.read_exact(&mut [0]).map_err(|_| io::Error::other("the system makes no user namespace"))?;
+    let mut stack = vec![0; WAITING_STACK_BYTES];
+    let wait = Box::new(|| {
+        // SAFETY: it only waits; nobody sends it a signal but the one that ends it.
+        unsafe { libc::pause() };
+        0
+    });
+    // A child that only lends its namespace. It shares the memory, of which a copy would cost more than all the rest.
+    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_VM;
+    // SAFETY: the child has a stack of its own, which is there until it has ended, and touches nothing else of the memory.
+    let child = unsafe { clone(wait, &mut stack, flags, Some(libc::SIGCHLD)) };
+    let child = child.map_err(|error| io::Error::other(format!("the system makes no user namespace: {error}")))?;
+    let map = || -> io::Result<OwnedFd> {
         for file in ["uid_map", "gid_map"] {
             fs::write(format!("/proc/{child}/{file}"), format!("{from} {into} 1"))?;
         }
         Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
     };
     let mapped = map();
-    drop(tell_seen);
+    kill(child, Signal::SIGKILL)?;
     waitpid(child, None)?;
     mapped
 }

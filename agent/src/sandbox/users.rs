@@ -22,7 +22,7 @@ use std::{
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use tokio::task::spawn_blocking;
 
-use crate::spool::leftovers;
+use crate::{process_file, spool::leftovers};
 
 /// The range where an operator names none. systemd's table of users (`UIDS-GIDS`) leaves 1,879,048,192 to 2,147,352,575 to nobody: above the
 /// ranges of containers and of network directories, below what a signed number takes.
@@ -259,7 +259,7 @@ fn running() -> io::Result<BTreeSet<u32>> {
 
 /// The users of a process: real, effective, saved, and that for files (`man 5 proc_pid_status`). None if it is gone.
 pub(crate) fn of_process(pid: i32) -> Vec<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = process_file::beginning(pid, "status");
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     line.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }

@@ -13,7 +13,7 @@ use nix::{
 };
 use tracing::{info, warn};
 
-use crate::{executor::environment::LEASE_MARK, sandbox::of_process};
+use crate::{executor::environment::LEASE_MARK, process_file, sandbox::of_process};
 
 /// Rounds of looking for processes: each ends all it sees, and a process that forks fast enough to outlive the first round meets the next.
 const ROUNDS_MAX: u32 = 20;
@@ -117,7 +117,7 @@ fn has_mark(pid: i32, mark: &[u8]) -> bool {
 }
 
 fn status(pid: i32) -> Option<Status> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse(&process_file::beginning(pid, "stat"))
 }
 
 /// Reads `/proc/<pid>/stat` (`man 5 proc_pid_stat`): the name in parentheses may have blanks and parentheses of its own.
