@@ -12,6 +12,7 @@ mod follow_remote;
 mod house;
 mod keys;
 mod remote;
+mod seat;
 mod source;
 mod talk;
 mod tree;
