@@ -9,6 +9,8 @@ use crate::{
 
 /// What the name of a fact ends with that is a tool's version.
 const VERSION: &str = ".version";
+/// A fact in bytes.
+const MEMORY: &str = "memory";
 
 /// What an agent is and has.
 pub type Facts = BTreeMap<String, Value>;
@@ -79,7 +81,7 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 fn lack(name: &str, wanted: &Value, fact: Option<&Value>) -> String {
-    let has = fact.map_or("this agent has none".to_owned(), |fact| format!("this agent has {}", show(fact)));
+    let has = fact.map_or("this agent has none".to_owned(), |fact| format!("this agent has {}", show(name, fact)));
     format!("wants {}, {has}", demand(name, wanted))
 }
 
@@ -87,22 +89,33 @@ fn lack(name: &str, wanted: &Value, fact: Option<&Value>) -> String {
 fn demand(name: &str, wanted: &Value) -> String {
     match wanted {
         Value::Boolean(true) => name.to_owned(),
-        Value::Integer(_) | Value::Decimal { .. } => format!("{name} of at least {}", show(wanted)),
+        Value::Integer(_) | Value::Decimal { .. } => format!("{name} of at least {}", show(name, wanted)),
         Value::Text(wanted) if name.ends_with(VERSION) => format!("{name} {wanted}"),
         Value::Boolean(false) | Value::Text(_) | Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } | Value::List(_) => {
-            format!("{name} = {}", show(wanted))
+            format!("{name} = {}", show(name, wanted))
         }
     }
 }
 
-fn show(value: &Value) -> String {
+fn show(name: &str, value: &Value) -> String {
     match value {
         Value::Boolean(value) => value.to_string(),
+        Value::Integer(bytes) if name == MEMORY => size(*bytes),
         Value::Integer(number) => number.to_string(),
         Value::Text(text) => format!("'{text}'"),
         Value::Decimal { decimal } => decimal.clone(),
         Value::Variable { .. } | Value::Call { .. } | Value::Steps { .. } => "what is not known yet".to_owned(),
-        Value::List(values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
+        Value::List(values) => format!("[{}]", values.iter().map(|value| show(name, value)).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Bytes in the largest unit of which there is one, to a tenth of it, as they are written in a pipeline.
+fn size(bytes: i64) -> String {
+    let units = [("T", 1_i64 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+    let Some((unit, length)) = units.into_iter().find(|(_, length)| bytes >= *length) else { return bytes.to_string() };
+    match bytes % length * 10 / length {
+        0 => format!("{}{unit}", bytes / length),
+        tenths => format!("{}.{tenths}{unit}", bytes / length),
     }
 }
 
@@ -160,6 +173,11 @@ mod tests {
         let requires = Requirements::from([("arch".to_owned(), text("arm64")), ("cores".to_owned(), Value::Integer(8))]);
         let said = missing(&requires, &facts).unwrap();
         assert_eq!(said, "wants arch = 'arm64', this agent has none; wants cores of at least 8, this agent has 4");
+        let memory = |bytes: i64| [("memory".to_owned(), Value::Integer(bytes))];
+        let said = missing(&memory(900 << 30).into(), &memory(25_276_502_016).into()).unwrap();
+        assert_eq!(said, "wants memory of at least 900G, this agent has 23.5G");
+        let said = missing(&memory(i64::MAX).into(), &memory(1023).into()).unwrap();
+        assert_eq!(said, "wants memory of at least 8388607.9T, this agent has 1023");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::house::OTTO;
 const RUN_DEADLINE: Duration = Duration::from_mins(2);
 
 /// What came of a run.
-struct Ran {
+pub(crate) struct Ran {
     code: Option<i32>,
     /// The lines of the witness file.
     wrote: Vec<String>,
@@ -41,7 +41,7 @@ impl Ran {
 
     /// The same, where stages run at once: the lines in any order.
     #[track_caller]
-    fn ended_with_any_order(&self, code: i32, wrote: &[&str]) -> &Self {
+    pub(crate) fn ended_with_any_order(&self, code: i32, wrote: &[&str]) -> &Self {
         let mut sorted: Vec<&str> = self.wrote.iter().map(String::as_str).collect();
         sorted.sort_unstable();
         assert_eq!((self.code, sorted), (Some(code), wrote.to_vec()), "{}", self.said);
@@ -58,10 +58,10 @@ impl Ran {
 }
 
 /// A project's folder.
-struct Project(tempfile::TempDir);
+pub(crate) struct Project(tempfile::TempDir);
 
 impl Project {
-    fn new(pipeline: &str) -> Self {
+    pub(crate) fn new(pipeline: &str) -> Self {
         let project = Self(tempfile::tempdir().unwrap());
         fs::create_dir(project.folder()).unwrap();
         project.write("Ottofile", &pipeline.replace("WITNESS", &project.0.path().join("witness").display().to_string()));
@@ -72,16 +72,21 @@ impl Project {
         self.0.path().join("project")
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.folder().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
     fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_in(&[], arguments)
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn run_in(&self, environment: &[(&str, String)], arguments: &[&str]) -> Ran {
         let witness = self.0.path().join("witness");
         let _there_is_none_at_first = fs::remove_file(&witness);
-        let output = otto(&self.folder(), &[&["run"], arguments].concat());
+        let output = otto(&self.folder(), environment, &[&["run"], arguments].concat());
         Ran {
             code: output.status.code(),
             wrote: fs::read_to_string(witness).unwrap_or_default().lines().map(str::to_owned).collect(),
@@ -95,9 +100,10 @@ fn run(pipeline: &str, arguments: &[&str]) -> Ran {
 }
 
 /// A finished process, killed if it takes too long.
-fn otto(folder: &Path, arguments: &[&str]) -> Output {
+fn otto(folder: &Path, environment: &[(&str, String)], arguments: &[&str]) -> Output {
     let mut command = Command::new(OTTO);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).current_dir(folder).envs(environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |pipe: &mut dyn std::io::Read| {
@@ -408,7 +414,8 @@ fn another_pipeline_can_be_started() {
     let witness = project.0.path().join("witness").display().to_string();
     let other = "parameters { who { type = string } } pipeline { stage 'O' { env { WHO = params.who } steps [ sh 'echo hello $WHO >> WITNESS' ] } }";
     project.write(".otto/other.otto", &other.replace("WITNESS", &witness));
-    project.run(&["--jobs", "2"]).ended(0, &["hello you", "after"]);
+    // Also where one stage runs at once, which is the one that waits.
+    project.run(&["--jobs", "1"]).ended(0, &["hello you", "after"]);
 }
 
 #[test]

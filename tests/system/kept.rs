@@ -84,6 +84,41 @@ fn a_run_that_has_ended_is_listed_shown_and_its_output_read() {
 }
 
 #[test]
+fn the_newest_run_is_meant_where_none_is_named() {
+    let folder = folder("pipeline { stage 'A' { steps [ sh 'echo $OTTO_RUN' ] } }");
+    let (code, text) = otto(folder.path(), &["runs"]);
+    assert!(code == 1 && text.contains("`otto run` has kept no run here"), "{text}");
+    for _ in ["older", "newest"] {
+        assert_eq!(otto(folder.path(), &["run"]).0, 0);
+    }
+    let newest = journal(folder.path()).parent().unwrap().to_owned();
+    let id = newest.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1;
+    // Its process was killed just before its very end.
+    fs::remove_file(newest.join("outcome")).unwrap();
+    for arguments in [&["show"][..], &["log"], &["log", "-f"], &["show", "--timing"]] {
+        let (code, text) = otto(folder.path(), arguments);
+        assert!(code == 0 && text.contains(id) && !text.contains("was interrupted"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_before_anything_runs_is_bad_input() {
+    let folder =
+        folder("pipeline { prompt msg: 'Which?', into: 'colour' stage 'Paint' { env { C = vars.colour } steps [ sh 'echo $C' ] } }");
+    for (arguments, why) in [
+        (&["run", "nothing.otto"][..], "nothing.otto is no pipeline file"),
+        (&["run", "."], ". is no pipeline file"),
+        (&["run", "--stage", "Draw"], "there is no stage `Draw`"),
+        (&["run", "--answer", "color=red"], "`--answer color=…` answers nothing: the pipeline asks for colour"),
+        (&["run", "--from-failed"], "no earlier run"),
+        (&["run", "--resume"], "there is nothing to go on with"),
+    ] {
+        let (code, text) = otto(folder.path(), arguments);
+        assert!(code == 2 && text.contains(why), "{arguments:?}: {code}: {text}");
+    }
+}
+
+#[test]
 fn what_is_kept_is_no_part_of_the_source_and_of_no_commit() {
     let folder = folder("pipeline { stage 'Look' { steps [ sh 'ls -A; test ! -e .otto/runs' ] } }");
     fs::create_dir(folder.path().join(".otto")).unwrap();

@@ -10,6 +10,8 @@ mod wire;
 mod witness;
 
 #[cfg(test)]
+mod alike;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod beside;
@@ -52,6 +54,8 @@ mod remote;
 mod settings;
 #[cfg(test)]
 mod steps;
+#[cfg(test)]
+mod successors;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]

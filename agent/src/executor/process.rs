@@ -2,6 +2,8 @@
 //!
 //! What it says is passed on as it comes, also half a line, but that only when there is nothing else just now: what comes on the other stream after
 //! it was written after it, and the rest of the line before that. So a program that says a line in two writes, as `sh -x` does, has its lines whole.
+//! Of whole lines on both streams nobody knows which was written first; standard error comes first, so that what `sh -x` says of a command stands
+//! before what the command says.
 
 use std::{future::pending, io, process::ExitStatus, time::Duration};
 
@@ -152,13 +154,18 @@ impl Pipe {
         sink: &mut StepSink<'_>,
     ) -> Result<(), OutputError> {
         for _ in 0..ROUNDS_MAX {
-            // Where a line was begun is read last, so that it has what was written before what the other one has; and it is passed on first.
-            let (first, count) = if self.is_amid_line {
-                let others = other.read_now()?;
-                (Which::Own, read(self)? + others)
-            } else {
-                let own = read(self)?;
-                (if other.is_amid_line { Which::Other } else { Which::Own }, other.read_now()? + own)
+            // Who is passed on first is read last, so that it has what was written before what the other one has.
+            let first = self.first(other);
+            let count = match first {
+                Which::Own => {
+                    let own = read(self)?;
+                    let others = other.read_now()?;
+                    own + others + self.read_now()?
+                }
+                Which::Other => {
+                    let own = read(self)?;
+                    other.read_now()? + own
+                }
             };
             if count == 0 {
                 break;
@@ -176,6 +183,16 @@ impl Pipe {
         }
         self.write(self.held, sink).await?;
         other.write(other.held, sink).await
+    }
+
+    /// Where a line was begun, it goes on; else standard error comes first.
+    fn first(&self, other: &Self) -> Which {
+        match (self.is_amid_line, other.is_amid_line) {
+            (true, _) => Which::Own,
+            (false, true) => Which::Other,
+            (false, false) if self.stream == Stream::Err => Which::Own,
+            (false, false) => Which::Other,
+        }
     }
 
     /// Passes on what is whole lines, or fills the buffer.
@@ -207,7 +224,9 @@ impl Pipe {
     /// The same, of the pipe itself.
     fn read_now(&mut self) -> io::Result<usize> {
         let room = self.buffer.get_mut(self.held..).unwrap_or_default();
-        let read = self.receiver.as_ref().map(|receiver| nix::unistd::read(receiver, room).map_err(io::Error::from));
+        // Nothing that is read into no room is no end.
+        let receiver = self.receiver.as_ref().filter(|_| !room.is_empty());
+        let read = receiver.map(|receiver| nix::unistd::read(receiver, room).map_err(io::Error::from));
         self.was_read(read)
     }
 

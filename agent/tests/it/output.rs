@@ -68,6 +68,25 @@ async fn a_line_that_is_said_in_pieces_stays_whole_whatever_the_other_stream_say
 }
 
 #[tokio::test]
+async fn what_the_shell_says_of_a_command_stands_before_what_the_command_says() {
+    let mut office = Office::open().await;
+    let assignment = assignment(stage("traced", vec![sh("for i in $(seq 1 500); do echo $i; done")]), 1);
+    office.award(&assignment).await;
+    office.result(&assignment.lease).await;
+    let text = String::from_utf8(office.stored(&assignment.lease).await.0.into()).unwrap();
+    let mut traced = 0;
+    let late: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            let trace = line.strip_prefix("+ echo ").and_then(|number| number.parse::<u32>().ok());
+            traced = trace.unwrap_or(traced);
+            line.parse::<u32>().is_ok_and(|number| number > traced)
+        })
+        .collect();
+    assert_eq!((late, traced), (Vec::new(), 500));
+}
+
+#[tokio::test]
 async fn much_output_is_complete() {
     let mut office = Office::open().await;
     let assignment = assignment(stage("much", vec![sh("set +x; head -c 3000000 /dev/zero; echo end")]), 1);

@@ -21,7 +21,7 @@ use super::{
     text::{Lines, shown},
 };
 use crate::{
-    client::{Client, ClientError, EventMessage, LogFollower, LogMessage},
+    client::{Client, ClientError, EventMessage, LATEST, LogFollower, LogMessage},
     exit,
     store::{Source, reach},
 };
@@ -40,6 +40,7 @@ pub struct LogArgs {
     #[arg(short, long)]
     follow: bool,
     /// The run: its id, the beginning of it, or `latest`
+    #[arg(default_value = LATEST)]
     run: String,
     /// Only this stage: its path, the last part of it, or its id
     #[arg(long)]

@@ -16,12 +16,16 @@ use super::{
     timing::Timing,
     words,
 };
-use crate::store::{Source, reach};
+use crate::{
+    client::LATEST,
+    store::{Source, reach},
+};
 
 /// Show a run, stage by stage
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The run: its id, the beginning of it, or `latest`
+    #[arg(default_value = LATEST)]
     run: String,
     /// Show where its time went: for what each stage waited how long, the critical path, and how many stages were worked on at once
     #[arg(long)]

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use anyhow::bail;
 use model::{
     RunId, StageId, Timestamp,
     event::run::{Answer, Question, RunEvent, WaitKey},
+    plan::{Plan, Stage, Wait},
 };
 
 use crate::command::text::{duration, printable};
@@ -163,8 +165,23 @@ impl Ask {
 
     fn is_named(&self, name: &str) -> bool {
         let variable = matches!(&self.question, Question::Prompt { into, .. } if into == name);
-        variable || self.path == name || self.path.rsplit('/').next() == Some(name)
+        variable || is_called(&self.path, name)
     }
+}
+
+/// What answers to the stage's questions may be called.
+fn asked_by(stage: &Stage) -> Vec<String> {
+    let name = |wait: &Wait| match wait {
+        Wait::Prompt { into, .. } => Some(into.clone()),
+        Wait::Confirm { .. } | Wait::Pause => Some(stage.path.clone()),
+        Wait::Webhook { .. } | Wait::Poll { .. } | Wait::Time { .. } => None,
+    };
+    stage.waits().filter_map(name).collect()
+}
+
+/// Whether this is the path of a stage, or the last part of it.
+fn is_called(path: &str, name: &str) -> bool {
+    path == name || path.rsplit('/').next() == Some(name)
 }
 
 fn left(due: Timestamp, now: Timestamp) -> Duration {
@@ -181,6 +198,20 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// Whether there is something in the plan for each answer to be meant for; a name that was mistyped would leave the run waiting.
+    pub(super) fn fits(&self, plan: &Plan) -> anyhow::Result<()> {
+        let asked: BTreeSet<String> = plan.stages.iter().flat_map(asked_by).collect();
+        for (name, _) in &self.answers {
+            let is_stage = plan.stages.iter().any(|stage| is_called(&stage.path, name));
+            if !is_stage && !asked.contains(name) {
+                let all = asked.into_iter().collect::<Vec<_>>().join(", ");
+                let all = if all.is_empty() { "the pipeline asks nobody".to_owned() } else { format!("the pipeline asks for {all}") };
+                bail!("`--answer {name}=…` answers nothing: {all}");
+            }
+        }
+        Ok(())
+    }
+
     /// What the command line answers to this, or why what it says is no answer.
     pub(super) fn to(&self, ask: &Ask) -> Option<Result<Answer, String>> {
         if let Some((name, text)) = self.answers.iter().find(|(name, _)| ask.is_named(name)) {
@@ -246,5 +277,26 @@ mod tests {
             assert!(given.to(&prompt(&["b"])).unwrap().unwrap_err().contains("--answer"));
         }
         assert_eq!(Given::default().to(&confirm()), None);
+    }
+
+    #[test]
+    fn an_answer_that_nothing_asks_for_is_named() {
+        let given = |name: &str| Given { yes: false, answers: vec![(name.to_owned(), "x".to_owned())] };
+        let prompt = Wait::Prompt {
+            message: model::plan::Value::Text("Which?".to_owned()),
+            into: "target".to_owned(),
+            options: Vec::new(),
+            by: Vec::new(),
+            timeout_ms: None,
+        };
+        let ship = Stage { enter: vec![prompt, Wait::Pause], ..Stage::new("Group/Ship") };
+        let plan = Plan::new(vec![ship]);
+        for name in ["target", "Ship", "Group/Ship"] {
+            given(name).fits(&plan).unwrap();
+        }
+        let why = given("tarqet").fits(&plan).unwrap_err().to_string();
+        assert_eq!(why, "`--answer tarqet=…` answers nothing: the pipeline asks for Group/Ship, target");
+        let why = given("x").fits(&Plan::new(Vec::new())).unwrap_err().to_string();
+        assert_eq!(why, "`--answer x=…` answers nothing: the pipeline asks nobody");
     }
 }

@@ -1,6 +1,6 @@
 //! Goes along with a run until it ends, or until nothing can go on without a person: shows it, asks, and takes signals.
 
-use std::{collections::BTreeSet, io, pin::pin, time::Duration};
+use std::{collections::BTreeSet, io, pin::pin};
 
 use anyhow::{Context as _, bail};
 use apispec::{EndView, EventView};
@@ -20,23 +20,18 @@ use orchestrator::{
     runs::{Appended, Snapshot},
 };
 use service::signals::Signals;
-use tokio::{
-    sync::broadcast::error::RecvError,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     ask::{Ask, Given},
     house::House,
-    talk::{Key, Said, Talk},
-    tree::DRAW_PAUSE,
+    seat::{Seat, Told},
+    talk::Talk,
     view::{Callback, View},
 };
 
 /// Who answers and cancels here.
 const BY: &str = "otto run";
-/// Between two looks whether a run that is not drawn waits for somebody; what else can go on has begun by the second look.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// How it came to an end here.
 #[derive(Debug)]
@@ -49,20 +44,13 @@ pub(super) enum Followed {
     Forced,
 }
 
-/// Something that the orchestrator was told.
-enum Told {
-    Cancel,
-    Answer(Key),
-}
-
 /// A run that is gone along with.
 pub(super) struct Follower<'a> {
     orchestrator: &'a Orchestrator,
     /// The beginning of the addresses at which webhooks are called.
     callbacks: Option<&'a str>,
     run: RunId,
-    view: View,
-    talk: Talk<'a>,
+    seat: Seat<'a>,
     told: FuturesUnordered<BoxFuture<'a, (Told, Result<(), CommandError>)>>,
     /// How much of the run's log was shown.
     sequence: u64,
@@ -80,8 +68,7 @@ impl<'a> Follower<'a> {
             orchestrator: &house.orchestrator,
             callbacks: house.callbacks.as_deref(),
             run: run.clone(),
-            view,
-            talk,
+            seat: Seat { view, talk },
             told: FuturesUnordered::new(),
             sequence: 0,
             held: None,
@@ -100,9 +87,8 @@ impl<'a> Follower<'a> {
     /// Goes along with the run.
     pub(super) async fn follow(mut self, snapshot: Snapshot, signals: &mut Signals) -> anyhow::Result<Followed> {
         let followed = self.go_along(snapshot, signals).await;
-        self.talk.rest();
         let end = if let Ok(Followed::Ended(end)) = &followed { Some(*end) } else { None };
-        self.view.finish(end)?;
+        self.seat.leave(end)?;
         followed
     }
 
@@ -112,8 +98,7 @@ impl<'a> Follower<'a> {
         let output = Output::follow(orchestrator.clone(), snapshot.run, None);
         let mut pieces = pin!(stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (piece, output)) }));
         self.catch_up()?;
-        let mut ticker = interval(if self.view.is_drawn() { DRAW_PAUSE } else { LOOK_PAUSE });
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticker = self.seat.ticker();
         let (mut signalled, mut waited) = (false, false);
         loop {
             tokio::select! {
@@ -123,27 +108,27 @@ impl<'a> Follower<'a> {
                         return Ok(Followed::Forced);
                     }
                     signalled = true;
-                    self.view.say("cancelling: what runs has some seconds to end; a second time ends all at once")?;
+                    self.seat.view.say("cancelling: what runs has some seconds to end; a second time ends all at once")?;
                     self.cancel();
                 }
                 _ = ticker.tick() => {
-                    self.draw()?;
-                    let waits = !signalled && self.told.is_empty() && self.talk.waits_for_nobody_here();
+                    self.seat.draw()?;
+                    let waits = !signalled && self.told.is_empty() && self.seat.talk.waits_for_nobody_here();
                     if waits && std::mem::replace(&mut waited, waits) {
-                        return Ok(Followed::Waits(self.talk.open().to_vec()));
+                        return Ok(Followed::Waits(self.seat.talk.open().to_vec()));
                     }
                     waited = waits;
                 }
                 Some((what, outcome)) = self.told.next() => self.was_told(what, outcome)?,
-                line = self.talk.typed(), if self.talk.asked().is_some() => self.take_line(line)?,
+                line = self.seat.talk.typed(), if self.seat.talk.asked().is_some() => self.take_line(line)?,
                 // Output first: what a stage wrote was sent before its end was reported.
                 piece = pieces.next() => match piece {
                     Some(Piece::Chunk(chunk)) if self.old.contains(&(chunk.stage.clone(), chunk.fence)) => {}
-                    Some(Piece::Chunk(chunk)) => self.view.output(&chunk)?,
-                    Some(Piece::Gap(gap)) => self.view.gap(&gap)?,
+                    Some(Piece::Chunk(chunk)) => self.seat.view.output(&chunk)?,
+                    Some(Piece::Gap(gap)) => self.seat.view.gap(&gap)?,
                     Some(Piece::End(end)) => {
                         self.catch_up()?;
-                        self.held.take().map_or(Ok(()), |event| self.view.event(&event))?;
+                        self.held.take().map_or(Ok(()), |event| self.seat.view.event(&event))?;
                         return Ok(Followed::Ended(end));
                     }
                     None => match orchestrator.runs.damage(&self.run) {
@@ -181,12 +166,12 @@ impl<'a> Follower<'a> {
             snapshot.run.shape.find(stage).map_or_else(|| stage.to_string(), |at| snapshot.run.shape.stage(at).path.clone())
         };
         for (index, event) in (0..).zip(&appended.record.events) {
-            self.talk.event(event, path);
+            self.seat.talk.event(event, path);
             let view = EventView { sequence: appended.sequence, index, at: appended.record.at, event: event.clone() };
             if matches!(event, RunEvent::RunFinished { .. }) {
                 self.held = Some(view);
             } else {
-                self.view.event(&view)?;
+                self.seat.view.event(&view)?;
             }
             if let RunEvent::WaitOpened { stage, wait, question: Question::Webhook { .. }, .. } = event {
                 self.callback(&snapshot.run, stage, *wait)?;
@@ -201,7 +186,7 @@ impl<'a> Follower<'a> {
         let is_open = !state.is_over() && state.waits.get(&wait).is_some_and(|wait| wait.answer.is_none());
         let path = is_open.then(|| self.orchestrator.callback_path(&self.run, stage, wait)).flatten();
         let (Some(base), Some(path)) = (self.callbacks, path) else { return Ok(()) };
-        self.view.callback(&Callback { stage, path: &planned.path, wait, url: &format!("{base}{path}") })
+        self.seat.view.callback(&Callback { stage, path: &planned.path, wait, url: &format!("{base}{path}") })
     }
 
     fn cancel(&mut self) {
@@ -218,36 +203,24 @@ impl<'a> Follower<'a> {
     }
 
     fn was_told(&mut self, what: Told, outcome: Result<(), CommandError>) -> io::Result<()> {
-        match (what, outcome) {
-            (_, Ok(()) | Err(CommandError::Ended(_))) => Ok(()),
-            (Told::Cancel, Err(error)) => self.view.say(&format!("the run is not cancelled: {error}")),
-            (Told::Answer(key), Err(error)) => {
-                self.talk.refused(key);
-                self.view.say(&format!("the answer was not taken: {error}"))
-            }
+        match outcome {
+            Ok(()) | Err(CommandError::Ended(_)) => Ok(()),
+            Err(error) => self.seat.not_taken(what, error),
         }
     }
 
     /// Answers what the command line answers.
     fn answer_given(&mut self) -> anyhow::Result<()> {
-        for said in self.talk.given() {
-            match said {
-                Said::Answer(ask, answer) => self.send(&ask, answer),
-                Said::Wrong(why) => self.view.say(&why)?,
-            }
+        for (ask, answer) in self.seat.given()? {
+            self.send(&ask, answer);
         }
         Ok(())
     }
 
-    fn draw(&mut self) -> io::Result<()> {
-        let prompt = self.talk.prompt();
-        self.view.draw(prompt.as_ref())
-    }
-
     fn take_line(&mut self, line: Option<String>) -> io::Result<()> {
-        if let Some((ask, answer)) = line.and_then(|line| self.talk.take_line(&line)) {
+        if let Some((ask, answer)) = self.seat.take_line(line)? {
             self.send(&ask, answer);
         }
-        self.draw()
+        Ok(())
     }
 }

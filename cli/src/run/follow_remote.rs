@@ -13,13 +13,11 @@ use model::{
     event::run::{Answer, RunEvent},
 };
 use service::signals::Signals;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     ask::{Ask, Given},
-    follow::LOOK_PAUSE,
-    talk::{Key, Said, Talk},
-    tree::DRAW_PAUSE,
+    seat::{Seat, Told},
+    talk::Talk,
     view::View,
 };
 use crate::client::{Client, ClientError, EventMessage, LogMessage};
@@ -35,19 +33,12 @@ pub(super) enum Followed {
     Left,
 }
 
-/// Something that the services were told.
-enum Told {
-    Cancel,
-    Answer(Key),
-}
-
 /// A run that is gone along with.
 pub(super) struct Remote<'a> {
     client: Client,
     run: RunId,
     paths: BTreeMap<StageId, String>,
-    view: View,
-    talk: Talk<'a>,
+    seat: Seat<'a>,
     told: FuturesUnordered<BoxFuture<'a, (Told, Result<(), ClientError>)>>,
     /// The run's end, which is shown after the last of its output.
     held: Option<EventView>,
@@ -58,15 +49,14 @@ impl<'a> Remote<'a> {
     pub(super) fn new(client: Client, detail: &RunDetail, view: View, given: &'a Given, may_answer: bool) -> Self {
         let talk = Talk::new(given, may_answer && view.is_drawn());
         let paths = detail.stages.iter().map(|stage| (stage.id.clone(), stage.path.clone())).collect();
-        Self { client, run: detail.run.id.clone(), paths, view, talk, told: FuturesUnordered::new(), held: None }
+        Self { client, run: detail.run.id.clone(), paths, seat: Seat { view, talk }, told: FuturesUnordered::new(), held: None }
     }
 
     /// Goes along with the run.
     pub(super) async fn follow(mut self, signals: &mut Signals) -> anyhow::Result<Followed> {
         let followed = self.go_along(signals).await;
-        self.talk.rest();
         let end = if let Ok(Followed::Ended(end)) = &followed { Some(*end) } else { None };
-        self.view.finish(end)?;
+        self.seat.leave(end)?;
         followed
     }
 
@@ -77,12 +67,11 @@ impl<'a> Remote<'a> {
         let output = self.client.follow_log(&self.run, None);
         let output = stream::unfold(output, |mut output| async move { output.next().await.transpose().map(|message| (message, output)) });
         let (mut events, mut output) = (pin!(events.fuse()), pin!(output.fuse()));
-        let mut ticker = interval(if self.view.is_drawn() { DRAW_PAUSE } else { LOOK_PAUSE });
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticker = self.seat.ticker();
         let (mut signalled, mut waited, mut end) = (0, false, None);
         loop {
             if let (Some(end), Some(event)) = (end, self.held.take_if(|_| end.is_some())) {
-                self.view.event(&event)?;
+                self.seat.view.event(&event)?;
                 return Ok(Followed::Ended(end));
             }
             tokio::select! {
@@ -95,20 +84,20 @@ impl<'a> Remote<'a> {
                     self.cancel(signalled == 2)?;
                 }
                 _ = ticker.tick() => {
-                    self.draw()?;
+                    self.seat.draw()?;
                     // Whoever looks on at a terminal sees that somebody elsewhere is waited for.
-                    let waits = signalled == 0 && !self.view.is_drawn() && self.told.is_empty() && self.talk.waits_for_nobody_here();
+                    let waits = signalled == 0 && !self.seat.view.is_drawn() && self.told.is_empty() && self.seat.talk.waits_for_nobody_here();
                     if waits && std::mem::replace(&mut waited, waits) {
-                        return Ok(Followed::Waits(self.talk.open().to_vec()));
+                        return Ok(Followed::Waits(self.seat.talk.open().to_vec()));
                     }
                     waited = waits;
                 }
                 Some((what, outcome)) = self.told.next() => self.was_told(what, outcome)?,
-                line = self.talk.typed(), if self.talk.asked().is_some() => self.take_line(line)?,
+                line = self.seat.talk.typed(), if self.seat.talk.asked().is_some() => self.take_line(line)?,
                 // Output first: what a stage wrote was sent before its end was reported.
                 Some(message) = output.next() => match message? {
-                    LogMessage::Chunk(chunk) => self.view.output(&chunk)?,
-                    LogMessage::Gap(gap) => self.view.gap(&gap)?,
+                    LogMessage::Chunk(chunk) => self.seat.view.output(&chunk)?,
+                    LogMessage::Gap(gap) => self.seat.view.gap(&gap)?,
                     LogMessage::End(ended) => end = Some(ended),
                 },
                 Some(message) = events.next() => {
@@ -122,23 +111,20 @@ impl<'a> Remote<'a> {
 
     fn event(&mut self, event: EventView) -> io::Result<()> {
         let paths = &self.paths;
-        self.talk.event(&event.event, |stage| paths.get(stage).cloned().unwrap_or_else(|| stage.to_string()));
+        self.seat.talk.event(&event.event, |stage| paths.get(stage).cloned().unwrap_or_else(|| stage.to_string()));
         if matches!(event.event, RunEvent::RunFinished { .. }) {
             self.held = Some(event);
         } else {
-            self.view.event(&event)?;
+            self.seat.view.event(&event)?;
         }
-        for said in self.talk.given() {
-            match said {
-                Said::Answer(ask, answer) => self.send(&ask, answer),
-                Said::Wrong(why) => self.view.say(&why)?,
-            }
+        for (ask, answer) in self.seat.given()? {
+            self.send(&ask, answer);
         }
         Ok(())
     }
 
     fn cancel(&mut self, force: bool) -> io::Result<()> {
-        self.view.say(if force {
+        self.seat.view.say(if force {
             "ending all at once; a third time leaves the run to itself"
         } else {
             "cancelling: what runs has some seconds to end; a second time ends all at once"
@@ -161,26 +147,17 @@ impl<'a> Remote<'a> {
     }
 
     fn was_told(&mut self, what: Told, outcome: Result<(), ClientError>) -> io::Result<()> {
-        match (what, outcome) {
-            (_, Ok(())) => Ok(()),
-            (_, Err(error)) if error.is(Code::RunEnded) => Ok(()),
-            (Told::Cancel, Err(error)) => self.view.say(&format!("the run is not cancelled: {error}")),
-            (Told::Answer(key), Err(error)) => {
-                self.talk.refused(key);
-                self.view.say(&format!("the answer was not taken: {error}"))
-            }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) if error.is(Code::RunEnded) => Ok(()),
+            Err(error) => self.seat.not_taken(what, error),
         }
-    }
-
-    fn draw(&mut self) -> io::Result<()> {
-        let prompt = self.talk.prompt();
-        self.view.draw(prompt.as_ref())
     }
 
     fn take_line(&mut self, line: Option<String>) -> io::Result<()> {
-        if let Some((ask, answer)) = line.and_then(|line| self.talk.take_line(&line)) {
+        if let Some((ask, answer)) = self.seat.take_line(line)? {
             self.send(&ask, answer);
         }
-        self.draw()
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod follow_remote;
 mod house;
 mod keys;
 mod remote;
+mod seat;
 mod source;
 mod talk;
 mod tree;
@@ -34,7 +35,7 @@ use eventbus::memory::Journal;
 use model::{
     Digest, RunOutcome, StageId, Timestamp,
     context::EventKind,
-    plan::{Plan, Stage},
+    plan::{Plan, Stage, Step, Value},
     planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address},
     trigger::{Claims, Trigger},
 };
@@ -43,7 +44,7 @@ use parser::Changed;
 use service::{clock, settings::Settings, signals::Signals};
 
 use self::{
-    again::{Earlier, Unfit},
+    again::Earlier,
     ask::{Ask, Given},
     fit::Fit,
     follow::{Followed, Follower},
@@ -152,7 +153,11 @@ impl RunArgs {
         let callback_key = is_called.then(|| store.callback_key()).transpose()?;
         let isolation = self.isolation(plan);
         let limits_stages = plan.is_none_or(|plan| plan.stages.iter().any(demands_limits));
-        Ok(Means { slots: self.slots(), fit, isolation, nursery: None, in_place, stages, limits_stages, callback_key })
+        // One that waits for another run does nothing meanwhile, and must not keep that one from running.
+        let waiting =
+            plan.map_or(0, |plan| plan.stages.iter().filter(|stage| Step::with_nested(&stage.steps).any(waits_for_a_run)).count());
+        let slots = self.slots().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX));
+        Ok(Means { slots, fit, isolation, nursery: None, in_place, stages, limits_stages, callback_key })
     }
 
     /// What the command line answers.
@@ -173,37 +178,34 @@ impl RunArgs {
 
 /// Runs the pipeline, and says with the exit code how it ended.
 pub async fn run(args: RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitCode> {
-    if args.is_remote() {
-        return remote::run(&args).await;
-    }
-    match &args.resume {
-        Some(run) => resume(&args, nursery, Some(run.as_str()).filter(|run| *run != LATEST)).await,
-        None => begin(&args, nursery).await,
+    let mut has_begun = false;
+    let ended = if args.is_remote() {
+        remote::run(&args, &mut has_begun).await
+    } else if let Some(run) = &args.resume {
+        resume(&args, nursery, Some(run.as_str()).filter(|run| *run != LATEST), &mut has_begun).await
+    } else {
+        begin(&args, nursery, &mut has_begun).await
+    };
+    match ended {
+        Err(error) if !has_begun => {
+            complain(&error);
+            Ok(exit::bad_input())
+        }
+        ended => ended,
     }
 }
 
-async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitCode> {
+async fn begin(args: &RunArgs, nursery: Option<Nursery>, has_begun: &mut bool) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let source = Source::find(&args.file)?;
     let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
-    let only = match &args.stage {
-        None => None,
-        Some(path) => match stage_at(&planned, path) {
-            Ok(stage) => Some(stage),
-            Err(error) => return Ok(refuse(&error)),
-        },
-    };
+    let only = args.stage.as_ref().map(|path| stage_at(&planned, path)).transpose()?;
     let plan = plan_of(&planned)?;
-    let found = match fit::of(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await {
-        Ok(found) => found,
-        Err(error) => return Ok(refuse(&error)),
-    };
+    args.given().fits(plan)?;
+    let found = fit::of(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await?;
     let place = Place::open(&source)?;
     let means = Means { nursery, ..args.means(&place.store, source.pipeline.root(), found, Some(plan))? };
-    let earlier = match args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose() {
-        Ok(earlier) => earlier,
-        Err(unfit) => return Ok(refuse(&unfit.into())),
-    };
+    let earlier = args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose()?;
     let blobs = Blobs::Disk(place.store.depot()?);
     let held = place.store.begin(&model::RunId::of(&source.trigger))?;
     let mut journal = Journal::open(&held.kept.journal())?;
@@ -234,11 +236,12 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>) -> anyhow::Result<ExitC
         Ok(house) => house,
         Err(error) => {
             held.forget()?;
-            return if error.is::<Unfit>() { Ok(refuse(&error)) } else { Err(error) };
+            return Err(error);
         }
     };
     // At the end of the run its store is looked through, which nobody does who has it open.
     drop(blobs);
+    *has_begun = true;
     go(args, house, &place.store, held, &mut signals, false).await
 }
 
@@ -248,28 +251,24 @@ fn demands_limits(stage: &Stage) -> bool {
     agent::LIMITED_FACTS.iter().any(|fact| demands.contains_key(*fact))
 }
 
+/// Whether the step starts a run and waits for its end.
+fn waits_for_a_run(step: &Step) -> bool {
+    let is_trigger = step.library == stdlib::NAME && step.symbol == "trigger";
+    is_trigger && step.parameters.get("wait") == Some(&Value::Boolean(true))
+}
+
 fn demands_isolation(plan: &Plan) -> bool {
     plan.stages.iter().any(|stage| stage.demands().contains_key("isolation"))
 }
 
 /// Goes on with a run that was interrupted.
-async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>) -> anyhow::Result<ExitCode> {
+async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>, has_begun: &mut bool) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let found = || {
-        let store = Store::here().context("no run is kept here: `otto run` begins one")?;
-        let kept = store.interrupted(run)?;
-        let held = kept.hold()?.with_context(|| format!("another process goes on with {}: `otto log -f {0}` shows it", kept.run))?;
-        anyhow::Ok((store, held))
-    };
-    let (store, held) = match found() {
-        Ok(found) => found,
-        Err(error) => return Ok(refuse(&error)),
-    };
+    let store = Store::here().context("no run is kept here: `otto run` begins one")?;
+    let kept = store.interrupted(run)?;
+    let held = kept.hold()?.with_context(|| format!("another process goes on with {}: `otto log -f {0}` shows it", kept.run))?;
     let blobs = Blobs::Disk(store.depot()?);
-    let snapshot = match again::read(&held.kept, blobs.clone()).await {
-        Ok(snapshot) => snapshot,
-        Err(damage) => return Ok(refuse(&damage.into())),
-    };
+    let snapshot = again::read(&held.kept, blobs.clone()).await?;
     let journal = Journal::open(&held.kept.journal())?;
     let plan = snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan());
     let found = match &snapshot {
@@ -277,14 +276,12 @@ async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>) -> 
         Some(Snapshot { run, .. }) => {
             let open = (0..run.shape.len()).filter(|at| !run.stages[*at].is_over()).map(|at| run.shape.stage(at));
             let open: Vec<&Stage> = open.filter(|stage| stage.skipped.is_none()).collect();
-            match fit::of(&open, args.isolation(plan)).await {
-                Ok(found) => found,
-                Err(error) => return Ok(refuse(&error)),
-            }
+            fit::of(&open, args.isolation(plan)).await?
         }
     };
     let means = Means { nursery, ..args.means(&store, store.root(), found, plan)? };
     let house = House::start(blobs, &held, journal, store.hints(), means).await?;
+    *has_begun = true;
     go(args, house, &store, held, &mut signals, true).await
 }
 
@@ -306,6 +303,7 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
     };
     let followed = followed.await;
     store.set_hints(&run, &house.orchestrator.hints())?;
+    let runs = house.orchestrator.runs.clone();
     if let Ok(Followed::Forced) = &followed {
         house.end_now().await?;
     } else {
@@ -326,6 +324,10 @@ async fn go(args: &RunArgs, house: House, store: &Store, held: Held, signals: &m
         }
         // Whoever read what is printed is gone (`otto run | head`): as with any program, that is the end of it.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
+            // The last of it may not have been read.
+            if let Some((outcome, _)) = runs.get(&run).and_then(|snapshot| snapshot.run.ended) {
+                held.set_outcome(outcome)?;
+            }
             exit::of_run(RunOutcome::Aborted)
         }
         Err(error) => return Err(error),
@@ -344,12 +346,6 @@ fn waits(run: &model::RunId, asks: &[Ask]) -> io::Result<()> {
 fn told_waits(asks: &[Ask], how: impl Fn(&Ask) -> String) -> io::Result<()> {
     let now = Timestamp(clock::unix_ms());
     asks.iter().try_for_each(|ask| writeln!(io::stderr(), "waits for {}: {}", ask.words(now), how(ask)))
-}
-
-/// Tells why nothing is run.
-fn refuse(error: &anyhow::Error) -> ExitCode {
-    complain(error);
-    exit::bad_input()
 }
 
 /// Where runs are kept.

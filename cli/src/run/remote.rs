@@ -73,11 +73,14 @@ impl RemoteArgs {
 }
 
 /// Sends the run, and says with the exit code how it ended.
-pub(super) async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: &RunArgs, has_begun: &mut bool) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let client = Client::from_environment()?;
     let source = Source::find(&args.file)?;
     let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
+    args.given().fits(plan_of(&planned)?)?;
+    // Of a request that breaks off, nobody knows what became.
+    *has_begun = true;
     let run = tokio::select! {
         run = create(args, &client, &source, &planned) => run?,
         // Nothing runs that would have to be ended in order.

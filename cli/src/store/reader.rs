@@ -55,22 +55,26 @@ pub struct Reader {
 /// Finds out who knows the run, or the runs where none is named.
 pub async fn reach(source: Source, run: Option<&str>) -> anyhow::Result<Reader> {
     let named = source.server || Settings::from_environment().optional::<String>(env::API_URL).is_some();
-    if let (false, Some(store)) = (named, Store::here()) {
-        let kept = store.kept();
-        let is_known = |run: &str| run == LATEST || kept.iter().any(|kept| kept.is_named(run));
-        if !kept.is_empty() && run.is_none_or(is_known) {
-            return Reader::open(&store, run).await;
+    let store = if named { None } else { Store::here() };
+    let kept = store.as_ref().map(Store::kept).unwrap_or_default();
+    let is_known = |run: &str| run == LATEST || kept.iter().any(|kept| kept.is_named(run));
+    if let Some(store) = store.filter(|_| !kept.is_empty()) {
+        if run.is_none_or(is_known) {
+            return Reader::open(&store).await;
         }
         if let Some(run) = run {
             writeln!(io::stderr(), "{} has no run `{}`; asking the services", store.folder().display(), run.escape_debug())?;
         }
     }
-    Ok(Reader { client: Client::from_environment()?, local: None })
+    let client = Client::from_environment();
+    let client =
+        if named || !kept.is_empty() { client } else { client.context("`otto run` has kept no run here, and no services are known") };
+    Ok(Reader { client: client?, local: None })
 }
 
 impl Reader {
     /// Reads the runs of the store, and goes on reading those that are live.
-    async fn open(store: &Store, run: Option<&str>) -> anyhow::Result<Self> {
+    async fn open(store: &Store) -> anyhow::Result<Self> {
         let kept = store.kept();
         let mut archive = Archive::new(Blobs::Disk(store.depot()?));
         for (place, kept) in (1..).zip(&kept) {
@@ -81,7 +85,10 @@ impl Reader {
         for (run, why) in &archive.unreadable {
             writeln!(io::stderr(), "otto: {run} is not run upon: {}", chain(why))?;
         }
-        if let Some(kept) = kept.last().filter(|last| run.is_some() && last.outcome().is_none() && !last.is_live()) {
+        // A process that was killed at its very end has not written down the outcome that stands in the log.
+        let has_ended = |run: &RunId| archive.orchestrator.runs.get(run).is_some_and(|snapshot| snapshot.run.ended.is_some());
+        let is_interrupted = |kept: &Kept| kept.outcome().is_none() && !kept.is_live() && !has_ended(&kept.run);
+        if let Some(kept) = kept.last().filter(|last| is_interrupted(last)) {
             writeln!(io::stderr(), "{0} was interrupted: `otto run --resume {0}` goes on with it", kept.run)?;
         }
         let mut random = [0; 32];

@@ -124,10 +124,15 @@ impl Stage {
         demands
     }
 
+    /// All that it waits for.
+    pub fn waits(&self) -> impl Iterator<Item = &Wait> {
+        let itself = if let StageKind::Wait(wait) = &self.kind { Some(wait) } else { None };
+        itself.into_iter().chain(&self.enter).chain(&self.exit)
+    }
+
     /// Whether it waits for a call from outside.
     pub fn waits_for_a_call(&self) -> bool {
-        let itself = if let StageKind::Wait(wait) = &self.kind { Some(wait) } else { None };
-        itself.into_iter().chain(&self.enter).chain(&self.exit).any(|wait| matches!(wait, Wait::Webhook { .. }))
+        self.waits().any(|wait| matches!(wait, Wait::Webhook { .. }))
     }
 
     /// A stage that does nothing, with every default.

@@ -12,11 +12,11 @@ use model::{
     RunId, RunOutcome, StageId, TriggerId,
     event::run::{Answer, RunRecord, WaitKey},
     plan::{Plan, Stage, Wait},
-    protocol::agent::{AgentCommand, Lease},
+    protocol::agent::Lease,
     trigger::Trigger,
 };
 use orchestrator::{Orchestrator, engine::EngineOptions, runs::Snapshot};
-use service::{OnError, Supervisor};
+use service::Supervisor;
 use tokio::sync::{mpsc, watch};
 
 use crate::house::{House, Inbox, chain, ended, is_asked, outcome, trigger, until, waiting};
@@ -103,18 +103,6 @@ async fn start(house: &House, name: &str) -> One {
     One { orchestrator, supervisor, hold }
 }
 
-async fn obey(house: &House) {
-    let mut inbox = house.inbox().await;
-    house.others.spawn("agent", OnError::Log, async move {
-        while let Some(message) = inbox.commands.next().await {
-            if let AgentCommand::Assign(assignment) = message.read()? {
-                inbox.succeed(&assignment.lease).await;
-            }
-        }
-        Ok(())
-    });
-}
-
 fn of_project(number: usize) -> Trigger {
     Trigger { project: format!("project-{number}").parse().unwrap(), ..trigger(&format!("of {number}")) }
 }
@@ -153,7 +141,7 @@ async fn all_show(house: &House, all: &[&One], trigger: &Trigger) -> Snapshot {
 async fn three_orchestrators_work_on_a_share_each_and_show_all_of_it() {
     const RUNS: usize = 24;
     let house = House::new(chain(&["a", "b"])).await;
-    obey(&house).await;
+    house.with_an_agent().await;
     let all = [start(&house, "one").await, start(&house, "two").await, start(&house, "three").await];
     // What comes while they are still finding each other is theirs, too.
     for number in 0..RUNS {
@@ -206,7 +194,7 @@ async fn whichever_is_asked_the_owner_does_it() {
 #[tokio::test]
 async fn one_that_ends_in_order_leaves_its_runs_to_the_others() {
     let house = House::new(chain(&["a", "b"])).await;
-    let mut inbox = house.inbox().await;
+    let inbox = house.inbox().await;
     let (one, two) = (start(&house, "one").await, start(&house, "two").await);
     let all: Vec<Trigger> = (0..8).map(of_project).collect();
     for trigger in &all {
@@ -215,14 +203,7 @@ async fn one_that_ends_in_order_leaves_its_runs_to_the_others() {
         assert_eq!(known.run.ended, None);
     }
     one.supervisor.shut_down().await;
-    house.others.spawn("agent", OnError::Log, async move {
-        while let Some(message) = inbox.commands.next().await {
-            if let AgentCommand::Assign(assignment) = message.read()? {
-                inbox.succeed(&assignment.lease).await;
-            }
-        }
-        Ok(())
-    });
+    house.have_it_done(inbox);
     for trigger in &all {
         assert_eq!(outcome(&*ended(&two.orchestrator, trigger).await), Some(RunOutcome::Success));
         all_show(&house, &[&two], trigger).await;
@@ -288,7 +269,7 @@ async fn what_one_that_was_cut_off_had_on_its_way_loses_and_its_locks_are_held_b
 #[tokio::test]
 async fn the_same_trigger_at_each_of_them_is_one_run() {
     let house = House::new(chain(&["a"])).await;
-    obey(&house).await;
+    house.with_an_agent().await;
     let all = [start(&house, "one").await, start(&house, "two").await];
     let trigger = Trigger { id: TriggerId::of("test", "again"), ..of_project(1) };
     for at in 0..20 {

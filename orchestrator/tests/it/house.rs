@@ -231,6 +231,23 @@ impl House {
         });
     }
 
+    /// An agent does whatever it is told to, at once.
+    pub(crate) async fn with_an_agent(&self) {
+        self.have_it_done(self.inbox().await);
+    }
+
+    /// The same, of an agent whose inbox is listened to.
+    pub(crate) fn have_it_done(&self, mut inbox: Inbox) {
+        self.others.spawn("agent", OnError::Log, async move {
+            while let Some(message) = inbox.commands.next().await {
+                if let AgentCommand::Assign(assignment) = message.read()? {
+                    inbox.succeed(&assignment.lease).await;
+                }
+            }
+            Ok(())
+        });
+    }
+
     pub(crate) async fn inbox(&self) -> Inbox {
         Inbox { commands: self.bus.subscribe(Subject::inbox(&agent())).await.unwrap(), bus: self.bus.clone() }
     }

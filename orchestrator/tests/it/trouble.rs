@@ -10,23 +10,14 @@ use model::{
     event::run::{RunEvent, RunRecord},
     plan::{Need, NeedReason, Plan, PlanDocument},
     planning::{PlanReply, Text},
-    protocol::agent::{AgentCommand, Report},
+    protocol::agent::Report,
 };
 use tokio::time::timeout;
 
 use crate::{
-    house::{DEADLINE, House, Inbox, chain, ended, outcome, trigger},
+    house::{DEADLINE, House, chain, ended, outcome, trigger},
     odd::{Fails, Odd},
 };
-
-/// The agent does whatever it is told to, at once.
-async fn obey(mut inbox: Inbox) {
-    while let Some(message) = inbox.commands.next().await {
-        if let AgentCommand::Assign(assignment) = message.read().unwrap() {
-            inbox.succeed(&assignment.lease).await;
-        }
-    }
-}
 
 async fn events(house: &House, run: &RunId) -> Vec<RunEvent> {
     let records = house.bus.run_log(run).await.unwrap();
@@ -50,11 +41,7 @@ fn results_count_once(events: &[RunEvent]) {
 async fn a_run_of_which_one_append_fails(fails: Fails, at: usize) {
     let (bus, _) = Odd::bus(Some((fails, at)));
     let house = House::on(bus, chain(&["a", "b", "c"])).await;
-    let inbox = house.inbox().await;
-    house.others.spawn("agent", service::OnError::Log, async move {
-        obey(inbox).await;
-        Ok(())
-    });
+    house.with_an_agent().await;
     let (orchestrator, supervisor) = house.start().await;
     let trigger = trigger("1");
     orchestrator.create(&trigger).await.unwrap();
@@ -133,11 +120,7 @@ async fn a_reason_as_large_as_a_message_does_not_stop_its_run() {
 #[tokio::test]
 async fn two_orchestrators_on_one_bus_both_go_on_and_no_result_counts_twice() {
     let house = House::new(chain(&["a", "b", "c"])).await;
-    let inbox = house.inbox().await;
-    house.others.spawn("agent", service::OnError::Log, async move {
-        obey(inbox).await;
-        Ok(())
-    });
+    house.with_an_agent().await;
     let (first, one) = house.start().await;
     let (second, two) = house.start().await;
     let triggers: Vec<_> = (0..8).map(|number| trigger(&number.to_string())).collect();
@@ -175,11 +158,7 @@ fn fan(stages: usize) -> Plan {
 async fn cost_of(plan: Plan) -> (usize, usize) {
     let (bus, counts) = Odd::bus(None);
     let house = House::on(bus, plan).await;
-    let inbox = house.inbox().await;
-    house.others.spawn("agent", service::OnError::Log, async move {
-        obey(inbox).await;
-        Ok(())
-    });
+    house.with_an_agent().await;
     let (orchestrator, supervisor) = house.start().await;
     let trigger = trigger("1");
     orchestrator.create(&trigger).await.unwrap();
@@ -221,11 +200,7 @@ async fn cost_of_large(stages: usize, steps: usize) -> (usize, usize, usize) {
     let document = PlanDocument::new(plan);
     let digest = house.blobs.put(Bytes::copy_from_slice(document.bytes())).await.unwrap();
     house.play_parser(PlanReply::Planned { digest, plan: Text::Depot(digest), warnings: vec![], not_triggered: None }).await;
-    let inbox = house.inbox().await;
-    house.others.spawn("agent", service::OnError::Log, async move {
-        obey(inbox).await;
-        Ok(())
-    });
+    house.with_an_agent().await;
     let (orchestrator, supervisor) = house.start().await;
     let trigger = trigger("1");
     orchestrator.create(&trigger).await.unwrap();

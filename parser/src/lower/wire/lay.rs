@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use model::{
     diagnostic::Span,
-    plan::{Effect, NeedReason, Stage, StageKind, Step, Wait},
+    plan::{Effect, NeedReason, Notify, Stage, StageKind, Step, Wait},
 };
 
 use super::{Edge, Laid, Reference, Wiring, name::Names, size};
@@ -386,13 +386,16 @@ fn one(stage: usize) -> Before {
 }
 
 /// The stage with all that is said of it and of its groups. What waits has only conditions of them: it holds no agent, and a refusal fails
-/// the run whatever the stages around it may.
+/// the run whatever the stages around it may. What undoes a stage tells nobody that the stage went well: it has only a `notify` of its own.
 fn settled(path: &str, kind: StageKind, steps: Vec<Step>, settings: &Inherited<'_>) -> Stage {
     let mut stage = Stage { steps, ..Stage::new(path) };
     settings.apply(&mut stage);
     match kind {
         StageKind::Work => stage,
-        StageKind::Rollback => Stage { kind, caches: BTreeMap::new(), ..stage },
+        StageKind::Rollback => {
+            let notify = if settings.notifies() { std::mem::take(&mut stage.notify) } else { Notify::default() };
+            Stage { kind, caches: BTreeMap::new(), notify, ..stage }
+        }
         StageKind::Wait(_) => {
             let Stage { skipped, conditions, .. } = stage;
             Stage { kind, skipped, conditions, retry: None, effect: Effect::Safe, ..Stage::new(path) }
