@@ -326,10 +326,11 @@ impl Bus {
         self.0.subscribe(&pattern.into(), None).await
     }
 
-    /// Listens from now on in the group that the table has for the subject; each message goes to one member.
-    pub async fn subscribe_group(&self, subject: Subject) -> Result<Subscription, BusError> {
-        let group = subject.channel().and_then(|channel| channel.group).expect("whoever listens in a group has one in the table");
-        self.0.subscribe(&subject.into(), Some(group)).await
+    /// Listens from now on in the group that the table has for what is listened to; each message goes to one member.
+    pub async fn subscribe_group(&self, pattern: impl Into<Pattern> + Send) -> Result<Subscription, BusError> {
+        let pattern = pattern.into();
+        let group = pattern.channel().and_then(|channel| channel.group).expect("whoever listens in a group has one in the table");
+        self.0.subscribe(&pattern, Some(group)).await
     }
 
     /// Stores a trigger. Storing it again, however much later, changes nothing.

@@ -1,6 +1,7 @@
 //! The eventbus role: sets up the streams, and watches that the server stays as it must be.
 
 mod http;
+mod renewals;
 mod revocations;
 mod roll;
 
@@ -24,6 +25,7 @@ use crate::{
 pub use self::http::{Directions, EnrolmentAnswer, EnrolmentRequest};
 use self::{
     http::{Health, Office},
+    renewals::Renewals,
     revocations::Revocations,
     roll::RollKeeper,
 };
@@ -78,6 +80,9 @@ pub async fn run(options: EventbusOptions, supervisor: &Supervisor) -> Result<So
     let keeper = RollKeeper::open(enrolment.clone(), setup.bus(), admitted.clone()).await.map_err(SetupError::from)?;
     let keeping = supervisor.clone();
     supervisor.spawn("eventbus: roll", OnError::Shutdown, async move { Ok(keeper.work(&keeping).await?) });
+    let renewals = Renewals::open(enrolment.clone(), setup.bus()).await.map_err(SetupError::from)?;
+    let renewing = supervisor.clone();
+    supervisor.spawn("eventbus: renewals", OnError::Shutdown, async move { Ok(renewals.work(&renewing).await?) });
     let mut revocations = Revocations::new(enrolment, setup.bus());
     let token = supervisor.token().clone();
     supervisor.spawn("eventbus", OnError::Shutdown, async move {

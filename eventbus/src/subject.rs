@@ -87,6 +87,16 @@ impl Subject {
         Self("enrolment.drain".to_owned())
     }
 
+    /// [`model::protocol::enrolment::RenewalRequest`], agent to eventbus.
+    pub fn renew(agent: &AgentName) -> Self {
+        Self(format!("enrolment.renew.{agent}"))
+    }
+
+    /// [`model::protocol::enrolment::RenewalReply`], eventbus to agent.
+    pub fn renewed(agent: &AgentName) -> Self {
+        Self(format!("enrolment.renewed.{agent}"))
+    }
+
     /// [`model::protocol::auction::Bid`], agent to auctioneer.
     pub fn bid(agent: &AgentName, auction: &AuctionId) -> Self {
         Self(format!("tasks.bids.{agent}.{auction}"))
@@ -129,11 +139,11 @@ impl Subject {
         &self.0
     }
 
-    /// The agent whose own subject this is (a bid, report, status or log); that is who speaks, whatever the message says.
+    /// The agent whose own subject this is (a bid, report, status, log, or a renewal that it asks for); that is who speaks, whatever the message says.
     pub fn agent(&self) -> Option<AgentName> {
         let mut tokens = self.0.split('.');
         let token = match (tokens.next()?, tokens.next()?) {
-            ("tasks", "bids" | "declined" | "started" | "finished" | "stored" | "requested") => tokens.next()?,
+            ("tasks", "bids" | "declined" | "started" | "finished" | "stored" | "requested") | ("enrolment", "renew") => tokens.next()?,
             ("agents" | "logs", agent) => agent,
             _ => return None,
         };
@@ -177,6 +187,11 @@ impl Pattern {
         ["declined", "started", "finished", "stored", "requested"].map(|channel| Self(format!("tasks.{channel}.*")))
     }
 
+    /// Every agent that asks for a renewal.
+    pub fn renewals() -> Self {
+        Self("enrolment.renew.*".to_owned())
+    }
+
     /// Every agent's status.
     pub fn statuses() -> Self {
         Self("agents.*".to_owned())
@@ -190,6 +205,14 @@ impl Pattern {
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What the table says of this subject, or of all subjects of this pattern.
+    pub(crate) fn channel(&self) -> Option<&'static Channel> {
+        CHANNELS.iter().find(|channel| {
+            let all = Self(channel.pattern_of_all());
+            all == *self || all.matches(&Subject(self.0.clone()))
+        })
     }
 
     /// Whether `subject` is one of those that this pattern stands for.
@@ -250,6 +273,8 @@ mod tests {
             (Subject::roll(), "roll"),
             (Subject::enrolled(), "enrolled"),
             (Subject::drain(), "drain"),
+            (Subject::renew(&agent), "renew"),
+            (Subject::renewed(&agent), "renewed"),
             (Subject::bid(&agent, &auction), "bid"),
             (Subject::proposed(), "proposed"),
             (Subject::inbox(&agent), "inbox"),
@@ -276,7 +301,8 @@ mod tests {
 
     #[test]
     fn every_pattern_that_is_listened_to_stands_in_the_table() {
-        let patterns = [Pattern::triggers(), Pattern::bids(), Pattern::statuses(), Pattern::logs()].into_iter().chain(Pattern::reports());
+        let patterns = [Pattern::triggers(), Pattern::bids(), Pattern::renewals(), Pattern::statuses(), Pattern::logs()];
+        let patterns = patterns.into_iter().chain(Pattern::reports());
         for pattern in patterns {
             assert!(CHANNELS.iter().any(|channel| channel.pattern_of_all() == pattern.as_str()), "{pattern}");
         }

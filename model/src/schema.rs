@@ -35,6 +35,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         protocol::auction::Proposal,
         protocol::enrolment::DrainReply,
         protocol::enrolment::DrainRequest,
+        protocol::enrolment::RenewalRequest,
+        protocol::enrolment::RenewalReply,
         protocol::enrolment::RollPage,
         protocol::enrolment::RollRequest,
         protocol::log::LogHeader,

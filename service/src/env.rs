@@ -119,6 +119,9 @@ settings! {
     BUS_CREDENTIALS_FILE = "OTTO_BUS_CREDENTIALS_FILE", &[EVENTBUS, PARSER, AUCTIONEER, ORCHESTRATOR, FORGE, AGENT], Path, wired;
     /// The folder of what the eventbus role needs to enrol agents.
     BUS_ENROLMENT = "OTTO_BUS_ENROLMENT", &[EVENTBUS], Path, wired;
+    /// How long the right of an agent to use the bus lasts, in seconds, before the agent must have had it renewed; it asks for that when half of the time
+    /// is over. At least 60. Default: 604800, a week.
+    AGENT_USER_LIFE_S = "OTTO_AGENT_USER_LIFE_S", &[EVENTBUS], Text;
     /// On how many servers of a cluster of nats-server each message of the bus's streams must be: 1, 3 or 5. Default: as they are; new ones on one.
     BUS_REPLICAS = "OTTO_BUS_REPLICAS", &[EVENTBUS], Text;
     /// Where agents that enrol themselves reach the bus, as `OTTO_BUS_URLS`. Default: where the eventbus role does.

@@ -7,7 +7,7 @@ mod wait;
 
 pub use self::{
     nats_cluster::NatsCluster,
-    nats_server::{NatsServer, otto_home},
+    nats_server::{NatsServer, aged_user, otto_home},
     random::Random,
     wait::{TEST_DEADLINE, wait_for},
 };

@@ -13,7 +13,7 @@ use eventbus::{
     Bus,
     nats::{
         Account, Accounts, Enrolment, Identity, Keys, NatsOptions, connect,
-        jwt::{self, Statement},
+        jwt::{self, Life, Statement},
         server::{self, ServerConfig},
         setup::Setup,
     },
@@ -50,6 +50,15 @@ pub struct NatsServer {
     monitor: SocketAddr,
     keys: Keys,
     process: Option<Child>,
+}
+
+/// The credentials of an agent as if its user had been signed at another time, and for another. `keys` is the folder of the bus's keys.
+pub fn aged_user(keys: &Path, credentials: &str, life: Life) -> String {
+    let (jwt, seed) = jwt::read_credentials(credentials).expect("they are credentials");
+    let signer = fs::read_to_string(keys.join("enrolment/signing.seed")).expect("the seed is there");
+    let signer = KeyPair::from_seed(&signer).expect("it is a seed");
+    let aged = jwt::statement(jwt).expect("it is a JWT").sign_with(&signer, life).expect("a seed can sign");
+    jwt::credentials(&aged, seed)
 }
 
 impl NatsServer {
@@ -128,6 +137,11 @@ impl NatsServer {
         let nats = json!({ "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
         let jwt = Statement::new("user", &user.public_key(), "unguarded", nats).sign(&account, 1).expect("a seed can sign");
         jwt::credentials(&jwt, &user.seed().expect("it was just made"))
+    }
+
+    /// These credentials of an agent, with a user of this life.
+    pub fn aged(&self, credentials: &str, life: Life) -> String {
+        aged_user(&self.keys_folder(), credentials, life)
     }
 
     /// A service's connection.

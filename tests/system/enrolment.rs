@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use eventbus::nats::jwt::{self, Life};
 use serde_json::Value;
 
 use crate::house::{House, OTTO, until};
@@ -153,5 +154,40 @@ async fn an_agent_from_elsewhere_joins_with_a_token_works_and_is_cut_off() {
         !elsewhere.otto().args(["serve", "agent", "--settings"]).arg(elsewhere.own().join("agent.env")).output().unwrap().status.success()
     );
     drop(elsewhere);
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agents_user_is_renewed_while_a_stage_runs_and_the_stage_goes_on_and_counts() {
+    let house = House::start(1).await;
+    let mut elsewhere = Elsewhere::new(&house);
+    administer(&house, &["revoke", "agent-1"]);
+    let joined = elsewhere.join(&eventbus_url(&house), &invite(&house, "any"));
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    // More than half of its life is over.
+    let (keys, file) = (house.data().join("keys/bus"), elsewhere.own().join("agent.creds"));
+    let now_s = service::clock::unix_ms() / 1_000;
+    let life = Life { from_s: now_s - 1_000_000, until_s: Some(now_s + 10_000) };
+    fs::write(&file, testkit::aged_user(&keys, &fs::read_to_string(&file).unwrap(), life)).unwrap();
+    // Nobody signs while an administrator changes something.
+    let held = fs::File::options().create(true).truncate(false).write(true).open(keys.join("enrolment/lock")).unwrap();
+    held.lock().unwrap();
+    elsewhere.start(&house);
+    let (gate, renewed) = (house.shared().join("gate"), elsewhere.own().join("data/bus-user.jwt"));
+    let script = format!("until [ -e {} ]; do sleep 0.05; done", gate.display());
+    let run = house.create(&format!("pipeline {{ stage 'Long' {{ steps [ sh '{script}' ] }} }}")).await;
+    let has = async |what: &str| Value::from(house.events(&run).await).to_string().contains(what);
+    until("the stage to run", async || has("stage_started").await).await;
+    assert!(!renewed.exists());
+
+    held.unlock().unwrap();
+    until("its renewal", async || renewed.exists()).await;
+    let later = jwt::life(&fs::read_to_string(&renewed).unwrap()).unwrap();
+    assert!(later.until_s > life.until_s, "{later:?}");
+    fs::write(gate, "").unwrap();
+    let ended = house.ended(&run).await;
+    assert_eq!(ended["status"]["outcome"], "success", "{ended}");
+    let said = Value::from(house.events(&run).await).to_string();
+    assert_eq!(said.matches("stage_awarded").count(), 1, "{said}");
     house.end().await;
 }

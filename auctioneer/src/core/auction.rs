@@ -24,6 +24,7 @@ pub(super) const DECLINED_MAX: usize = 64;
 pub(super) const REASON_CHARACTERS_MAX: usize = 200;
 
 const NO_ANSWER: &str = "did not answer in time";
+const SILENT: &str = "not asked: it did not answer the last time, and has said nothing since";
 const NOT_ASKED: &str = "not asked: it turned this attempt down, or lost it";
 
 /// An auction that is open.
@@ -75,11 +76,14 @@ impl Auction {
 
     /// Whether a bid of the agent would count: it was asked, and has not answered yet.
     pub(super) fn waits_for(&self, agent: &AgentName) -> bool {
-        let was_asked = match &self.missing.audience {
+        self.has_asked(agent) && self.bids.len() < BIDS_MAX && !self.bids.contains_key(agent)
+    }
+
+    fn has_asked(&self, agent: &AgentName) -> bool {
+        match &self.missing.audience {
             Audience::Class => !self.request.except.contains(agent),
             Audience::Agents(agents) => agents.contains(agent),
-        };
-        was_asked && self.bids.len() < BIDS_MAX && !self.bids.contains_key(agent)
+        }
     }
 
     /// Takes the first bid of an agent that was asked.
@@ -107,11 +111,11 @@ impl Auction {
     }
 
     /// Whether nothing is left to wait for: all that were expected have answered, and one of them with an offer, or those that had fallen
-    /// silent have answered too. Where nobody is known, whoever answers may not be the last.
+    /// silent and were asked all the same have answered too. Where nobody is known, whoever answers may not be the last.
     pub(super) fn is_complete(&self) -> bool {
         let all_expected = self.missing.expected.is_empty();
         let offered = self.expects && self.offers > 0;
-        let all_known = self.knows && self.missing.silent.is_empty();
+        let all_known = self.knows && !self.missing.silent.iter().any(|agent| self.has_asked(agent));
         (all_expected && (offered || all_known)) || self.bids.len() >= BIDS_MAX
     }
 
@@ -128,7 +132,9 @@ impl Auction {
         let mut because = |agents: &mut dyn Iterator<Item = &AgentName>, reason: &str| {
             declined.extend(agents.map(|agent| Declined { agent: agent.clone(), reason: reason.to_owned() }));
         };
-        because(&mut self.missing.expected.union(&self.missing.silent), NO_ANSWER);
+        let (asked, silent): (Vec<_>, Vec<_>) = self.missing.silent.iter().partition(|agent| self.has_asked(agent));
+        because(&mut self.missing.expected.iter().chain(asked), NO_ANSWER);
+        because(&mut silent.into_iter(), SILENT);
         because(&mut self.request.except.iter(), NOT_ASKED);
         declined.truncate(DECLINED_MAX);
         let mut offers = rank(offers, &self.request, times);

@@ -1,7 +1,7 @@
 //! The book of auctions: those that are open, and the last ones that were closed.
 //!
 //! An auction closes
-//! - when all agents that are expected have answered, and somebody offers (or nobody known is left who could);
+//! - when all agents that are expected have answered, and somebody offers (or nobody is left who was asked);
 //! - else a short while after the first offer that reserves something: about as long as this fleet's answers take;
 //! - else after [`LONGEST_WAIT`];
 //! - and at once, where no agent that is known could run the attempt, and the fleet is too large to be called as a whole.

@@ -129,7 +129,7 @@ struct Demand {
 pub struct Asked {
     /// They are waited for.
     pub expected: BTreeSet<AgentName>,
-    /// They are there, but did not answer the last time.
+    /// They are there, but did not answer the last time. They are waited for where they are spoken to.
     pub silent: BTreeSet<AgentName>,
     /// Who is spoken to.
     pub audience: Audience,
@@ -281,16 +281,21 @@ impl Roster {
         if self.agents.len() > SAMPLE_MAX {
             return self.sample(request, times);
         }
-        let (mut asked, mut passed_over) = (Asked::default(), false);
+        let (mut asked, mut passed_over, mut somebody_can) = (Asked::default(), false, false);
         for (agent, presence) in self.agents.iter().filter(|(agent, _)| !request.except.contains(agent)) {
             if !presence.right.allows(work(request)) {
                 passed_over = true;
                 continue;
             }
-            let set = if self.silent.contains(agent) { &mut asked.silent } else { &mut asked.expected };
+            let is_silent = self.silent.contains(agent);
+            somebody_can |= !is_silent && presence.meets(request.trust, &request.requires);
+            let set = if is_silent { &mut asked.silent } else { &mut asked.expected };
             set.insert(agent.clone());
         }
-        if !asked.expected.is_empty() && (passed_over || !asked.silent.is_empty()) {
+        if !asked.expected.is_empty() && !asked.silent.is_empty() && !somebody_can {
+            // Those who answer lack something: who did not answer the last time may have it.
+            asked.audience = Audience::Agents(asked.expected.union(&asked.silent).cloned().collect());
+        } else if !asked.expected.is_empty() && (passed_over || !asked.silent.is_empty()) {
             asked.audience = Audience::Agents(asked.expected.clone());
         } else if asked.expected.is_empty() && asked.silent.is_empty() && self.nobody_may(request) {
             asked.audience = Audience::Agents(BTreeSet::new());

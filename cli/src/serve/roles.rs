@@ -1,6 +1,7 @@
 //! The roles, each put together from its settings.
 
 use std::{
+    fmt,
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -18,7 +19,11 @@ use anyhow::Context as _;
 use blob::{Blobs, DepotClient, token};
 use eventbus::{
     Bus,
-    nats::{self, Enrolment, Identity, NatsOptions, setup::Servers},
+    nats::{
+        self, Enrolment, Identity, NatsOptions,
+        enrolment::{USER_LIFE_DEFAULT, USER_LIFE_MIN},
+        setup::Servers,
+    },
     role::{Directions, EventbusOptions},
     subject::Role as BusRole,
 };
@@ -32,7 +37,7 @@ use orchestrator::{
     views::ViewsPlace,
 };
 use parser_service::ParserOptions;
-use service::{Supervisor, env};
+use service::{OnError, Supervisor, env};
 
 use super::reader::Reader;
 use crate::{machine::Labels, otto::PLAN_WORKER, provision::VIEWS_FILE};
@@ -91,6 +96,32 @@ fn read_depot(reader: &mut Reader) -> Option<Blobs> {
     reader.required_with(env::DEPOT_URL, url, |url| DepotClient::new(url, &token)).map(Blobs::Depot)
 }
 
+/// How long agents' users live.
+#[derive(Debug, Clone, Copy)]
+struct UserLife(Duration);
+
+impl Default for UserLife {
+    fn default() -> Self {
+        Self(USER_LIFE_DEFAULT)
+    }
+}
+
+impl FromStr for UserLife {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let seconds: u32 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+        let life = Duration::from_secs(seconds.into());
+        if life < USER_LIFE_MIN { Err(format!("at least {} are needed for a renewal", USER_LIFE_MIN.as_secs())) } else { Ok(Self(life)) }
+    }
+}
+
+impl fmt::Display for UserLife {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs())
+    }
+}
+
 /// Sets up the bus and checks it.
 pub(super) struct Eventbus {
     bus: BusSettings,
@@ -109,6 +140,7 @@ impl Serve for Eventbus {
         let replicas = reader.optional(env::BUS_REPLICAS);
         let folder = reader.required::<String>(env::BUS_ENROLMENT);
         let enrolment = reader.required_with(env::BUS_ENROLMENT, folder, |folder| Enrolment::open(folder.as_ref()));
+        let life = reader.or(env::AGENT_USER_LIFE_S, UserLife::default());
         let (listen, depot_url) = (reader.required(env::LISTEN), reader.required::<String>(env::DEPOT_URL));
         let commands_key = reader.required_file(env::COMMANDS_KEY_FILE);
         let bus_urls = reader.optional::<String>(env::BUS_PUBLIC_URLS);
@@ -116,7 +148,8 @@ impl Serve for Eventbus {
         let bus = bus?;
         let bus_urls = bus_urls.map_or_else(|| bus.urls.clone(), |urls| addresses(&urls));
         let directions = Directions { commands_key: commands_key?, bus_urls, depot_url: depot_url? };
-        Some(Self { bus, servers: Servers { monitors: monitors?, replicas }, enrolment: enrolment?, listen: listen?, directions })
+        let enrolment = enrolment?.with_user_life(life.0);
+        Some(Self { bus, servers: Servers { monitors: monitors?, replicas }, enrolment, listen: listen?, directions })
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
@@ -385,8 +418,12 @@ impl Serve for Agent {
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
         let name = self.options.name.clone();
-        let bus = self.bus.connect(Identity::Agent(name.clone())).await?;
+        let options = self.bus.options(Identity::Agent(name.clone()));
+        let (bus, renewal) = nats::connect_agent(&name, &options, &self.options.data).await.context("cannot connect to the bus")?;
         agent::run(self.options, bus, self.blobs, supervisor).await?;
+        // What is renewed lies in the folder that the agent has by now.
+        let token = supervisor.token().clone();
+        supervisor.spawn("agent: renewal of its user", OnError::Shutdown, async move { Ok(renewal.work(token).await?) });
         Ok(format!("agent {name}"))
     }
 }

@@ -1,22 +1,29 @@
 //! The connection to nats-server: it comes back by itself, and while it is away nothing waits for it longer than it said it would.
 
-use std::{error::Error, fmt, future::Future, io, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, ready},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event,
+    Auth, AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event,
     client::RequestErrorKind,
     connection::State,
     jetstream::{self, context::ContextBuilder},
 };
 use bytes::Bytes;
 use model::AgentName;
+use nkeys::KeyPair;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
 
-use super::backend::Nats;
+use super::{backend::Nats, jwt, keys::now_s};
 use crate::{Bus, BusError, bus::SUBSCRIPTION_MESSAGES_MAX, subject::Role};
 
 /// How long the first connection is tried: the server may be starting, too.
@@ -87,9 +94,65 @@ impl fmt::Debug for NatsOptions {
     }
 }
 
+/// An agent was off, or away, for longer than its user lives.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the user of agent {agent} has ended: it was off, or away from the bus, for longer than users live. Enrol it again: `otto agent revoke {agent}` and \
+     `otto agent enrol {agent}` on the administrator's machine, then `otto agent join` here with the token. An agent of `otto up` gets another when that \
+     starts again"
+)]
+pub struct UserEnded {
+    /// Which.
+    pub agent: AgentName,
+}
+
 /// Connects to the bus. The first connection is tried for ten seconds; a lost one comes back by itself, however long it takes.
 pub async fn connect(options: &NatsOptions) -> Result<Bus, BusError> {
     Ok(Bus::new(Nats::new(Connection::open(options).await?)))
+}
+
+/// As whom a connection is made, each time that it is.
+#[derive(Debug)]
+pub(super) struct User {
+    key: KeyPair,
+    jwt: RwLock<String>,
+}
+
+impl User {
+    fn of(credentials: &str) -> Option<Self> {
+        let (jwt, seed) = jwt::read_credentials(credentials)?;
+        Some(Self { key: KeyPair::from_seed(seed).ok()?, jwt: RwLock::new(jwt.to_owned()) })
+    }
+
+    pub(super) fn public_key(&self) -> String {
+        self.key.public_key()
+    }
+
+    pub(super) fn jwt(&self) -> String {
+        self.jwt.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From the next connection on.
+    pub(super) fn set_jwt(&self, jwt: String) {
+        *self.jwt.write().unwrap_or_else(PoisonError::into_inner) = jwt;
+    }
+
+    /// Shows the server that the key is here.
+    fn answer(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
+        let signature = self.key.sign(nonce).map_err(AuthError::new)?;
+        let mut auth = Auth::new();
+        (auth.jwt, auth.signature) = (Some(self.jwt()), Some(signature));
+        Ok(auth)
+    }
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Fate {
+    /// How often it was lost.
+    losses: u64,
+    /// The server has refused the user since.
+    is_refused: bool,
 }
 
 /// A connection and what is known of it. Clones share it.
@@ -97,25 +160,34 @@ pub async fn connect(options: &NatsOptions) -> Result<Bus, BusError> {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) jetstream: jetstream::Context,
-    /// Counts how often the connection was lost.
-    losses: watch::Receiver<u64>,
+    pub(super) user: Arc<User>,
+    fate: watch::Receiver<Fate>,
     barrier: String,
 }
 
 impl Connection {
     pub(super) async fn open(options: &NatsOptions) -> Result<Self, BusError> {
-        let (lost, losses) = watch::channel(0);
+        let user = User::of(&options.credentials);
+        let user = user.ok_or_else(|| refused(format!("the credentials of {}", options.identity), "they hold no JWT with its seed"))?;
+        Self::open_as(Arc::new(user), options).await
+    }
+
+    async fn open_as(user: Arc<User>, options: &NatsOptions) -> Result<Self, BusError> {
+        let (told, fate) = watch::channel(Fate::default());
         let deadline = Instant::now() + CONNECT_DEADLINE;
         let client = loop {
-            let connect = connect_options(options, lost.clone());
-            let connect = connect.map_err(|error| refused(format!("the credentials of {}", options.identity), error))?;
-            let failure = match connect.connect(&options.urls).await {
+            let failure = match connect_options(user.clone(), options, told.clone()).connect(&options.urls).await {
                 Ok(client) => break client,
                 Err(failure) => failure,
             };
             match failure.kind() {
                 ConnectErrorKind::ServerParse | ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                    return Err(refused(format!("connection of {}", options.identity), failure));
+                    let doing = format!("connection of {}", options.identity);
+                    let is_over = jwt::life(&user.jwt()).is_some_and(|life| life.is_over(now_s()));
+                    return Err(match &options.identity {
+                        Identity::Agent(agent) if is_over => refused(doing, UserEnded { agent: agent.clone() }),
+                        Identity::Agent(_) | Identity::Service(_) | Identity::System => refused(doing, failure),
+                    });
                 }
                 ConnectErrorKind::Dns
                 | ConnectErrorKind::TimedOut
@@ -131,7 +203,21 @@ impl Connection {
         let jetstream = ContextBuilder::new().timeout(CALL_DEADLINE).build(client.clone());
         // Nobody listens there: the server's saying so is the answer.
         let barrier = format!("{}.barrier", options.identity.inbox_prefix());
-        Ok(Self { client, jetstream, losses, barrier })
+        Ok(Self { client, jetstream, user, fate, barrier })
+    }
+
+    /// Connects again, now, as the user that it has by now. What waits in the client is sent before.
+    pub(super) async fn renew(&self) -> Result<(), BusError> {
+        let doing = || "renewal of the connection".to_owned();
+        self.during(doing, CALL_DEADLINE, self.client.flush()).await?.map_err(|error| unavailable(doing(), error))?;
+        self.client.force_reconnect().await.map_err(|error| unavailable(doing(), error))
+    }
+
+    /// Returns when the server refuses the user, on a connection that was lost.
+    pub(super) async fn refused(&self) {
+        let mut fate = self.fate.clone();
+        // An error means that the client is gone altogether.
+        let _gone = fate.wait_for(|fate| fate.is_refused).await;
     }
 
     /// Does something for which the connection is needed now: for `limit` at most, and no longer than the connection lasts.
@@ -141,15 +227,15 @@ impl Connection {
         limit: Duration,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<Result<T, E>, BusError> {
-        let mut losses = self.losses.clone();
-        losses.mark_unchanged();
+        let mut fate = self.fate.clone();
+        let losses = fate.borrow_and_update().losses;
         if self.client.connection_state() != State::Connected {
             return Err(unavailable(doing(), "the connection is lost"));
         }
         tokio::select! {
             biased;
             result = timeout(limit, operation) => result.map_err(|elapsed| unavailable(doing(), elapsed)),
-            _ = losses.changed() => Err(unavailable(doing(), "the connection was lost")),
+            _ = fate.wait_for(|fate| fate.losses != losses) => Err(unavailable(doing(), "the connection was lost")),
         }
     }
 
@@ -187,20 +273,18 @@ impl Connection {
 
     /// Returns when the connection is lost.
     pub(super) async fn lost(&self) {
-        let mut losses = self.losses.clone();
-        losses.mark_unchanged();
+        let mut fate = self.fate.clone();
+        let losses = fate.borrow_and_update().losses;
         if self.client.connection_state() == State::Connected {
             // An error means that the client is gone altogether.
-            let _gone = losses.changed().await;
+            let _gone = fate.wait_for(|fate| fate.losses != losses).await;
         }
     }
 }
 
-fn connect_options(options: &NatsOptions, lost: watch::Sender<u64>) -> io::Result<ConnectOptions> {
+fn connect_options(user: Arc<User>, options: &NatsOptions, told: watch::Sender<Fate>) -> ConnectOptions {
     let identity = options.identity.to_string();
-    // The client looks for the end of the last line, which a reader of settings has cut off.
-    let credentials = format!("{}\n", options.credentials.trim_end());
-    let connect = ConnectOptions::with_credentials(&credentials)?
+    ConnectOptions::with_auth_callback(move |nonce| ready(user.answer(&nonce)))
         .name(format!("otto {identity}"))
         .custom_inbox_prefix(options.identity.inbox_prefix())
         .connection_timeout(HANDSHAKE_DEADLINE)
@@ -211,10 +295,9 @@ fn connect_options(options: &NatsOptions, lost: watch::Sender<u64>) -> io::Resul
         .client_capacity(COMMANDS_MAX)
         .request_timeout(Some(CALL_DEADLINE))
         .event_callback(move |event| {
-            note(&identity, &lost, &event);
-            std::future::ready(())
-        });
-    Ok(connect)
+            note(&identity, &told, &event);
+            ready(())
+        })
 }
 
 /// The pause before this try to connect, counted from 1 since the connection was lost.
@@ -224,16 +307,26 @@ fn reconnect_pause(attempt: usize) -> Duration {
     RECONNECT_PAUSE_MIN.saturating_mul(factor).min(RECONNECT_PAUSE_MAX)
 }
 
-fn note(identity: &str, lost: &watch::Sender<u64>, event: &Event) {
+fn note(identity: &str, told: &watch::Sender<Fate>, event: &Event) {
     match event {
         Event::Disconnected => {
-            lost.send_modify(|losses| *losses += 1);
+            told.send_modify(|fate| fate.losses += 1);
             warn!(identity, "the bus is away");
         }
-        Event::Connected => info!(identity, "the bus is there"),
+        Event::Connected => {
+            told.send_modify(|fate| fate.is_refused = false);
+            info!(identity, "the bus is there");
+        }
         Event::SlowConsumer(_) => warn!(identity, "a listener is too slow: message dropped"),
         Event::ServerError(complaint) => error!(identity, %complaint, "the bus's server complains"),
-        Event::ClientError(complaint) => debug!(identity, %complaint, "the bus's client complains"),
+        Event::ClientError(complaint) => {
+            // The client tells of a try that failed by the text of its kind.
+            let is_refused = matches!(complaint, ClientError::Other(text) if *text == ConnectErrorKind::AuthorizationViolation.to_string());
+            if is_refused {
+                told.send_modify(|fate| fate.is_refused = true);
+            }
+            debug!(identity, %complaint, "the bus's client complains");
+        }
         Event::LameDuckMode | Event::Draining | Event::Closed => info!(identity, %event, "the bus's connection changes"),
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! **Invariants:** name, class and trust are what the administrator said, whatever the agent says; a token is kept hashed, and admits one key; a key that
-//! was revoked never comes back.
+//! was revoked never comes back; whatever an agent is given ends, and is renewed for the key of its record only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,15 +35,20 @@ use service::clock;
 
 use super::{
     Account, KeyError,
-    jwt::Statement,
+    jwt::{self, Life, Statement},
     keys::{create_folder, load_or_create, now_s, write_secret},
 };
 
 /// How long a token can be used: long enough to carry it to a machine, too short to find it in an old shell history.
 pub const TOKEN_LIFE: Duration = Duration::from_hours(1);
+/// How long an agent's user lives, unless it is set: it is renewed when half of that is over, so an agent may be away over a long weekend, and the
+/// bus without its eventbus role as long.
+pub const USER_LIFE_DEFAULT: Duration = Duration::from_hours(7 * 24);
+/// The shortest that may be set: of a minute, half is left for a renewal and for the clocks of two machines.
+pub const USER_LIFE_MIN: Duration = Duration::from_mins(1);
 /// Agents of which there is a record: ten times what one bus was tried with. A record has some 300 bytes.
 pub const RECORDS_MAX: usize = 100_000;
-/// Keys of one agent that were revoked and are remembered, as their JWTs do not expire. All of them stand in the account's JWT.
+/// Keys of one agent that were revoked and are remembered: JWTs that were signed before they ended are good for ever. All of them stand in the account's JWT.
 const REVOKED_KEYS_MAX: usize = 64;
 /// What a token begins with: its kind and version.
 const PREFIX: &str = "otto-enrol-1";
@@ -203,6 +208,7 @@ pub struct Enrolment {
     folder: PathBuf,
     account: String,
     signer: KeyPair,
+    user_life: Duration,
 }
 
 impl Enrolment {
@@ -216,7 +222,7 @@ impl Enrolment {
         if fs::read_to_string(&file).ok().as_deref() != Some(&account) {
             write_secret(&file, &account)?;
         }
-        Ok(Self { folder: folder.to_owned(), account, signer })
+        Ok(Self { folder: folder.to_owned(), account, signer, user_life: USER_LIFE_DEFAULT })
     }
 
     /// Opens the folder that the administrator's side has made.
@@ -226,7 +232,13 @@ impl Enrolment {
         // Never made here: one that the account does not name could sign nothing.
         read(&seed)?;
         let signer = load_or_create(&seed, &KeyPairType::Account, "account's")?;
-        Ok(Self { account: read(&file)?, folder: folder.to_owned(), signer })
+        Ok(Self { account: read(&file)?, folder: folder.to_owned(), signer, user_life: USER_LIFE_DEFAULT })
+    }
+
+    /// The same, where agents' users live so long.
+    #[must_use]
+    pub fn with_user_life(self, user_life: Duration) -> Self {
+        Self { user_life, ..self }
     }
 
     /// Where the credentials lie with which accounts are changed while the server runs.
@@ -329,10 +341,21 @@ impl Enrolment {
             Some(Record { standing: Standing::Invited { .. }, revoked, .. }) => (now(), revoked),
             None => (now(), BTreeMap::new()),
         };
-        let is_said = jwt.is_some_and(|jwt| self.user(agent, class, trust, &public_key).is_said_by(jwt, &self.signer));
+        let is_fresh = |jwt: &str| jwt::life(jwt).is_some_and(|life| now_s() < life.half_s());
+        let is_said = jwt.is_some_and(|jwt| is_fresh(jwt) && self.user(agent, class, trust, &public_key).is_said_by(jwt, &self.signer));
         let standing = Standing::Enrolled { key: public_key.clone(), at, token: None, expires_at: None };
         self.write(&Record { agent: agent.clone(), class: class.clone(), trust, draining, standing, revoked })?;
         if is_said { Ok(None) } else { Ok(Some(self.sign(agent, class, trust, &public_key)?)) }
+    }
+
+    /// The user of an enrolled agent, until later: for the key that it was admitted with, whoever asks.
+    pub fn renew(&self, agent: &AgentName) -> Result<String, EnrolmentError> {
+        // A JWT that is signed after its key was revoked would hold again.
+        let _held = self.lock()?;
+        match self.record(agent)? {
+            Some(Record { class, trust, standing: Standing::Enrolled { key, .. }, .. }) => Ok(self.sign(agent, &class, trust, &key)?),
+            Some(_) | None => Err(EnrolmentError::Unknown(agent.clone())),
+        }
     }
 
     /// Cuts an agent off, or takes its token back.
@@ -385,7 +408,9 @@ impl Enrolment {
     }
 
     fn sign(&self, agent: &AgentName, class: &AgentClass, trust: AgentTrust, public_key: &str) -> Result<String, KeyError> {
-        Ok(self.user(agent, class, trust, public_key).sign(&self.signer, now_s())?)
+        let from_s = now_s();
+        let life = Life { from_s, until_s: Some(from_s + self.user_life.as_secs()) };
+        Ok(self.user(agent, class, trust, public_key).sign_with(&self.signer, life)?)
     }
 
     fn record_file(&self, agent: &AgentName) -> PathBuf {

@@ -36,6 +36,30 @@ struct Claims {
     #[serde(default)]
     name: String,
     nats: Value,
+    iat: u64,
+    #[serde(default)]
+    exp: Option<u64>,
+}
+
+/// From when until when a JWT holds, in seconds since 1970. The server goes by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// When it was signed.
+    pub from_s: u64,
+    /// When it ends; `None` for never, as JWTs of agents were that were signed before they ended.
+    pub until_s: Option<u64>,
+}
+
+impl Life {
+    /// Whether it has ended.
+    pub fn is_over(self, now_s: u64) -> bool {
+        self.until_s.is_some_and(|until_s| now_s >= until_s)
+    }
+
+    /// When it must be renewed at the latest to have as much time again for that; what never ends, at once.
+    pub(super) fn half_s(self) -> u64 {
+        self.until_s.map_or(0, |until_s| self.from_s + until_s.saturating_sub(self.from_s) / 2)
+    }
 }
 
 impl Statement {
@@ -46,15 +70,23 @@ impl Statement {
         Self { subject: subject.to_owned(), name: name.to_owned(), nats }
     }
 
-    /// The JWT: the statement, signed by `issuer`.
+    /// The JWT: the statement, signed by `issuer`. It does not end.
     pub fn sign(&self, issuer: &KeyPair, issued_at_s: u64) -> Result<String, nkeys::error::Error> {
+        self.sign_with(issuer, Life { from_s: issued_at_s, until_s: None })
+    }
+
+    /// The JWT: the statement, signed by `issuer`, for a time.
+    pub fn sign_with(&self, issuer: &KeyPair, life: Life) -> Result<String, nkeys::error::Error> {
         let mut claims = json!({
-            "iat": issued_at_s,
+            "iat": life.from_s,
             "iss": issuer.public_key(),
             "name": self.name,
             "nats": self.nats,
             "sub": self.subject,
         });
+        if let Some(until_s) = life.until_s {
+            claims["exp"] = until_s.into();
+        }
         claims["jti"] = BASE32_NOPAD.encode(&Sha512_256::digest(claims.to_string())).into();
         let header = json!({ "typ": "JWT", "alg": "ed25519-nkey" });
         let signed = format!("{}.{}", encode(&header), encode(&claims));
@@ -74,6 +106,16 @@ pub(super) fn subject(jwt: &str) -> Option<String> {
     claims(jwt).map(|claims| claims.sub)
 }
 
+/// What a JWT says, whoever signed it; `None` if it is none.
+pub fn statement(jwt: &str) -> Option<Statement> {
+    claims(jwt).map(|claims| Statement { subject: claims.sub, name: claims.name, nats: claims.nats })
+}
+
+/// From when until when a JWT holds; `None` if it is none.
+pub fn life(jwt: &str) -> Option<Life> {
+    claims(jwt).map(|claims| Life { from_s: claims.iat, until_s: claims.exp })
+}
+
 fn claims(jwt: &str) -> Option<Claims> {
     let body = jwt.split('.').nth(1)?;
     serde_json::from_slice(&BASE64URL_NOPAD.decode(body.as_bytes()).ok()?).ok()
@@ -89,7 +131,7 @@ pub fn credentials(jwt: &str, seed: &str) -> String {
 }
 
 /// JWT and seed of a file of credentials.
-pub(super) fn read_credentials(text: &str) -> Option<(&str, &str)> {
+pub fn read_credentials(text: &str) -> Option<(&str, &str)> {
     let between = |begin: &str, end: &str| Some(text.split_once(begin)?.1.split_once(end)?.0.trim());
     Some((between(JWT_BEGIN, JWT_END)?, between(SEED_BEGIN, SEED_END)?))
 }
@@ -110,6 +152,21 @@ mod tests {
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
         assert!(KeyPair::from_public_key(&account.public_key()).unwrap().verify(signed.as_bytes(), &signature).is_ok());
+    }
+
+    #[test]
+    fn what_was_signed_for_a_time_says_so_and_is_to_be_renewed_when_half_of_it_is_over() {
+        let (account, user) = (KeyPair::new_account(), KeyPair::new_user());
+        let statement = Statement::new("user", &user.public_key(), "a1", json!({}));
+        let (bounded, unbounded) = (Life { from_s: 1_000, until_s: Some(1_100) }, Life { from_s: 1_000, until_s: None });
+        for signed in [bounded, unbounded] {
+            let jwt = statement.sign_with(&account, signed).unwrap();
+            assert!(statement.is_said_by(&jwt, &account), "whenever it ends");
+            assert_eq!(life(&jwt), Some(signed));
+        }
+        assert_eq!((bounded.half_s(), unbounded.half_s()), (1_050, 0));
+        assert_eq!([1_099, 1_100].map(|now_s| bounded.is_over(now_s)), [false, true]);
+        assert!(!unbounded.is_over(u64::MAX));
     }
 
     #[test]

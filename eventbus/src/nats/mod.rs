@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! permissions ─▶ keys, enrolment (JWTs) ─▶ server (configuration)      setup (streams, checks) ◀─ role
-//! connection ─▶ backend ─▶ reading, triggers
+//! connection, renewal ─▶ backend ─▶ reading, triggers
 //! ```
 
 mod accounts;
@@ -14,13 +14,15 @@ mod keys;
 mod monitor;
 mod permissions;
 mod reading;
+mod renewal;
 pub mod server;
 pub mod setup;
 mod triggers;
 
 pub use self::{
     accounts::{Accounts, AccountsError},
-    connection::{Identity, NatsOptions, connect},
+    connection::{Identity, NatsOptions, UserEnded, connect},
     enrolment::{Enrolment, EnrolmentError},
     keys::{Account, KeyError, Keys, UserKey},
+    renewal::{Renewal, connect_agent},
 };

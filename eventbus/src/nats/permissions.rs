@@ -138,6 +138,7 @@ mod tests {
         assert_eq!(
             permissions.publish,
             [
+                "enrolment.renew.{{name()}}",
                 "tasks.bids.{{name()}}.*",
                 "tasks.declined.{{name()}}",
                 "tasks.started.{{name()}}",
@@ -149,7 +150,13 @@ mod tests {
                 "_INBOX_agent_{{name()}}.>"
             ]
         );
-        let expected = ["tasks.auction.{{tag(class)}}", "tasks.calls.{{name()}}", "inbox.{{name()}}", "_INBOX_agent_{{name()}}.>"];
+        let expected = [
+            "tasks.auction.{{tag(class)}}",
+            "tasks.calls.{{name()}}",
+            "inbox.{{name()}}",
+            "enrolment.renewed.{{name()}}",
+            "_INBOX_agent_{{name()}}.>",
+        ];
         assert_eq!(permissions.subscribe, expected);
     }
 

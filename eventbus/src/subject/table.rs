@@ -155,7 +155,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 24] = [
+pub const CHANNELS: [Channel; 26] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.{trigger}",
@@ -296,6 +296,23 @@ pub const CHANNELS: [Channel; 24] = [
         publishers: &[ORCHESTRATOR],
         subscribers: &[EVENTBUS],
         group: Some("eventbus"),
+        ..SOFT
+    },
+    Channel {
+        kind: "renew",
+        pattern: "enrolment.renew.{agent}",
+        payload: "protocol::enrolment::RenewalRequest",
+        publishers: &[AGENTS],
+        subscribers: &[EVENTBUS],
+        group: Some("eventbus"),
+        ..SOFT
+    },
+    Channel {
+        kind: "renewed",
+        pattern: "enrolment.renewed.{agent}",
+        payload: "protocol::enrolment::RenewalReply",
+        publishers: &[EVENTBUS],
+        subscribers: &[AGENTS],
         ..SOFT
     },
     from_agents("bid", "tasks.bids.{agent}.{auction}", "protocol::auction::Bid", &[AUCTIONEER]),

@@ -14,6 +14,7 @@ mod office;
 mod outages;
 mod permissions;
 mod published;
+mod renewal;
 mod rogue;
 mod setup;
 mod watch;

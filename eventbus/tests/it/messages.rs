@@ -16,7 +16,7 @@ use model::{
         auction::{
             Announcement, AuctionRequest, Bid, Declined, Experience, Offer, Proposal, Ran, RankedOffer, Reservation, Routine, Wanted,
         },
-        enrolment::{AgentTrust, DrainReply, DrainRequest, Enrolled, RollPage, RollRequest},
+        enrolment::{AgentTrust, DrainReply, DrainRequest, Enrolled, RenewalReply, RenewalRequest, RollPage, RollRequest},
         log::{LogHeader, LogMark, Stream},
         orchestrator::{Asked, Here, Member, Told},
         step::RunRequest,
@@ -190,6 +190,13 @@ fn of_enrolment() -> Vec<Message> {
         message("", "protocol::enrolment::DrainReply", &DrainReply::Done { enrolled: enrolled() }),
         message("", "protocol::enrolment::DrainReply", &DrainReply::Unknown),
         message("", "protocol::enrolment::DrainReply", &DrainReply::Unavailable { message: "the disk is full".to_owned() }),
+        message("renew", "protocol::enrolment::RenewalRequest", &RenewalRequest {}),
+        message("renewed", "protocol::enrolment::RenewalReply", &RenewalReply::Signed { jwt: "e30.e30.AA".to_owned() }),
+        message(
+            "",
+            "protocol::enrolment::RenewalReply",
+            &RenewalReply::Refused { message: "no agent a1 was enrolled or invited".to_owned() },
+        ),
     ]
 }
 

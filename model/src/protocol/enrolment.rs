@@ -160,6 +160,28 @@ pub enum DrainReply {
     },
 }
 
+/// An agent asks for a user that ends later than its own. Who asks is said by the subject, and which key it has by its record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RenewalRequest {}
+
+/// What becomes of a [`RenewalRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum RenewalReply {
+    /// The same user, until later.
+    Signed {
+        /// Its JWT. It is of no use to anybody who has not the key of which it speaks.
+        jwt: String,
+    },
+    /// No such agent is enrolled any more.
+    Refused {
+        /// Why, for people.
+        message: String,
+    },
+}
+
 /// Everybody who is enrolled, as far as it was heard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roll {

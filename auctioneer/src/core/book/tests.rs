@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::roster::{FORGET_AFTER, WAIT_MAX, WAIT_MIN};
 
+const SILENT: &str = "not asked: it did not answer the last time, and has said nothing since";
 const MS: Duration = Duration::from_millis(1);
 
 fn agent(name: &str) -> AgentName {
@@ -144,13 +145,56 @@ fn a_silent_agent_delays_one_auction_and_no_second() {
     bench.request(&second);
     assert_eq!(bench.bid("b", &second, decline("busy")), None);
     let proposal = bench.bid("a", &second, offer(1, Reservation::Slot)).unwrap();
-    assert_eq!(reasons(&proposal), [("b", "busy"), ("dead", "did not answer in time")]);
+    assert_eq!(reasons(&proposal), [("b", "busy"), ("dead", SILENT)]);
 
     bench.heard("dead");
     let third = request(3, &[]);
     bench.request(&third);
     assert_eq!(bench.bid("b", &third, decline("busy")), None);
     assert_eq!(bench.bid("a", &third, offer(1, Reservation::Slot)), None, "who speaks is expected again");
+}
+
+#[test]
+fn who_was_not_asked_is_not_waited_for_when_all_others_decline() {
+    let mut bench = Bench::with(&["a", "b", "dead"]);
+    let first = request(1, &[]);
+    bench.request(&first);
+    for name in ["a", "b"] {
+        assert_eq!(bench.bid(name, &first, decline("busy")), None);
+    }
+    assert_eq!(bench.wait().0, LONGEST_WAIT, "it may answer yet");
+
+    let second = request(2, &[]);
+    bench.request(&second);
+    assert_eq!(bench.asked, Some([agent("a"), agent("b")].into()));
+    assert_eq!(bench.bid("a", &second, decline("busy")), None);
+    let proposal = bench.bid("b", &second, decline("busy")).expect("nobody else was asked");
+    assert_eq!(reasons(&proposal), [("a", "busy"), ("b", "busy"), ("dead", SILENT)]);
+    assert_eq!(bench.book.deadline(), None);
+}
+
+#[test]
+fn who_is_silent_is_asked_and_waited_for_where_all_others_lack_something() {
+    let mut bench = Bench::with(&["silent"]);
+    let wants = BTreeMap::from([("docker_run".to_owned(), Value::Boolean(true))]);
+    let of = |round| AuctionRequest { requires: wants.clone(), ..request(round, &[]) };
+    bench.request(&of(1));
+    assert_eq!(bench.wait().0, LONGEST_WAIT);
+    let status = AgentStatus {
+        agent: agent("plain"),
+        slots: 1,
+        slots_free: 1,
+        price_micros_per_s: 0,
+        facts: BTreeMap::new(),
+        leases: vec![],
+        number: 1,
+    };
+    bench.book.take(Input::Showed { agent: agent("plain"), status: Box::new(status) }, now(bench.elapsed));
+    bench.request(&of(2));
+    assert_eq!(bench.asked, Some([agent("plain"), agent("silent")].into()));
+    assert_eq!(bench.bid("plain", &of(2), decline("no docker")), None);
+    let proposal = bench.bid("silent", &of(2), offer(1, Reservation::Slot)).unwrap();
+    assert_eq!(winners(&proposal), ["silent"]);
 }
 
 #[test]
