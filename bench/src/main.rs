@@ -7,6 +7,7 @@
 //! | `services` | one more stage, one run of one stage, a webhook, one after the other; where the time of a stage goes |
 //! | `load` | many runs at once, and stages that print very much |
 //! | `idle` | services that have nothing to do, and their start |
+//! | `peers` | Temporal's dev server and Buildbot |
 //! | `disk` | stages where the bus's disk is slow |
 //! | `cache` | a cache that is restored, beside `cp -r` |
 //! | `language` | sources read, planned and explained |
@@ -22,6 +23,7 @@ mod language;
 mod load;
 mod local;
 mod output;
+mod peers;
 mod processes;
 mod services;
 mod slow_disk;
@@ -40,9 +42,9 @@ use anyhow::{Context as _, bail, ensure};
 use stats::Row;
 
 /// The tables, in the order in which they are printed.
-const TABLES: [&str; 7] = ["local", "services", "load", "idle", "disk", "cache", "language"];
+const TABLES: [&str; 8] = ["local", "services", "load", "idle", "peers", "disk", "cache", "language"];
 /// Those that measure the program.
-const OF_THE_PROGRAM: [&str; 5] = ["local", "services", "load", "idle", "disk"];
+const OF_THE_PROGRAM: [&str; 6] = ["local", "services", "load", "idle", "peers", "disk"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -82,6 +84,9 @@ async fn main() -> anyhow::Result<()> {
         }
         if wants("idle") {
             writeln!(out, "{}", idle::measure(&otto).await?)?;
+        }
+        if wants("peers") {
+            writeln!(out, "{}", peers::measure(&otto).await?)?;
         }
         if wants("disk") {
             writeln!(out, "{}", slow_disk::measure(&otto).await?)?;
