@@ -1,17 +1,35 @@
-//! How fast Otto is, beside the bare processes in the same run. `cargo run --release -p bench` prints the tables of `docs/benchmarks.md`;
-//! `cargo run --release -p bench -- language` only that of the language, and `-- cache`, `-- local`, `-- services` only those.
+//! How fast Otto is, beside the bare processes in the same run. `cargo run --release -p bench` prints the tables of `docs/benchmarks.md`, and
+//! `cargo run --release -p bench -- TABLE` one of them:
+//!
+//! | table | what |
+//! |---|---|
+//! | `local` | `otto run`, beside `act` |
+//! | `services` | one more stage, one run of one stage, a webhook, one after the other; where the time of a stage goes |
+//! | `load` | many runs at once, and stages that print very much |
+//! | `idle` | services that have nothing to do, and their start |
+//! | `peers` | Temporal's dev server and Buildbot |
+//! | `disk` | stages where the bus's disk is slow |
+//! | `cache` | a cache that is restored, beside `cp -r` |
+//! | `language` | sources read, planned and explained |
 //!
 //! Figures are whole-path: what a client sees, through separate processes, with every write synced before it is acknowledged.
 
 mod act;
+mod agents;
 mod baseline;
 mod cache;
+mod idle;
 mod language;
+mod load;
 mod local;
 mod output;
+mod peers;
+mod processes;
 mod services;
+mod slow_disk;
 mod stats;
 mod waterfall;
+mod webhook;
 
 use std::{
     fs,
@@ -23,37 +41,61 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use stats::Row;
 
+/// The tables, in the order in which they are printed.
+const TABLES: [&str; 8] = ["local", "services", "load", "idle", "peers", "disk", "cache", "language"];
+/// Those that measure the program.
+const OF_THE_PROGRAM: [&str; 6] = ["local", "services", "load", "idle", "peers", "disk"];
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let only = arguments.next();
+    if only.as_deref() == Some(agents::ARGUMENT) {
+        return agents::play(&arguments.next().context("whom to play?")?).await;
+    }
+    if let Some(other) = only.as_deref().filter(|name| !TABLES.contains(name)) {
+        bail!("there is no table `{other}`: {}, or nothing for all of them", TABLES.join(", "));
+    }
+    let wants = |name: &str| only.as_deref().is_none_or(|only| only == name);
     let mut out = io::stdout().lock();
     writeln!(out, "{}", machine())?;
-    let only = std::env::args().nth(1);
-    let only = only.as_deref();
-    match only {
-        Some("language") => return Ok(write!(out, "{}", language::measure()?)?),
-        Some("cache") => return Ok(write!(out, "{}", cache::measure()?)?),
-        Some("local" | "services") | None => {}
-        Some(other) => bail!("there is no table `{other}`: language, cache, local or services, or nothing for all of them"),
+    if OF_THE_PROGRAM.into_iter().any(wants) {
+        let installed = scratch()?;
+        let otto = install_otto(installed.path())?;
+        if wants("local") || wants("services") {
+            let floor = baseline::shells(baseline::SHELLS)?;
+            let mut rows = vec![floor.row("one bare `/bin/sh -xe -c 'echo x'`", None)];
+            if wants("local") {
+                rows.extend(local::measure(&otto, &act::find_or_install().await?)?);
+            }
+            if wants("services") {
+                rows.extend(services::measure(&otto, &floor).await?);
+            }
+            writeln!(out, "{}", Row::table(&rows))?;
+        }
+        if wants("local") {
+            writeln!(out, "{}", output::measure(&otto)?)?;
+        }
+        if wants("services") {
+            writeln!(out, "{}", waterfall::measure(&otto).await?)?;
+        }
+        if wants("load") {
+            writeln!(out, "{}", load::measure(&otto).await?)?;
+        }
+        if wants("idle") {
+            writeln!(out, "{}", idle::measure(&otto).await?)?;
+        }
+        if wants("peers") {
+            writeln!(out, "{}", peers::measure(&otto).await?)?;
+        }
+        if wants("disk") {
+            writeln!(out, "{}", slow_disk::measure(&otto).await?)?;
+        }
     }
-    let installed = scratch()?;
-    let otto = install_otto(installed.path())?;
-    let floor = baseline::shells(baseline::SHELLS)?;
-    let mut rows = vec![floor.row("one bare `/bin/sh -xe -c 'echo x'`", None)];
-    if only != Some("services") {
-        rows.extend(local::measure(&otto, &act::find_or_install().await?)?);
-    }
-    if only != Some("local") {
-        rows.extend(services::measure(&otto, &floor).await?);
-    }
-    writeln!(out, "{}", Row::table(&rows))?;
-    if only != Some("services") {
-        writeln!(out, "{}", output::measure(&otto)?)?;
-    }
-    if only != Some("local") {
-        writeln!(out, "{}", waterfall::measure(&otto).await?)?;
-    }
-    if only.is_none() {
+    if wants("cache") {
         writeln!(out, "{}", cache::measure()?)?;
+    }
+    if wants("language") {
         write!(out, "{}", language::measure()?)?;
     }
     Ok(())

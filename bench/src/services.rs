@@ -1,8 +1,8 @@
 //! The services as separate processes, and a client that follows the API.
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    fs, mem,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::{
     baseline, scratch,
     stats::{Row, Samples},
+    webhook,
 };
 
 /// Stages of the long run: the differences between their first bytes are the samples.
@@ -29,6 +30,10 @@ const STAGES: usize = 400;
 const RUNS: usize = 100;
 /// Until the services must be ready.
 const READY: Duration = Duration::from_mins(1);
+/// Between two looks whether something has happened that nobody tells.
+const LOOK: Duration = Duration::from_millis(5);
+/// The longest that a run may take.
+const RUN: Duration = Duration::from_mins(5);
 
 pub(crate) async fn measure(otto: &Path, floor: &Samples) -> anyhow::Result<Vec<Row>> {
     let services = Services::start(otto, 1, &[]).await?;
@@ -37,7 +42,7 @@ pub(crate) async fn measure(otto: &Path, floor: &Samples) -> anyhow::Result<Vec<
     let mut first_bytes = Samples::default();
     let mut ends = Samples::default();
     for _ in 0..RUNS {
-        let (first_byte, end) = services.single().await?;
+        let (first_byte, end) = services.single(1).await?;
         first_bytes.push(first_byte);
         ends.push(end);
     }
@@ -46,6 +51,7 @@ pub(crate) async fn measure(otto: &Path, floor: &Samples) -> anyhow::Result<Vec<
         stages.row("services: one more stage, first byte to first byte", Some(floor.p50())),
         first_bytes.row("services: one run of one stage, request to first byte", None),
         ends.row("services: one run of one stage, request to the run's end", Some(floor.p50())),
+        webhook::measure(otto).await?.row("services: a forge's webhook to the first byte of its run, without a fetch", None),
         beside_a_stopped_agent(otto).await?.row("services: one more stage beside a stopped agent (one of three)", Some(floor.p50())),
     ])
 }
@@ -60,6 +66,16 @@ async fn beside_a_stopped_agent(otto: &Path) -> anyhow::Result<Samples> {
     Ok(samples)
 }
 
+/// How services are started.
+pub(crate) struct Plan<'a> {
+    /// How many agents have a key from the start.
+    pub(crate) agents: usize,
+    /// Whether the bench plays the agents: none is a process of `otto up`.
+    pub(crate) are_played: bool,
+    /// Settings of all processes.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+}
+
 /// Running services.
 pub(crate) struct Services {
     folder: TempDir,
@@ -70,21 +86,26 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) async fn start(otto: &Path, agents: usize, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let folder = scratch()?;
+        Self::start_in(scratch()?, otto, &Plan { agents, are_played: false, environment }).await
+    }
+
+    /// In a folder that may have been prepared, or used before: that of `otto up` is `up` in it.
+    pub(crate) async fn start_in(folder: TempDir, otto: &Path, plan: &Plan<'_>) -> anyhow::Result<Self> {
         let log = fs::File::create(folder.path().join("up.log"))?;
-        let up = Command::new(otto)
-            .args(["up", "--ports", "auto", "--agents", &agents.to_string(), "--data"])
-            .arg(folder.path().join("up"))
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let mut services = Self { folder, up, api: String::new(), http: reqwest::Client::new() };
+        let mut command = Command::new(otto);
+        command.args(["up", "--ports", "auto", "--agents", &plan.agents.to_string(), "--data"]).arg(data_in(&folder));
+        if plan.are_played {
+            let processes = include_str!("../../Procfile").lines().filter(|line| !line.starts_with("agent:"));
+            let procfile = folder.path().join("Procfile");
+            fs::write(&procfile, processes.collect::<Vec<_>>().join("\n"))?;
+            command.arg("--procfile").arg(procfile);
+        }
+        command.envs(plan.environment.iter().copied()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut services = Self { folder, up: command.spawn()?, api: String::new(), http: reqwest::Client::new() };
         let deadline = Instant::now() + READY;
         while !fs::read_to_string(services.folder.path().join("up.log"))?.contains("Otto is ready") {
             ensure!(Instant::now() < deadline, "the services are not ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK).await;
         }
         let client = fs::read_to_string(services.data().join("client.env"))?;
         let value =
@@ -98,19 +119,46 @@ impl Services {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("up")
+        data_in(&self.folder)
     }
 
+    /// Creates a run of `stages` stages, one after the other.
     pub(crate) async fn create(&self, stages: usize) -> anyhow::Result<String> {
-        let response =
-            self.http.post(format!("{}/v1/runs", self.api)).json(&json!({"pipeline": baseline::pipeline(stages)})).send().await?;
+        self.create_of(&baseline::pipeline(stages)).await
+    }
+
+    pub(crate) async fn create_of(&self, pipeline: &str) -> anyhow::Result<String> {
+        let response = self.http.post(format!("{}/v1/runs", self.api)).json(&json!({"pipeline": pipeline})).send().await?;
         let created: Value = response.error_for_status()?.json().await?;
         Ok(created["run"].as_str().context("a created run has an id")?.to_owned())
     }
 
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        Ok(self.http.get(format!("{}{path}", self.api)).send().await?.error_for_status()?)
+    }
+
+    /// Waits until a run has succeeded, looking at it now and then.
+    pub(crate) async fn succeeded(&self, run: &str, pause: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + RUN;
+        loop {
+            let detail: Value = self.get(&format!("/v1/runs/{run}")).await?.json().await?;
+            if detail["status"]["kind"] == "ended" {
+                ensure!(detail["status"]["outcome"] == "success", "{run} did not succeed: {}", detail["status"]);
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{run} does not end: {}", detail["status"]);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Follows a run; `each` gets every message with the time at which it came, until it says that it has seen enough.
-    async fn follow(&self, run: &str, what: &str, mut each: impl FnMut(Instant, &Event) -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        let response = self.http.get(format!("{}/v1/runs/{run}/{what}/follow", self.api)).send().await?.error_for_status()?;
+    pub(crate) async fn follow(
+        &self,
+        run: &str,
+        what: &str,
+        mut each: impl FnMut(Instant, &Event) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let response = self.get(&format!("/v1/runs/{run}/{what}/follow")).await?;
         let mut events = response.bytes_stream().eventsource();
         while let Some(event) = events.next().await {
             if each(Instant::now(), &event?)? {
@@ -126,9 +174,9 @@ impl Services {
         let mut first_bytes = Vec::new();
         let mut seen = BTreeSet::new();
         self.follow(&run, "log", |at, event| {
-            let chunk: Value = serde_json::from_str(&event.data)?;
-            // What Otto itself says of a step is no byte of the step.
-            if event.event == "chunk" && chunk["stream"] != "otto" && seen.insert(chunk["path"].to_string()) {
+            if let Some(stage) = said_by(event)?
+                && seen.insert(stage)
+            {
                 first_bytes.push(at);
             }
             Ok(event.event == "end")
@@ -138,19 +186,26 @@ impl Services {
         Ok(first_bytes.windows(2).map(|pair| pair[1] - pair[0]).collect())
     }
 
-    /// A run of one stage: the times from the request to its first byte and to its end.
-    async fn single(&self) -> anyhow::Result<(Duration, Duration)> {
+    /// When the first byte of a step of the run came.
+    pub(crate) async fn first_byte(&self, run: &str) -> anyhow::Result<Instant> {
+        let mut came = None;
+        self.follow(run, "log", |at, event| {
+            came = said_by(event)?.map(|_| at);
+            Ok(came.is_some())
+        })
+        .await?;
+        came.context("the stream ends with the first byte")
+    }
+
+    /// A run of `stages` stages: the times from the request to its first byte and to its end.
+    pub(crate) async fn single(&self, stages: usize) -> anyhow::Result<(Duration, Duration)> {
         let begun = Instant::now();
-        let run = self.create(1).await?;
+        let run = self.create(stages).await?;
         let (mut first_byte, mut end) = (Duration::ZERO, Duration::ZERO);
-        let output = self.follow(&run, "log", |at, event| {
-            let chunk: Value = serde_json::from_str(&event.data)?;
-            let byte = event.event == "chunk" && chunk["stream"] != "otto";
-            if byte {
-                first_byte = at - begun;
-            }
-            Ok(byte)
-        });
+        let output = async {
+            first_byte = self.first_byte(&run).await? - begun;
+            anyhow::Ok(())
+        };
         let events = self.follow(&run, "events", |at, event| {
             let finished = event.event == "event" && event.data.contains("run_finished");
             if finished {
@@ -165,21 +220,39 @@ impl Services {
     }
 
     fn signal(&self, process: &str, signal: Signal) -> anyhow::Result<()> {
-        let processes: Value = serde_json::from_str(&fs::read_to_string(self.data().join("processes.json"))?)?;
-        let pid = processes[process].as_i64().with_context(|| format!("{process} runs"))?;
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+        let pid = *self.processes()?.get(process).with_context(|| format!("{process} runs"))?;
+        Ok(kill(Pid::from_raw(pid), signal)?)
     }
 
-    /// Ends the services in order.
-    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+    /// The processes of `otto up`, and itself, by name.
+    pub(crate) fn processes(&self) -> anyhow::Result<BTreeMap<String, i32>> {
+        Ok(serde_json::from_str(&fs::read_to_string(self.data().join("processes.json"))?)?)
+    }
+
+    /// Ends the services in order, and gives their folder back.
+    pub(crate) async fn end(mut self) -> anyhow::Result<TempDir> {
         kill(Pid::from_raw(self.up.id().cast_signed()), Signal::SIGINT)?;
         let deadline = Instant::now() + READY;
         while self.up.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the services do not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK).await;
         }
-        Ok(())
+        Ok(mem::replace(&mut self.folder, scratch()?))
     }
+}
+
+/// The folder of the `otto up` of this one.
+pub(crate) fn data_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("up")
+}
+
+/// The path of the stage a step of which speaks. What Otto itself says of a step is no byte of the step.
+fn said_by(event: &Event) -> anyhow::Result<Option<String>> {
+    if event.event != "chunk" {
+        return Ok(None);
+    }
+    let chunk: Value = serde_json::from_str(&event.data)?;
+    Ok((chunk["stream"] != "otto").then(|| chunk["path"].to_string()))
 }
 
 impl Drop for Services {

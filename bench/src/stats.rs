@@ -1,6 +1,9 @@
 //! Percentiles, and how they are printed.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 /// Durations of one thing, measured many times.
 #[derive(Debug, Default)]
@@ -39,11 +42,20 @@ impl Samples {
         self.percentile(0.50)
     }
 
+    pub(crate) fn p99(&self) -> Duration {
+        self.percentile(0.99)
+    }
+
+    /// Adds those of another look at the same thing.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// A line of the table; `baseline` is what the bare processes took for the same work.
     pub(crate) fn row(&self, what: &str, baseline: Option<Duration>) -> Row {
         let p50 = self.p50();
         let over = baseline.map(|baseline| p50.saturating_sub(baseline));
-        Row { what: what.to_owned(), count: self.0.len(), p50, p99: self.percentile(0.99), over }
+        Row { what: what.to_owned(), count: self.0.len(), p50, p99: self.p99(), over }
     }
 }
 
@@ -63,6 +75,26 @@ impl Row {
                 .expect("a string takes everything");
         }
         text
+    }
+}
+
+/// What was measured beside what is wanted, as Markdown.
+#[derive(Debug)]
+pub(crate) struct Figures(String);
+
+impl Figures {
+    pub(crate) fn new() -> Self {
+        Self("| what | goal | measured |\n|---|---:|---:|\n".to_owned())
+    }
+
+    pub(crate) fn add(&mut self, what: &str, goal: &str, measured: &str) {
+        writeln!(self.0, "| {what} | {goal} | {measured} |").expect("a string takes everything");
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
