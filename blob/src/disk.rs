@@ -21,6 +21,9 @@ use crate::{BlobError, GET_BYTES_MAX};
 
 /// Bytes that are read from a file at once: large enough that the system calls do not count, small enough for many at a time.
 const READ_BYTES: usize = 256 * 1024;
+/// Bytes that are held in memory before a file is made for a blob that arrives in pieces: most blobs are the output of short stages, and each
+/// piece that goes to a file costs two changes of thread.
+const HELD_BYTES_MAX: usize = 64 * 1024;
 /// The folder of blobs that are being written.
 pub(crate) const INCOMING: &str = "incoming";
 /// The file in [`INCOMING`] whose lock says that the store is open.
@@ -58,10 +61,16 @@ struct Shared {
 #[derive(Debug)]
 pub struct BlobWriter {
     store: DiskStore,
-    file: tokio::fs::File,
-    path: TempPath,
+    place: Place,
     hasher: DigestBuilder,
     length: u64,
+}
+
+/// Where the pieces are.
+#[derive(Debug)]
+enum Place {
+    Memory(Vec<u8>),
+    File { file: tokio::fs::File, path: TempPath },
 }
 
 /// A stored blob that is open for reading.
@@ -101,13 +110,7 @@ impl DiskStore {
         let store = self.clone();
         blocking(move || {
             let digest = Digest::of(&bytes);
-            if store.is_stored(&digest, bytes.len() as u64)? {
-                return Ok(digest);
-            }
-            let mut file = store.temporary()?;
-            file.write_all(&bytes).map_err(failed("write", file.path()))?;
-            store.make_durable(file.as_file(), &digest)?;
-            store.rename(file.into_temp_path(), &digest)?;
+            store.store(&bytes, &digest)?;
             Ok(digest)
         })
         .await
@@ -178,11 +181,8 @@ impl DiskStore {
     }
 
     /// Begins a blob that arrives in pieces.
-    pub async fn writer(&self) -> Result<BlobWriter, BlobError> {
-        let store = self.clone();
-        let (file, path) = blocking(move || Ok(store.temporary()?.into_parts())).await?;
-        let file = tokio::fs::File::from_std(file);
-        Ok(BlobWriter { store: self.clone(), file, path, hasher: Digest::builder(), length: 0 })
+    pub fn writer(&self) -> BlobWriter {
+        BlobWriter { store: self.clone(), place: Place::Memory(Vec::new()), hasher: Digest::builder(), length: 0 }
     }
 
     /// The bytes that this process can still store on the disk.
@@ -216,6 +216,17 @@ impl DiskStore {
     fn temporary(&self) -> Result<NamedTempFile, BlobError> {
         let folder = &self.shared.incoming;
         tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).map_err(failed("create a file in", folder))
+    }
+
+    /// Stores bytes that have this digest.
+    fn store(&self, bytes: &[u8], digest: &Digest) -> Result<(), BlobError> {
+        if self.is_stored(digest, bytes.len() as u64)? {
+            return Ok(());
+        }
+        let mut file = self.temporary()?;
+        file.write_all(bytes).map_err(failed("write", file.path()))?;
+        self.make_durable(file.as_file(), digest)?;
+        self.rename(file.into_temp_path(), digest)
     }
 
     /// Whether `length` bytes already stand under this digest. If so, they are durable when this returns: whoever stored them may be
@@ -271,9 +282,34 @@ impl DiskStore {
 impl BlobWriter {
     /// Adds the next piece.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), BlobError> {
+        self.place(piece).await?;
+        // After it is written: a writer that failed has no digest that anybody expects.
         self.hasher.update(piece);
         self.length += piece.len() as u64;
-        self.file.write_all(piece).await.map_err(failed("write", &self.path))
+        Ok(())
+    }
+
+    async fn place(&mut self, piece: &[u8]) -> Result<(), BlobError> {
+        match &mut self.place {
+            Place::Memory(held) if held.len() + piece.len() <= HELD_BYTES_MAX => {
+                held.extend_from_slice(piece);
+                Ok(())
+            }
+            Place::Memory(held) => {
+                let (store, held) = (self.store.clone(), std::mem::take(held));
+                let (file, path) = blocking(move || {
+                    let mut file = store.temporary()?;
+                    file.write_all(&held).map_err(failed("write", file.path()))?;
+                    Ok(file.into_parts())
+                })
+                .await?;
+                let mut file = tokio::fs::File::from_std(file);
+                let written = file.write_all(piece).await.map_err(failed("write", &path));
+                self.place = Place::File { file, path };
+                written
+            }
+            Place::File { file, path } => file.write_all(piece).await.map_err(failed("write", path)),
+        }
     }
 
     /// How many bytes were written so far.
@@ -282,22 +318,29 @@ impl BlobWriter {
     }
 
     /// Stores the blob if its digest is the expected one; else nothing is stored. When this returns it is on disk (fsync).
-    pub async fn finish(mut self, expected: Digest) -> Result<(), BlobError> {
-        self.file.flush().await.map_err(failed("write", &self.path))?;
-        let file = self.file.into_std().await;
-        let actual = self.hasher.finish();
+    pub async fn finish(self, expected: Digest) -> Result<(), BlobError> {
+        let Self { store, place, hasher, length } = self;
+        let actual = hasher.finish();
         if actual != expected {
             return Err(BlobError::Damaged { expected, actual });
         }
-        let (store, path, length) = (self.store, self.path, self.length);
-        blocking(move || {
-            if store.is_stored(&expected, length)? {
-                return Ok(());
+        match place {
+            // What a failed writer has held may be gone.
+            Place::Memory(held) if held.len() as u64 != length => Err(BlobError::Damaged { expected, actual: Digest::of(&held) }),
+            Place::Memory(held) => blocking(move || store.store(&held, &expected)).await,
+            Place::File { mut file, path } => {
+                file.flush().await.map_err(failed("write", &path))?;
+                let file = file.into_std().await;
+                blocking(move || {
+                    if store.is_stored(&expected, length)? {
+                        return Ok(());
+                    }
+                    store.make_durable(&file, &expected)?;
+                    store.rename(path, &expected)
+                })
+                .await
             }
-            store.make_durable(&file, &expected)?;
-            store.rename(path, &expected)
-        })
-        .await
+        }
     }
 }
 
@@ -435,18 +478,26 @@ mod tests {
     #[tokio::test]
     async fn pieces_are_stored_under_the_expected_digest_only() {
         let (folder, store) = store();
-        for (expected, stored) in [(Digest::of(b"abd"), false), (Digest::of(b"abc"), true)] {
-            let mut writer = store.writer().await.unwrap();
-            writer.write(b"a").await.unwrap();
-            writer.write(b"bc").await.unwrap();
-            assert_eq!(writer.length(), 3);
-            assert_eq!(writer.finish(expected).await.is_ok(), stored);
-            assert_eq!(store.has(&expected).await.unwrap(), stored);
+        // The second goes to a file before it is whole.
+        for piece in [b"a".to_vec(), vec![b'a'; HELD_BYTES_MAX / 3]] {
+            let whole = piece.repeat(4);
+            for (expected, stored) in [(Digest::of(b"another"), false), (Digest::of(&whole), true)] {
+                let mut writer = store.writer();
+                for _ in 0..4 {
+                    writer.write(&piece).await.unwrap();
+                }
+                assert_eq!(writer.length(), whole.len() as u64);
+                assert_eq!(writer.finish(expected).await.is_ok(), stored);
+                assert_eq!(store.has(&expected).await.unwrap(), stored);
+            }
+            assert_eq!(store.get(&Digest::of(&whole)).await.unwrap(), whole);
+            let mut abandoned = store.writer();
+            for _ in 0..4 {
+                abandoned.write(&piece).await.unwrap();
+            }
+            drop(abandoned);
+            assert_eq!(incoming(folder.path()), [""; 0]);
         }
-        let mut abandoned = store.writer().await.unwrap();
-        abandoned.write(b"half").await.unwrap();
-        drop(abandoned);
-        assert_eq!(incoming(folder.path()), [""; 0]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ async fn put(
     if let Ok(header::ContentLength(length)) = header::ContentLength::parse(&request) {
         within_limit(length as u64)?;
     }
-    let mut writer = depot.store.writer().await?;
+    let mut writer = depot.store.writer();
     loop {
         let piece = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.next()).await.map_err(|_| ApiError::SlowBody(BODY_IDLE_TIMEOUT))?;
         let Some(piece) = piece.transpose().map_err(ApiError::BrokenBody)? else { break };

@@ -189,9 +189,8 @@ impl Pipe {
     fn first(&self, other: &Self) -> Which {
         match (self.is_amid_line, other.is_amid_line) {
             (true, _) => Which::Own,
-            (false, true) => Which::Other,
             (false, false) if self.stream == Stream::Err => Which::Own,
-            (false, false) => Which::Other,
+            (false, true | false) => Which::Other,
         }
     }
 

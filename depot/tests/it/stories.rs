@@ -215,7 +215,8 @@ async fn an_upload_that_is_cut_off_leaves_nothing() {
         depot.address
     );
     connection.write_all(head.as_bytes()).await.unwrap();
-    connection.write_all(&[0; 1000]).await.unwrap();
+    // More than it holds in memory.
+    connection.write_all(&vec![0; 500_000]).await.unwrap();
     wait_for("the upload begins", || depot.files() == 1).await;
     drop(connection);
     wait_for("the half upload is removed", || depot.files() == 0).await;
