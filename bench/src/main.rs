@@ -6,6 +6,7 @@
 //! | `local` | `otto run`, beside `act` |
 //! | `services` | one more stage, one run of one stage, a webhook, one after the other; where the time of a stage goes |
 //! | `load` | many runs at once, and stages that print very much |
+//! | `fleet` | auctions among ten thousand agents |
 //! | `idle` | services that have nothing to do, and their start |
 //! | `peers` | Temporal's dev server and Buildbot |
 //! | `disk` | stages where the bus's disk is slow |
@@ -18,6 +19,7 @@ mod act;
 mod agents;
 mod baseline;
 mod cache;
+mod fleet;
 mod idle;
 mod language;
 mod load;
@@ -42,9 +44,9 @@ use anyhow::{Context as _, bail, ensure};
 use stats::Row;
 
 /// The tables, in the order in which they are printed.
-const TABLES: [&str; 8] = ["local", "services", "load", "idle", "peers", "disk", "cache", "language"];
+const TABLES: [&str; 9] = ["local", "services", "load", "fleet", "idle", "peers", "disk", "cache", "language"];
 /// Those that measure the program.
-const OF_THE_PROGRAM: [&str; 6] = ["local", "services", "load", "idle", "peers", "disk"];
+const OF_THE_PROGRAM: [&str; 7] = ["local", "services", "load", "fleet", "idle", "peers", "disk"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -81,6 +83,9 @@ async fn main() -> anyhow::Result<()> {
         }
         if wants("load") {
             writeln!(out, "{}", load::measure(&otto).await?)?;
+        }
+        if wants("fleet") {
+            writeln!(out, "{}", fleet::measure(&otto).await?)?;
         }
         if wants("idle") {
             writeln!(out, "{}", idle::measure(&otto).await?)?;

@@ -396,6 +396,11 @@ impl Enrolment {
         Ok(records.filter(|record| matches!(record.standing, Standing::Revoked { at } if at >= since)).map(|record| record.agent).collect())
     }
 
+    /// Whether keys of this agent are worth nothing any more.
+    pub(super) fn has_revoked_keys(&self, agent: &AgentName) -> Result<bool, EnrolmentError> {
+        Ok(self.record(agent)?.is_some_and(|record| !record.revoked.is_empty()))
+    }
+
     /// Every key that is worth nothing any more, for the account's JWT.
     pub(super) fn revocations(&self) -> Result<BTreeMap<String, u64>, EnrolmentError> {
         Ok(self.records()?.into_iter().flat_map(|record| record.revoked).collect())
@@ -491,6 +496,16 @@ mod tests {
         assert!(matches!(role.redeem(token.as_str(), &other), Err(EnrolmentError::Token)));
         let again = keys.invite(&"a1".parse().unwrap(), &AgentClass::default(), AgentTrust::Trusted);
         assert!(matches!(again, Err(KeyError::Enrolment(EnrolmentError::Enrolled(_)))), "a name is not taken over");
+    }
+
+    #[test]
+    fn an_agent_is_enrolled_without_a_look_at_the_records_of_others() {
+        let (folder, keys, _) = keys();
+        let enrol = |name: &str| keys.enrol(&name.parse().unwrap(), &AgentClass::default(), AgentTrust::Any);
+        enrol("a1").unwrap();
+        fs::write(folder.path().join("enrolment/agents/a1.json"), "whatever").unwrap();
+        enrol("a2").unwrap();
+        assert!(enrol("a1").is_err());
     }
 
     #[test]

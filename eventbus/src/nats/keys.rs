@@ -139,8 +139,11 @@ impl Keys {
         if let Some(token) = self.enrolment.admit(agent, class, trust, &user, before.map(|(token, _)| token))? {
             write_secret(&file, &jwt::credentials(&token, &user.seed()?))?;
         }
-        // A key that it had before is worth nothing any more.
-        self.write_accounts()
+        // A key that it had before is worth nothing any more. Where there was none, the accounts say what they said, and nobody reads all records for it.
+        if self.enrolment.has_revoked_keys(agent)? {
+            self.write_accounts()?;
+        }
+        Ok(())
     }
 
     /// Makes a token with which an agent on another machine enrols itself, once, and before it expires. What it will be is said here.
