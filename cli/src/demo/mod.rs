@@ -116,7 +116,7 @@ async fn prepare(folder: &Path, page: &mut Page) -> anyhow::Result<(Fleet, Repos
 /// From starting processes to the result.
 async fn deliver(fleet: &Fleet, repository: &Repository, page: &mut Page) -> anyhow::Result<RunOutcome> {
     let (provision, launched) = (fleet.provision(), Instant::now());
-    fleet.ready().await?;
+    fleet.ready(&text).await?;
     text(&format!("All are ready after {} ms; the API is at {}.", launched.elapsed().as_millis(), provision.api_url()));
     forge::hook::install(&repository.bare, &provision.forge_url(), &current_exe().context("cannot find this program")?)?;
     text(&format!("The repository has a hook that tells the forge, at {}, of every push.", provision.forge_url()));

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     env::{join_paths, split_paths},
     ffi::OsString,
+    future::pending,
     io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -16,7 +18,7 @@ use model::protocol::enrolment::AgentTrust;
 use service::{OnError, Supervisor, env, settings::Settings, tool::ToolError};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +30,10 @@ use super::{
 };
 use crate::provision::{BusServers, Options, PortChoice, Provision, ProvisionError, agent_name};
 
-/// How long all processes have to become ready.
-pub const READY_DEADLINE: Duration = Duration::from_secs(15);
+/// How long all processes have to become ready. They take a second, and tens of them where a machine is busy with much else.
+const READY_DEADLINE: Duration = Duration::from_secs(100);
+/// After this time, whoever waits is told for what.
+const READY_PATIENCE: Duration = Duration::from_secs(15);
 /// The process that runs once for each agent.
 const AGENT: &str = "agent";
 /// The process of nats-server.
@@ -151,9 +155,11 @@ impl Fleet {
         &self.provision
     }
 
-    /// Waits until all are ready, at most [`READY_DEADLINE`]. On an error the processes still run: [`Fleet::stop`] ends them.
-    pub async fn ready(&self) -> Result<(), FleetError> {
-        let deadline = Instant::now() + READY_DEADLINE;
+    /// Waits until all are ready, at most [`READY_DEADLINE`]; `say` is told which take long. On an error the processes still run:
+    /// [`Fleet::stop`] ends them.
+    pub async fn ready(&self, say: &(dyn Fn(&str) + Send + Sync)) -> Result<(), FleetError> {
+        let begun = Instant::now();
+        let deadline = begun + READY_DEADLINE;
         let wrong = CancellationToken::new();
         let waits = self.members.iter().map(|member| {
             let (mut state, wrong) = (member.state.clone(), wrong.clone());
@@ -169,18 +175,30 @@ impl Fleet {
                 }
             }
         });
-        join_all(waits).await;
+        let patience = async {
+            sleep_until(begun + READY_PATIENCE).await;
+            let (names, report) = self.late();
+            say(&format!("not ready after {} s, and waited for: {}{report}", READY_PATIENCE.as_secs(), names.join(", ")));
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            _ = join_all(waits) => {}
+            never = patience => match never {},
+        }
         let state = |member: &&Member| member.state.borrow().clone();
         if let Some(member) = self.members.iter().find(|member| state(member) == State::Misconfigured) {
             return Err(FleetError::Misconfigured { name: member.name.clone(), tail: member.voice.tail() });
         }
-        let late: Vec<&Member> = self.members.iter().filter(|member| state(member) != State::Ready).collect();
-        if late.is_empty() {
-            return Ok(());
+        match self.late() {
+            (names, _) if names.is_empty() => Ok(()),
+            (names, report) => Err(FleetError::NotReady { names, report }),
         }
-        let said: Vec<String> = late.iter().map(|member| format!("\n  {} said last:{}", member.name, member.voice.tail())).collect();
-        let report = said.concat();
-        Err(FleetError::NotReady { names: late.iter().map(|member| member.name.clone()).collect(), report })
+    }
+
+    /// Those that are not ready, and what they said last.
+    fn late(&self) -> (Vec<String>, String) {
+        let late = self.members.iter().filter(|member| *member.state.borrow() != State::Ready);
+        late.map(|member| (member.name.clone(), format!("\n  {} said last:{}", member.name, member.voice.tail()))).unzip()
     }
 
     /// Waits until something failed that cannot be mended by starting a process again. Cancel safe.

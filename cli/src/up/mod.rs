@@ -33,7 +33,7 @@ use service::{
 };
 
 pub use self::{
-    fleet::{Fleet, FleetError, FleetOptions, READY_DEADLINE},
+    fleet::{Fleet, FleetError, FleetOptions},
     output::colours_on_stderr,
     procfile::{DEFAULT as DEFAULT_PROCFILE, Entry, Procfile, ProcfileError},
 };
@@ -115,7 +115,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         _ = signals.next() => return Ok(ExitCode::FAILURE),
     };
     let outcome = tokio::select! {
-        ready = fleet.ready() => match ready {
+        ready = fleet.ready(&say) => match ready {
             Ok(()) => {
                 say(&welcome(fleet.provision(), projects.as_deref()));
                 tokio::select! {
