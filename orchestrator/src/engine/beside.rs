@@ -270,7 +270,14 @@ impl Engine {
         }
     }
 
-    /// It was read, or cannot be.
+    /// It is read now, if another has begun it: this one does not.
+    pub(super) fn read_arriving(&mut self, run: &RunId) {
+        if self.beside.as_ref().is_some_and(|beside| beside.arriving.contains_key(run)) {
+            self.reload(run.clone(), None);
+        }
+    }
+
+    /// It was read, or cannot be, or is its own.
     pub(super) fn arrived(&mut self, run: &RunId) {
         if let Some(beside) = &mut self.beside {
             beside.arriving.remove(run);
@@ -645,14 +652,15 @@ impl Engine {
             if snapshot.records.last().is_none_or(|last| last.sequence < stored.sequence) {
                 self.reload(run.clone(), None);
             }
-        } else if self.intake.contains(run) {
-            // Its own, whose acknowledgement is on its way; or it is found that another began the run, and the log is read.
         } else if let Ok(Decoded::Record(record)) = decoded
             && record.previous.is_none()
-            && self.reloading.insert(run.clone())
         {
             if let Some(RunEvent::RunAccepted { trigger, .. }) = record.events.first() {
                 self.arrives(run, stored.sequence, trigger);
+            }
+            // Else it is its own, whose acknowledgement is on its way; or another's, which is found when this one would begin it.
+            if self.intake.contains(run) || !self.reloading.insert(run.clone()) {
+                return;
             }
             let (plans, stored) = (self.plans.clone(), stored.clone());
             self.work.push(Box::pin(async move {

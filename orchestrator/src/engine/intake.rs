@@ -181,6 +181,7 @@ impl Engine {
         }
         match outcome {
             TakenIn::Begun { run, record, sequence, digest } => {
+                self.arrived(&run.id);
                 self.begin(*run, record, sequence, digest);
                 self.dismiss(delivery);
             }
@@ -192,8 +193,16 @@ impl Engine {
                 }
                 self.dismiss(delivery);
             }
-            TakenIn::Others(trigger) => self.pass_on(delivery, *trigger),
-            TakenIn::Later(reason) => warn!(error = service::supervisor::chain(&reason), "a trigger waits"),
+            TakenIn::Others(trigger) => {
+                self.read_arriving(&trigger.run());
+                self.pass_on(delivery, *trigger);
+            }
+            TakenIn::Later(reason) => {
+                warn!(error = service::supervisor::chain(&reason), "a trigger waits");
+                if let Some(id) = &id {
+                    self.read_arriving(id);
+                }
+            }
         }
         if let (Some(key), Some(id)) = (key, id) {
             self.next_turn(&key, &id);

@@ -427,6 +427,27 @@ async fn end_in_a_row(house: &House, inbox: &mut Inbox, all: &[One; 2], (older, 
 }
 
 #[tokio::test]
+async fn a_first_record_that_comes_late_does_not_begin_a_run_beside_one_that_it_must_wait_for() {
+    let house = House::new(Plan { newer: Some(Newer::Wait), ..chain(&["a"]) }).await;
+    let mut inbox = house.inbox().await;
+    let all = [start(&house, "one").await, start(&house, "two").await];
+    let (gone, left, warm) = owner_first(&house, &mut inbox, &all).await;
+    let (late, first) = (on_branch("late", "main"), on_branch("first", "main"));
+    cut_off_with(&house, gone, &late).await;
+    // The other one takes over, and begins a run of the same branch: it knows of none.
+    hand_in(&house, &first).await;
+    let lease = inbox.assignment(Some(&warm)).await.lease;
+    assert_eq!(lease.attempt.run, first.run());
+    keep(&house, &lease);
+    gone.hold.send(Hold::Nothing).unwrap();
+    until(&left.orchestrator, &late, "that it waits", |run| run.held == Some(first.run())).await;
+    end_in_a_row(&house, &mut inbox, &all, (&first, lease), &late).await;
+    for one in all {
+        one.supervisor.shut_down().await;
+    }
+}
+
+#[tokio::test]
 async fn a_run_does_not_begin_before_it_is_known_which_were_begun_before_it() {
     let house = House::new(Plan { newer: Some(Newer::Wait), ..chain(&["a"]) }).await;
     let mut inbox = house.inbox().await;
