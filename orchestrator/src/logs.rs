@@ -306,10 +306,9 @@ fn word(runs: &Runs, agent: &AgentName, lease: &Lease) -> Word {
     let Some(snapshot) = runs.get(&lease.attempt.run) else { return Word::Early };
     match snapshot.run.attempt_of(lease) {
         Some((_, attempt)) if attempt.agent == *agent => Word::Counts,
-        Some(_) => Word::Anothers,
         // A fence is the sequence of its award.
         None if snapshot.records.last().is_none_or(|last| last.sequence < lease.fence) => Word::Early,
-        None => Word::Anothers,
+        Some(_) | None => Word::Anothers,
     }
 }
 

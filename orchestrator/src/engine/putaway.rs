@@ -212,7 +212,9 @@ mod tests {
 
         // One is gone, after it has put some away.
         let away: Vec<RunId> = other.iter().take(3).cloned().collect();
-        away.iter().for_each(|run| both[0].is_away(run));
+        for run in &away {
+            both[0].is_away(run);
+        }
         both[0].owns(&(0..=255).collect());
         assert_eq!(waiting(&both[0]), (0..100).map(run).filter(|run| !away.contains(run)).collect());
     }
