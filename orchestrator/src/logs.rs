@@ -6,11 +6,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use eventbus::{Bus, BusError, Pattern, Subscription};
 use model::{
-    AgentName,
+    AgentName, RunId,
     event::run::LogSegment,
     protocol::{
         agent::Lease,
@@ -18,7 +19,7 @@ use model::{
     },
 };
 use service::metrics::Counter;
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
 
@@ -36,6 +37,13 @@ pub const BUFFERED_ATTEMPTS_MAX: usize = 256;
 const SEGMENTS_MAX: usize = 4 * 1024;
 /// Words of what is new that a follower may be behind before it looks at all it follows; each takes a few bytes.
 const NEWS_MAX: usize = 2_048;
+
+/// Bytes of one agent's output that wait for the award to be read of which they speak, with [`CHUNK_BYTES`] for each chunk: what a flood is worth.
+const EARLY_BYTES_MAX: usize = 256 * 1024;
+/// The same of all agents.
+const ALL_EARLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long they wait: longer than a record takes that another orchestrator appended, if what tells of it is lost.
+const EARLY_MAX: Duration = Duration::from_secs(10);
 
 /// Output as it comes. Clones share it.
 #[derive(Debug, Clone)]
@@ -115,19 +123,44 @@ impl LogHub {
 
     /// Takes chunks from the bus until `token` is cancelled. Only what the holder of the attempt says counts.
     pub async fn collect(self, mut subscription: Subscription, runs: Runs, token: CancellationToken) -> Result<(), BusError> {
+        let (mut early, mut appended) = (Early::default(), runs.follow());
         loop {
             let message = tokio::select! {
                 () = token.cancelled() => return Ok(()),
                 message = subscription.next() => message.ok_or(BusError::Closed)?,
-            };
-            match LogChunk::decode(&message.payload) {
-                Ok(chunk) if speaks_for(&runs, message.subject.agent().as_ref(), &chunk.header.lease) => self.take(chunk),
-                Ok(chunk) => {
-                    let attempt = &chunk.header.lease.attempt;
-                    debug!(subject = %message.subject, %attempt, "output of an attempt that its sender does not hold");
+                news = appended.recv() => {
+                    match news {
+                        Ok(appended) => self.take_early(&mut early, &runs, Some(&appended.run)),
+                        Err(broadcast::error::RecvError::Lagged(_)) => self.take_early(&mut early, &runs, None),
+                        // It lasts as long as the runs, which are held here.
+                        Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                    }
+                    continue;
                 }
-                Err(error) => warn!(subject = %message.subject, %error, "not a chunk of output"),
+            };
+            match (LogChunk::decode(&message.payload), message.subject.agent()) {
+                (Ok(chunk), Some(agent)) => self.hear(&mut early, &runs, agent, chunk, Instant::now()),
+                (Ok(_), None) => debug!(subject = %message.subject, "output of nobody"),
+                (Err(error), _) => warn!(subject = %message.subject, %error, "not a chunk of output"),
             }
+        }
+    }
+
+    fn hear(&self, early: &mut Early, runs: &Runs, agent: AgentName, chunk: LogChunk, now: Instant) {
+        match word(runs, &agent, &chunk.header.lease) {
+            Word::Counts => self.take(chunk),
+            Word::Early => early.keep(agent, chunk, now),
+            Word::Anothers => {
+                let attempt = &chunk.header.lease.attempt;
+                debug!(%agent, %attempt, "output of an attempt that its sender does not hold");
+            }
+        }
+    }
+
+    /// More is known of this run, or of any: what came before that is looked at again.
+    fn take_early(&self, early: &mut Early, runs: &Runs, run: Option<&RunId>) {
+        for (agent, since, chunk) in early.of(run) {
+            self.hear(early, runs, agent, chunk, since);
         }
     }
 
@@ -258,9 +291,84 @@ fn merged(last: &LogChunk, next: &LogChunk) -> Option<LogChunk> {
     })
 }
 
-fn speaks_for(runs: &Runs, agent: Option<&AgentName>, lease: &Lease) -> bool {
-    let Some(snapshot) = runs.get(&lease.attempt.run) else { return false };
-    snapshot.run.attempt_of(lease).is_some_and(|(_, attempt)| Some(&attempt.agent) == agent)
+/// What an agent's output of an attempt is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// It holds the attempt, or did.
+    Counts,
+    /// The award is not known yet: another orchestrator made it just now.
+    Early,
+    /// The attempt is another's, or nobody's.
+    Anothers,
+}
+
+fn word(runs: &Runs, agent: &AgentName, lease: &Lease) -> Word {
+    let Some(snapshot) = runs.get(&lease.attempt.run) else { return Word::Early };
+    match snapshot.run.attempt_of(lease) {
+        Some((_, attempt)) if attempt.agent == *agent => Word::Counts,
+        // A fence is the sequence of its award.
+        None if snapshot.records.last().is_none_or(|last| last.sequence < lease.fence) => Word::Early,
+        Some(_) | None => Word::Anothers,
+    }
+}
+
+/// Output whose award is not known here yet.
+///
+/// **Invariant:** it is bounded in bytes and in time, for each agent and in all, whatever they say.
+#[derive(Debug, Default)]
+struct Early {
+    /// In the order in which they came.
+    by_agent: BTreeMap<AgentName, VecDeque<(Instant, LogChunk)>>,
+    bytes: usize,
+}
+
+impl Early {
+    fn keep(&mut self, agent: AgentName, chunk: LogChunk, since: Instant) {
+        self.drop_before(since.checked_sub(EARLY_MAX));
+        let size = size_of(&chunk);
+        let own: usize = self.by_agent.get(&agent).map_or(0, |kept| kept.iter().map(|(_, chunk)| size_of(chunk)).sum());
+        if own + size > EARLY_BYTES_MAX || self.bytes + size > ALL_EARLY_BYTES_MAX {
+            debug!(%agent, attempt = %chunk.header.lease.attempt, "too much output of awards that are not known here");
+            return;
+        }
+        self.bytes += size;
+        self.by_agent.entry(agent).or_default().push_back((since, chunk));
+    }
+
+    fn drop_before(&mut self, time: Option<Instant>) {
+        let Some(time) = time else { return };
+        let bytes = &mut self.bytes;
+        self.by_agent.retain(|_, kept| {
+            kept.retain(|(since, chunk)| {
+                let stays = *since >= time;
+                *bytes -= if stays { 0 } else { size_of(chunk) };
+                stays
+            });
+            !kept.is_empty()
+        });
+    }
+
+    /// Takes out what is about this run, or all.
+    fn of(&mut self, run: Option<&RunId>) -> Vec<(AgentName, Instant, LogChunk)> {
+        let mut taken = Vec::new();
+        self.by_agent.retain(|agent, kept| {
+            for (since, chunk) in std::mem::take(kept) {
+                if run.is_none_or(|run| chunk.header.lease.attempt.run == *run) {
+                    self.bytes -= size_of(&chunk);
+                    taken.push((agent.clone(), since, chunk));
+                } else {
+                    kept.push_back((since, chunk));
+                }
+            }
+            !kept.is_empty()
+        });
+        taken
+    }
+}
+
+/// What a chunk takes in memory, about.
+fn size_of(chunk: &LogChunk) -> usize {
+    chunk.bytes.len() + CHUNK_BYTES
 }
 
 #[cfg(test)]
@@ -308,6 +416,33 @@ mod tests {
         assert_eq!(hub.next(&lease(), 3), Next::Segment(segment(0, 5)));
         assert_eq!(text(&hub.next(&lease(), 5)), "5:f ");
         assert_eq!(hub.next(&lease(), 6), Next::Nothing);
+    }
+
+    #[test]
+    fn output_that_comes_before_its_award_is_kept_within_bounds_for_a_while_and_in_order() {
+        let (mut early, now) = (Early::default(), Instant::now());
+        let agent = |name: &str| -> AgentName { name.parse().unwrap() };
+        let size = 60 * 1024;
+        for at in 0..10 {
+            early.keep(agent("flood"), chunk(at * size as u64, &vec![b'x'; size], vec![]), now);
+        }
+        assert!(early.bytes <= EARLY_BYTES_MAX && early.bytes > EARLY_BYTES_MAX / 2, "{}", early.bytes);
+        early.keep(agent("honest"), chunk(0, b"a", vec![]), now);
+        early.keep(agent("honest"), chunk(1, b"b", vec![]), now);
+        assert!(early.of(Some(&RunId::of(&TriggerId::of("t", "another")))).is_empty());
+        let taken = early.of(Some(&lease().attempt.run));
+        let of_honest: Vec<_> = taken.iter().filter(|(name, ..)| *name == agent("honest")).map(|(.., chunk)| chunk.bytes.clone()).collect();
+        assert_eq!(of_honest, [b"a", b"b"]);
+        assert_eq!((early.bytes, early.by_agent.len()), (0, 0));
+
+        early.keep(agent("old"), chunk(0, b"a", vec![]), now);
+        early.keep(agent("new"), chunk(0, b"a", vec![]), now + EARLY_MAX + Duration::from_millis(1));
+        assert_eq!(early.of(None).into_iter().map(|(name, ..)| name).collect::<Vec<_>>(), [agent("new")]);
+
+        for number in 0..100 {
+            early.keep(agent(&format!("flood-{number}")), chunk(0, &vec![b'x'; EARLY_BYTES_MAX - CHUNK_BYTES], vec![]), now);
+        }
+        assert_eq!(early.bytes, ALL_EARLY_BYTES_MAX);
     }
 
     #[test]

@@ -244,6 +244,12 @@ impl Run {
         }
     }
 
+    /// Whether it could wait for an older run's end: nothing of it is under way, and something could begin.
+    pub fn may_be_held(&self) -> bool {
+        let goes_on = self.ended.is_none() && self.cancelled.is_none() && self.held.is_none();
+        goes_on && self.active.is_empty() && self.held_up.is_empty() && !self.turn.is_empty()
+    }
+
     /// When something happens by itself: at that time the run is to be given [`Input::TimePassed`](super::Input::TimePassed). A time that
     /// has passed means at once.
     pub fn next_due(&self) -> Option<Timestamp> {

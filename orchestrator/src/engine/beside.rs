@@ -10,6 +10,10 @@
 //! What keeps a log whole is the expected sequence of its end, whoever appends. Two logs have a meaning together only where a lock is: it is granted
 //! by an append to the log of the stage that waits for it. So who takes over a partition appends an **empty record** to each log in which a stage waits
 //! for a lock, and grants none before these are stored. What an earlier owner still has on its way to such a log loses, and is nothing.
+//!
+//! A *first* record that an earlier owner still has on its way loses against nothing. So where there are others, a run of a series begins in two records: the
+//! first one says that it was accepted. When all records up to that are known, its place is: behind an older run that `newer = wait` puts it in a row
+//! with, it is held, and else it begins.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +23,7 @@ use std::{
 use eventbus::{Bus, BusError, StoredRecord, Subject, Subscription, TriggerDelivery};
 use model::{
     Digest, ProjectName, RunId,
+    event::run::RunEvent,
     protocol::{
         agent::Lease,
         orchestrator::{Asked, Here, Member, Told},
@@ -36,6 +41,7 @@ use super::{
     members::{BEAT, Members, Partition, partition},
     open::{OpenRun, WorkedOn},
     recovery::Reading,
+    series::Key,
 };
 use crate::{
     core::{Input, stage::Status},
@@ -74,8 +80,21 @@ pub(super) struct Beside {
     behind: BTreeMap<RunId, u64>,
     /// Runs that wait for a lock, and for their first record of this owner.
     unfenced: BTreeSet<RunId>,
+    /// Runs of this owner that have not begun, as it is not known yet which older ones there are.
+    unplaced: BTreeMap<RunId, Place>,
+    /// Runs that others have begun, and whose logs are being read.
+    arriving: BTreeMap<RunId, (u64, Key)>,
     /// Triggers of others' runs.
     passed_on: BTreeMap<RunId, PassedOn>,
+}
+
+/// Where a run stands in its series.
+struct Place {
+    key: Key,
+    /// The sequence of its first record.
+    first: u64,
+    /// Another run, whose first record was on its way, perhaps before this one.
+    beside: Option<RunId>,
 }
 
 /// Partitions that are worked on after this reading.
@@ -142,6 +161,8 @@ impl Beside {
             beat_at: now,
             behind: BTreeMap::new(),
             unfenced: BTreeSet::new(),
+            unplaced: BTreeMap::new(),
+            arriving: BTreeMap::new(),
             passed_on: BTreeMap::new(),
         }
     }
@@ -189,6 +210,80 @@ impl Engine {
         self.beside.as_ref().is_some_and(|beside| beside.unfenced.contains(run))
     }
 
+    /// Whether a run begins in two records, as others may have begun one before it that is not known here.
+    pub(super) fn begins_in_two(&self) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.follows)
+    }
+
+    /// Whether it is not known yet which older runs the run may have to wait for.
+    pub(super) fn is_unplaced(&self, run: &RunId) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.unplaced.contains_key(run))
+    }
+
+    /// Goes on with a run of this owner: at once, or as soon as its place among the others is known.
+    pub(super) fn begin_in_turn(&mut self, run: &RunId) {
+        match self.place_of(run).zip(self.beside.as_mut()) {
+            Some((place, beside)) => {
+                beside.unplaced.insert(run.clone(), place);
+                self.begin_placed();
+            }
+            None => self.opened(run),
+        }
+    }
+
+    fn place_of(&self, run: &RunId) -> Option<Place> {
+        let open = self.open.get(run).filter(|open| self.beside.is_some() && open.run.may_be_held())?;
+        let (key, first) = Key::of(&open.run.trigger).zip(self.runs.first_sequence(run))?;
+        let beside = self.series.beginning(&key).filter(|beginning| *beginning != run).cloned();
+        Some(Place { key, first, beside })
+    }
+
+    /// Begins the runs whose place is known by now.
+    pub(super) fn begin_placed(&mut self) {
+        let (Some(beside), series) = (&mut self.beside, &self.series) else { return };
+        let (cursor, arriving) = (beside.cursor, &beside.arriving);
+        let is_placed = |place: &Place| {
+            let may_be_older = |(first, key): &(u64, Key)| *first < place.first && *key == place.key;
+            let is_beside = place.beside.as_ref().is_some_and(|beside| series.beginning(&place.key) == Some(beside));
+            cursor >= place.first && !is_beside && !arriving.values().any(may_be_older)
+        };
+        let placed: Vec<(RunId, Place)> = beside.unplaced.extract_if(.., |_, place| is_placed(place)).collect();
+        let is_behind = beside.unplaced.values().any(|place| place.first > cursor);
+        if is_behind {
+            self.follow();
+        }
+        for (run, place) in placed {
+            if !self.open.get(&run).is_some_and(OpenRun::is_own) {
+                continue;
+            }
+            if let Some(older) = self.series.older_than(&place.key, place.first) {
+                self.input(&run, Input::Held(older));
+            }
+            self.opened(&run);
+        }
+    }
+
+    /// The log of a run is read that another has begun.
+    pub(super) fn arrives(&mut self, run: &RunId, first: u64, trigger: &Trigger) {
+        if let Some((beside, key)) = self.beside.as_mut().zip(Key::of(trigger)) {
+            beside.arriving.insert(run.clone(), (first, key));
+        }
+    }
+
+    /// It is read now, if another has begun it: this one does not.
+    pub(super) fn read_arriving(&mut self, run: &RunId) {
+        if self.beside.as_ref().is_some_and(|beside| beside.arriving.contains_key(run)) {
+            self.reload(run.clone(), None);
+        }
+    }
+
+    /// It was read, or cannot be, or is its own.
+    pub(super) fn arrived(&mut self, run: &RunId) {
+        if let Some(beside) = &mut self.beside {
+            beside.arriving.remove(run);
+        }
+    }
+
     /// Tells that it is there, looks who else is, and does again what was lost.
     pub(super) fn beat(&mut self) {
         let now = Instant::now();
@@ -199,6 +294,7 @@ impl Engine {
             beside.follows = true;
             beside.beginning = None;
             let all = std::mem::take(&mut beside.owned);
+            self.runs.leaving().owns(&beside.owned);
             self.cease(&all);
         }
         self.rearrange();
@@ -326,6 +422,7 @@ impl Engine {
             | Input::AgentRevoked(_)
             | Input::NotTakenUp(_)
             | Input::LockGranted(_)
+            | Input::Held(_)
             | Input::Released
             | Input::TimePassed => None,
         };
@@ -370,6 +467,7 @@ impl Engine {
             beside.owned.retain(|partition| own.contains(partition));
             beside.own = own;
             beside.beginning = None;
+            self.runs.leaving().owns(&beside.owned);
             // In this order: what is told to be another's is not worked on.
             self.cease(&lost);
             if let Some(beside) = &mut self.beside {
@@ -403,6 +501,7 @@ impl Engine {
             self.stirred.remove(run);
             if let Some(beside) = &mut self.beside {
                 beside.unfenced.remove(run);
+                beside.unplaced.remove(run);
             }
             // What was granted here and is not in the log was not granted.
             self.locks.forget(run);
@@ -418,6 +517,7 @@ impl Engine {
         let Some(beside) = &mut self.beside else { return };
         let Some(Beginning { partitions, .. }) = beside.beginning.take() else { return };
         beside.owned.extend(&partitions);
+        self.runs.leaving().owns(&beside.owned);
         info!(partitions = partitions.len(), all = beside.owned.len(), "works on these from now on");
         // What is not folded yet may hold a lock.
         self.unread.extend(self.reloading.iter().cloned());
@@ -441,7 +541,7 @@ impl Engine {
         }
         self.see(&state);
         self.fence(run);
-        self.opened(run);
+        self.begin_in_turn(run);
     }
 
     /// Appends an empty record to a log that has none of this owner yet: what an earlier owner still appends loses.
@@ -502,6 +602,7 @@ impl Engine {
             self.begin_partitions();
         }
         self.settle_others();
+        self.begin_placed();
         self.pass_on_again(Instant::now());
         if again {
             self.follow();
@@ -543,16 +644,24 @@ impl Engine {
         let run = &stored.run;
         let decoded = log::decode(stored);
         if let Ok(Decoded::Archived(_)) = decoded {
-            // It says nothing new.
+            // It says nothing new of the run.
+            self.runs.leaving().is_away(run);
         } else if self.reloading.contains(run) {
             self.note_behind(stored);
         } else if let Some(snapshot) = self.runs.get(run) {
             if snapshot.records.last().is_none_or(|last| last.sequence < stored.sequence) {
                 self.reload(run.clone(), None);
             }
-        } else if self.intake.contains(run) {
-            // Its own, whose acknowledgement is on its way; or it is found that another began the run, and the log is read.
-        } else if matches!(decoded, Ok(Decoded::Record(record)) if record.previous.is_none()) && self.reloading.insert(run.clone()) {
+        } else if let Ok(Decoded::Record(record)) = decoded
+            && record.previous.is_none()
+        {
+            if let Some(RunEvent::RunAccepted { trigger, .. }) = record.events.first() {
+                self.arrives(run, stored.sequence, trigger);
+            }
+            // Else it is its own, whose acknowledgement is on its way; or another's, which is found when this one would begin it.
+            if self.intake.contains(run) || !self.reloading.insert(run.clone()) {
+                return;
+            }
             let (plans, stored) = (self.plans.clone(), stored.clone());
             self.work.push(Box::pin(async move {
                 let mut reading = Reading::default();

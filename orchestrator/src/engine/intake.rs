@@ -152,7 +152,7 @@ impl Engine {
         let first = before(&trigger, planned, shape, Position { sequence: 0, at });
         let (proposals, secrets) = (Proposals::new(), self.secrets());
         let context = Context { proposals: &proposals, may_have: &|_, _, _| false, callback_secrets: &secrets };
-        let events = accept(&first, &context, &Beginning { reused, held }, at);
+        let events = accept(&first, &context, &Beginning { reused, held, is_later: key.is_some() && self.begins_in_two() }, at);
         let (record, bytes) = log::encode(Tail::default(), &self.name, at, events);
         if bytes.len() > MESSAGE_BYTES_MAX && matches!(first.planned, Planned::Plan { .. }) {
             // It would be delivered for ever, and never stored. Without a plan, nothing is left but the trigger, which was stored.
@@ -181,21 +181,33 @@ impl Engine {
         }
         match outcome {
             TakenIn::Begun { run, record, sequence, digest } => {
+                self.arrived(&run.id);
                 self.begin(*run, record, sequence, digest);
                 self.dismiss(delivery);
             }
             TakenIn::Known => {
-                if let Some(id) = &id {
+                if let Some((id, trigger)) = id.as_ref().zip(delivery.trigger.as_ref().ok()) {
+                    // Wherever it stands, it is before what begins from now on.
+                    self.arrives(id, 0, trigger);
                     self.reload(id.clone(), None);
                 }
                 self.dismiss(delivery);
             }
-            TakenIn::Others(trigger) => self.pass_on(delivery, *trigger),
-            TakenIn::Later(reason) => warn!(error = service::supervisor::chain(&reason), "a trigger waits"),
+            TakenIn::Others(trigger) => {
+                self.read_arriving(&trigger.run());
+                self.pass_on(delivery, *trigger);
+            }
+            TakenIn::Later(reason) => {
+                warn!(error = service::supervisor::chain(&reason), "a trigger waits");
+                if let Some(id) = &id {
+                    self.read_arriving(id);
+                }
+            }
         }
         if let (Some(key), Some(id)) = (key, id) {
             self.next_turn(&key, &id);
         }
+        self.begin_placed();
     }
 
     /// The run of this series has begun, or will not now: the next one may.
@@ -233,7 +245,7 @@ impl Engine {
         open.worked_on = if is_own { WorkedOn::Here } else { WorkedOn::Elsewhere };
         self.open.insert(id.clone(), open);
         if is_own {
-            self.opened(&id);
+            self.begin_in_turn(&id);
         }
         self.settle_others();
     }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use model::{
-    Digest, ProjectName,
+    Digest, ProjectName, RunId,
     protocol::orchestrator::{Here, Member},
 };
 use tokio::time::Instant;
@@ -38,6 +38,12 @@ const OTHERS_MAX: usize = 64;
 /// The partition of a project's runs.
 pub(super) fn partition(project: &ProjectName) -> Partition {
     Digest::of(project.as_str().as_bytes()).bytes()[0]
+}
+
+/// The partition in which a run itself is, whatever its project: for what is done to it alone, so that a team with one project has more than one
+/// orchestrator at that.
+pub(super) fn partition_of_run(run: &RunId) -> Partition {
+    Digest::of(run.to_string().as_bytes()).bytes()[0]
 }
 
 /// The orchestrators, as one of them knows them.

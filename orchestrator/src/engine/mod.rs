@@ -214,6 +214,8 @@ pub async fn start(options: EngineOptions, bus: Bus, blobs: Blobs, supervisor: &
     let (ears, alone) = Ears::open(&bus, received, roll, options.beside_others).await?;
     let beside = if options.beside_others {
         let start = getrandom::u64().map_err(EngineError::Randomness)?;
+        // Nothing is put away before it is known whose it is.
+        handle.runs.leaving().owns(&BTreeSet::new());
         Some(Beside::new(Member::new(&options.name, start), alone))
     } else {
         None
@@ -524,7 +526,7 @@ impl Engine {
 
     /// Decides what is due for the run, and sends the record on its way.
     fn advance(&mut self, run: &RunId) {
-        if !self.may_decide() {
+        if !self.may_decide() || self.is_unplaced(run) {
             return;
         }
         let Some(open) = self.open.get_mut(run).filter(|open| open.is_own()) else { return };

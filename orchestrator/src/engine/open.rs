@@ -366,6 +366,7 @@ impl OpenRun {
             | Input::NotTakenUp(_)
             | Input::Answered { .. }
             | Input::LockGranted(_)
+            | Input::Held(_)
             | Input::Released
             | Input::TimePassed => false,
         }
@@ -400,6 +401,7 @@ fn about(input: &Input) -> Option<(&Lease, About)> {
         | Input::Cancel { .. }
         | Input::Answered { .. }
         | Input::LockGranted(_)
+        | Input::Held(_)
         | Input::Released
         | Input::TimePassed => None,
     }

@@ -411,6 +411,7 @@ impl Engine {
         self.tries.remove(run);
         self.reloading.remove(run);
         self.unread.remove(run);
+        self.arrived(run);
         match outcome {
             Reloaded::Run(loaded) => {
                 let (state, tail) = (loaded.run.clone(), loaded.tail());
@@ -431,6 +432,7 @@ impl Engine {
             }
         }
         self.settle_others();
+        self.begin_placed();
     }
 
     /// When a log is read again that could not be; what it cannot be read without, and will not come, makes it a damaged one.

@@ -102,6 +102,17 @@ impl AllSeries {
         series.open.values().rev().find(|open| open.newer == Some(Newer::Wait)).map(|open| open.run.clone())
     }
 
+    /// The newest run that one waits for whose first record is this.
+    pub(super) fn older_than(&self, key: &Key, first: u64) -> Option<RunId> {
+        let mut older = self.0.get(key)?.open.range(..first).rev().map(|(_, open)| open);
+        older.find(|open| open.newer == Some(Newer::Wait)).map(|open| open.run.clone())
+    }
+
+    /// The run whose first record is on its way.
+    pub(super) fn beginning(&self, key: &Key) -> Option<&RunId> {
+        self.0.get(key)?.beginning.as_ref()
+    }
+
     /// The run has begun, or not: whether it was its turn, so that the next one may.
     pub(super) fn begun(&mut self, key: &Key, run: &RunId) -> bool {
         let ended = self.0.get_mut(key).and_then(|series| series.beginning.take_if(|beginning| beginning == run));

@@ -3,12 +3,15 @@
 use model::{
     AttemptId, RunId, StageId, TriggerId,
     plan::Value,
-    protocol::auction::{Offer, Reservation},
+    protocol::auction::{Offer, RankedOffer, Reservation},
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::roster::{FORGET_AFTER, WAIT_MAX, WAIT_MIN};
+use crate::core::{
+    rank,
+    roster::{FORGET_AFTER, WAIT_MAX, WAIT_MIN},
+};
 
 const SILENT: &str = "not asked: it did not answer the last time, and has said nothing since";
 const MS: Duration = Duration::from_millis(1);
@@ -304,6 +307,29 @@ fn a_liar_that_offers_everything_for_nothing_and_never_delivers_wins_again_only_
         let proposals = [bench.bid("liar", &request, lie), bench.bid("honest", &request, offer(3, Reservation::Slot))];
         let proposal = proposals.into_iter().flatten().next().unwrap();
         assert_eq!(winners(&proposal)[0], winner, "with the guard: {guard}");
+    }
+}
+
+#[test]
+fn an_offer_that_no_machine_could_make_wins_only_where_nobody_looks_at_it() {
+    let lies = [
+        Offer::new(0, 0, Reservation::Handover),
+        Offer { has: u64::MAX, ..Offer::new(0, 0, Reservation::Slot) },
+        Offer { load_permille: u64::MAX, ..Offer::new(0, 0, Reservation::Slot) },
+    ];
+    let honest = Offer::new(3, 0, Reservation::Slot);
+    for (round, lie) in (1..).zip(lies) {
+        let request = request(round, &[]);
+        let ranked = |name: &str, offer: &Offer| RankedOffer { agent: agent(name), offer: offer.clone() };
+        let without = rank(vec![ranked("liar", &lie), ranked("honest", &honest)], &request, &Times::default());
+        assert_eq!(without[0].agent, agent("liar"), "without the guard: {lie:?}");
+
+        let mut bench = Bench::with(&["honest", "liar"]);
+        bench.request(&request);
+        assert_eq!(bench.bid("liar", &request, Bid::Offer(lie.clone())), None);
+        let proposal = bench.bid("honest", &request, Bid::Offer(honest.clone())).unwrap();
+        assert_eq!(winners(&proposal), ["honest"], "with it: {lie:?}");
+        assert_eq!(proposal.declined[0].agent, agent("liar"));
     }
 }
 

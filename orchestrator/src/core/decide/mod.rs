@@ -98,6 +98,8 @@ pub enum Input {
     },
     /// It is the stage's turn to have its lock: no other stage of the project has it.
     LockGranted(Index),
+    /// An older run is there, which was not known when this one was accepted: it waits for its end, if it has not begun.
+    Held(RunId),
     /// The run for whose end this one waited has ended.
     Released,
     /// It is `now`: what is due happens.
@@ -141,6 +143,8 @@ pub struct Beginning {
     pub reused: BTreeMap<Index, Reused>,
     /// The older run whose end it waits for.
     pub held: Option<RunId>,
+    /// Its first record says that it was accepted, and no more: whether it waits for an older one is not known before that is stored.
+    pub is_later: bool,
 }
 
 /// The events of a run's first record.
@@ -155,7 +159,9 @@ pub fn accept(run: &Run, context: &Context<'_>, beginning: &Beginning, now: Time
         draft.push(RunEvent::StageReused { stage, of: of.clone(), outcome: *outcome, outputs: outputs.clone() });
     }
     draft.leave_out();
-    draft.settle();
+    if !(beginning.is_later && draft.run.may_be_held()) {
+        draft.settle();
+    }
     draft.events
 }
 
@@ -211,6 +217,11 @@ impl<'a> Draft<'a> {
             Input::NotTakenUp(lease) => self.not_taken_up(lease),
             Input::Answered { at, wait, answer, by } => self.answered(*at, *wait, answer, by.as_deref()),
             Input::LockGranted(at) => self.lock_granted(*at),
+            Input::Held(older) => {
+                if self.run.may_be_held() {
+                    self.push(RunEvent::RunHeld { older: older.clone() });
+                }
+            }
             Input::Released => {
                 if self.run.held.is_some() {
                     self.push(RunEvent::RunReleased);

@@ -11,7 +11,7 @@ use super::driven::{Driven, cancel, kinds, sh, stage, trigger, variable, waiting
 use crate::core::{Beginning, Input, Status, rerun::reused};
 
 fn again(old: &Driven, stages: &RerunStages) -> Driven {
-    let beginning = Beginning { reused: reused(&old.run, stages), held: None };
+    let beginning = Beginning { reused: reused(&old.run, stages), ..Beginning::default() };
     Driven::of(old.shape.plan().clone(), &trigger(), &beginning)
 }
 
