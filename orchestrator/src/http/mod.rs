@@ -21,6 +21,7 @@ mod plans;
 mod projects;
 mod rights;
 mod runs;
+mod seats;
 mod sources;
 mod spec;
 mod sse;
@@ -53,7 +54,11 @@ pub use projects::Projects;
 pub use spec::openapi;
 pub use tokens::Tokens;
 
-use self::limits::{FORGET_PERIOD, Limits};
+use self::{
+    access::Caller,
+    limits::{FORGET_PERIOD, Limits},
+    seats::{Seat, Seats},
+};
 use crate::Orchestrator;
 
 /// The largest body of a request, in bytes: a pipeline file of 1 MiB, escaped, with room for the rest.
@@ -98,7 +103,7 @@ pub(crate) struct Api {
     orchestrator: Orchestrator,
     projects: Projects,
     access: access::Access,
-    followers: Arc<Semaphore>,
+    followers: Arc<Seats>,
     uploads: Arc<Semaphore>,
     /// Cancelled when streams are to end.
     token: CancellationToken,
@@ -118,12 +123,19 @@ impl Api {
             orchestrator,
             projects,
             access,
-            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            followers: Seats::new(FOLLOWERS_MAX),
             uploads: Arc::new(Semaphore::new(sources::UPLOADS_MAX)),
             token,
             routes: spec::Routes::of(document),
             document: spec::text(document),
         }
+    }
+}
+
+impl Api {
+    /// The right to be served a stream.
+    fn seat(&self, caller: &Caller) -> Result<Seat, ApiError> {
+        self.followers.take(caller.name()).ok_or(ApiError::TooManyFollowers)
     }
 }
 

@@ -121,6 +121,25 @@ async fn who_created_a_run_stands_in_its_trigger_and_keys_are_each_tokens_own() 
 }
 
 #[tokio::test]
+async fn one_key_a_hundred_times_at_once_is_one_run_and_one_trigger() {
+    let served = Served::start();
+    let mut triggers = served.orchestrator.bus.triggers().await.unwrap();
+    let ask = |key: &'static str, pipeline: usize| {
+        let request = served.request(Method::POST, "/v1/runs").header("Idempotency-Key", key);
+        async move { request.json(&json!({ "pipeline": pipeline.to_string() })).send().await.unwrap().json::<RunCreated>().await.unwrap().run }
+    };
+    let runs: BTreeSet<RunId> = futures_util::future::join_all((0..100).map(|at| ask("one", at))).await.into_iter().collect();
+    assert_eq!(runs.len(), 1);
+    let next = ask("next", 0).await;
+    let mut stored = Vec::new();
+    while !stored.contains(&next) {
+        stored.push(triggers.next().await.unwrap().trigger.unwrap().run());
+    }
+    stored.dedup();
+    assert_eq!(stored, [runs.into_iter().next().unwrap(), next]);
+}
+
+#[tokio::test]
 async fn a_token_is_made_and_taken_away_without_a_restart() {
     let served = Served::start();
     let status = || async { served.client.get(format!("{}/v1/runs", served.base)).bearer_auth("new").send().await.unwrap().status() };
