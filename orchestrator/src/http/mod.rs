@@ -8,6 +8,7 @@
 
 mod access;
 mod agents;
+mod artifacts;
 mod auctions;
 mod audit;
 mod docs;
@@ -18,6 +19,7 @@ mod everything;
 mod limits;
 mod logs;
 mod plans;
+mod project_runs;
 mod projects;
 mod rights;
 mod runs;
@@ -105,6 +107,7 @@ pub(crate) struct Api {
     access: access::Access,
     followers: Arc<Seats>,
     uploads: Arc<Semaphore>,
+    downloads: Arc<Seats>,
     /// Cancelled when streams are to end.
     token: CancellationToken,
     document: String,
@@ -125,6 +128,7 @@ impl Api {
             access,
             followers: Seats::new(FOLLOWERS_MAX),
             uploads: Arc::new(Semaphore::new(sources::UPLOADS_MAX)),
+            downloads: Seats::new(artifacts::DOWNLOADS_MAX),
             token,
             routes: spec::Routes::of(document),
             document: spec::text(document),
@@ -224,6 +228,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::show)
         .service(runs::cancel)
         .service(runs::rerun)
+        .service(artifacts::list)
+        .service(artifacts::show)
         .service(agents::list)
         .service(agents::drain)
         .service(audit::list)
@@ -233,6 +239,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(plans::show)
         .service(projects::list)
         .service(projects::show)
+        .service(project_runs::create)
         .service(environments::list)
         .service(environments::show)
         .service(waits::list)

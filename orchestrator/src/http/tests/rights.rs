@@ -35,10 +35,12 @@ fn request(served: &Served, method: &str, path: &str, run: &RunId) -> RequestBui
     let path = path.replace("{project}", crate::core::tests::trigger().project.as_str());
     let request = served.client.request(method.parse().unwrap(), format!("{}{path}", served.base));
     match (method, path.rsplit('/').next().unwrap()) {
+        ("POST", "runs") if path.starts_with("/v1/projects/") => request.json(&json!({})),
         ("POST", "runs") => request.json(&json!({ "pipeline": "pipeline {}" })),
         ("POST", "rerun") => request.json(&json!({})),
         ("POST", "answer") => request.json(&json!({ "answer": { "kind": "resume" } })),
         (_, "output") => request.query(&[("stage", "Build")]),
+        (_, "artifact") => request.query(&[("name", "bin")]),
         _ => request,
     }
 }
