@@ -30,7 +30,7 @@ pub use audit::{ActionView, AuditList, AuditView, CancelReasonView};
 pub use bytes::Base64;
 pub use event::{EndView, EventView, RunEventView, SSE_END, SSE_EVENT, SSE_HERE};
 pub use log::{ChunkView, GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_GAP};
-pub use output::{OutputsView, TestFailureView, TestsView, TreeView};
+pub use output::{ArtifactList, ArtifactView, OutputsView, TestFailureView, TestsView, TreeView};
 pub use plan::{PlanCreate, PlanDetail, PullRequestView};
 pub use problem::{Code, Problem};
 pub use project::{
@@ -38,8 +38,8 @@ pub use project::{
     RefsView, SourceView,
 };
 pub use run::{
-    Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreated,
-    RunDetail, RunList, RunStatus, RunView, StatusName,
+    Health, PIPELINE_PATH_DEFAULT, PROJECT_DEFAULT, PlanView, ProjectRunCreate, RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages,
+    RevisionCreate, RunCreate, RunCreated, RunDetail, RunList, RunStatus, RunView, StatusName,
 };
 pub use source::{SOURCE_BYTES_MAX, SourceCreated};
 pub use stage::{

@@ -6,7 +6,7 @@ use model::Digest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::schema;
+use crate::{StageRef, schema};
 
 /// What a stage has left to others and to people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +19,29 @@ pub struct OutputsView {
     pub caches: BTreeMap<String, TreeView>,
     /// What its test reports say, added up.
     pub tests: Option<TestsView>,
+}
+
+/// An artifact, and the stage that has left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactView {
+    /// The stage.
+    pub stage: StageRef,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the archive.
+    #[schema(value_type = schema::Digest)]
+    pub archive: Digest,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Files, directories and links in it.
+    pub entries: u64,
+}
+
+/// The artifacts of a run, in the order of its plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactList {
+    /// The artifacts.
+    pub artifacts: Vec<ArtifactView>,
 }
 
 /// Files and directories in the depot.

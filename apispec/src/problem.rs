@@ -103,6 +103,12 @@ codes! {
     /// There is no such attempt of the stage.
     UnknownAttempt = "unknown_attempt", 409, "the stage has no such attempt",
         "GET /v1/runs/{run} lists the attempts of the run's stages; without a number, the last one is meant";
+    /// The run has no such artifact.
+    UnknownArtifact = "unknown_artifact", 409, "the run has no such artifact",
+        "GET /v1/runs/{run}/artifacts lists what its stages have left so far";
+    /// The project's source has nothing to run there.
+    NothingToRun = "nothing_to_run", 409, "there is nothing to run",
+        "the detail says why: name a branch or a tag that the project's source has, and that its configuration delivers";
     /// Nothing waits for this answer.
     NoSuchWait = "no_such_wait", 409, "nothing waits for that",
         "GET /v1/runs/{run} shows what its stages wait for, GET /v1/waits what waits for a person in all runs";
@@ -162,6 +168,12 @@ codes! {
         "try again: the lists are made anew from the logs by themselves; if it stays so, see whether the orchestrator's disk is full";
     /// As many sources are being brought as may be at once.
     TooManyUploads = "too_many_uploads", 503, "too many bring sources already",
+        "try again in a few seconds";
+    /// The project's source cannot be had now.
+    SourceUnavailable = "source_unavailable", 503, "the project's source cannot be had now",
+        "try again with the same Idempotency-Key: a source that is being fetched goes on; if it stays so, see what the forge role says";
+    /// As many artifacts are being sent as may be at once.
+    TooManyDownloads = "too_many_downloads", 503, "too many get artifacts already",
         "try again in a few seconds";
     /// As many follow as the orchestrator serves at once.
     TooManyFollowers = "too_many_followers", 503, "too many follow already",

@@ -52,10 +52,48 @@ pub struct RunCreate {
     /// Values of the pipeline's parameters.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
+    /// The one stage that is wanted, by its path, with all that it needs; the others are skipped. Without it, all are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// How long the whole run may take, in milliseconds; without it, as long as its stages and gates may.
     #[serde(default, deserialize_with = "crate::whole::optional")]
     #[schema(minimum = 1, maximum = 31_622_400_000_i64)]
     pub timeout_ms: Option<u64>,
+}
+
+/// Asks for a run of a project's own code, as its source has it now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectRunCreate {
+    /// Of which commit.
+    #[serde(default)]
+    pub revision: RevisionCreate,
+    /// Values of the pipeline's parameters.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// How long the whole run may take, in milliseconds; without it, as long as its stages and gates may.
+    #[serde(default, deserialize_with = "crate::whole::optional")]
+    #[schema(minimum = 1, maximum = 31_622_400_000_i64)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// A commit of a project's source, by what leads to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum RevisionCreate {
+    /// The default branch: where the repository's `HEAD` leads.
+    #[default]
+    DefaultBranch,
+    /// A branch.
+    Branch {
+        /// Its name, without `refs/heads/`.
+        name: String,
+    },
+    /// A tag.
+    Tag {
+        /// Its name, without `refs/tags/`.
+        name: String,
+    },
 }
 
 /// Asks for an ended run to be run again: the same plan, digest for digest, on the same source.

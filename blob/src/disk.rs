@@ -9,7 +9,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use model::{Digest, digest::DigestBuilder};
 use tempfile::{NamedTempFile, TempPath};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{BlobError, GET_BYTES_MAX};
+use crate::{BlobError, GET_BYTES_MAX, Removed, unused};
 
 /// Bytes that are read from a file at once: large enough that the system calls do not count, small enough for many at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -53,6 +53,8 @@ struct Shared {
     blobs: PathBuf,
     incoming: PathBuf,
     durability: Durability,
+    /// Held while a blob is removed that nobody uses, and while it is noted that somebody does.
+    removal: Mutex<()>,
     /// Held shared while the store is open: nobody else then removes what lies in `incoming/`.
     _lock: File,
 }
@@ -102,7 +104,7 @@ impl DiskStore {
         if durability == Durability::Fsync {
             sync_folder(folder)?;
         }
-        Ok(Self { shared: Arc::new(Shared { blobs, incoming, durability, _lock: lock }) })
+        Ok(Self { shared: Arc::new(Shared { blobs, incoming, durability, removal: Mutex::default(), _lock: lock }) })
     }
 
     /// Stores bytes; see [`crate::Blobs::put`].
@@ -196,12 +198,19 @@ impl DiskStore {
         .await
     }
 
+    /// Removes what nobody has used for [`unused::KEPT`]; see [`crate::Blobs::remove_unused`].
+    pub async fn remove_unused(&self) -> Result<Removed, BlobError> {
+        let store = self.clone();
+        blocking(move || unused::remove(&store.shared.blobs, unused::KEPT, &store.shared.removal)).await
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         let (folder, name) = hex.split_at(2);
         self.shared.blobs.join(folder).join(name)
     }
 
+    /// Opens a blob, which counts as its use: see [`crate::unused`].
     fn read(&self, digest: &Digest) -> Result<BlobFile, BlobError> {
         let path = self.path(digest);
         let file = match File::open(&path) {
@@ -209,8 +218,12 @@ impl DiskStore {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Err(BlobError::Missing(*digest)),
             Err(source) => return Err(failed("open", &path)(source)),
         };
-        let length = file.metadata().map_err(failed("look at", &path))?.len();
-        Ok(BlobFile { file, length })
+        let metadata = file.metadata().map_err(failed("look at", &path))?;
+        if !unused::note_use(&file, &metadata, &path, &self.shared.removal) {
+            // It was removed in the same moment.
+            return Err(BlobError::Missing(*digest));
+        }
+        Ok(BlobFile { file, length: metadata.len() })
     }
 
     fn temporary(&self) -> Result<NamedTempFile, BlobError> {
@@ -256,6 +269,7 @@ impl DiskStore {
     /// Gives a whole and durable file the name of its digest.
     fn rename(&self, mut temporary: TempPath, digest: &Digest) -> Result<(), BlobError> {
         let path = self.path(digest);
+        let nobody_removes = self.shared.removal.lock().expect("no holder of this lock panics");
         if let Err(first) = fs::rename(&temporary, &path) {
             if first.kind() != io::ErrorKind::NotFound {
                 return Err(failed("create", &path)(first));
@@ -267,6 +281,7 @@ impl DiskStore {
                 sync_folder(&self.shared.blobs)?;
             }
         }
+        drop(nobody_removes);
         temporary.disable_cleanup(true);
         self.sync_folder_of(digest)
     }

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::{
-    BlobError, GET_BYTES_MAX,
+    BlobError, GET_BYTES_MAX, Removed,
     disk::{Copied, beside, blocking, failed, hash},
 };
 
@@ -182,6 +182,18 @@ impl DepotClient {
         same(digest, hasher.finish())?;
         copy.persist_noclobber(path).map_err(|error| failed("create", path)(error.error))?;
         Ok(())
+    }
+
+    /// Removes what nobody uses; see [`crate::Blobs::remove_unused`].
+    pub async fn remove_unused(&self) -> Result<Removed, BlobError> {
+        let url = self.blobs.join("/v1/unused").expect("it is a valid path");
+        let failed = |error: reqwest::Error| BlobError::Unavailable(chain(&error));
+        let response = self.client.delete(url).bearer_auth(&self.token).send().await.map_err(failed)?;
+        if response.status().is_success() {
+            return response.json().await.map_err(failed);
+        }
+        let status = response.status();
+        Err(BlobError::Unavailable(problem(response).await.detail.unwrap_or_else(|| status.to_string())))
     }
 
     /// The bytes that are free on the depot's disk, as it says.

@@ -7,6 +7,7 @@ pub mod http;
 pub mod library;
 mod sweep;
 pub mod token;
+pub mod unused;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use model::Digest;
 pub use disk::{DiskStore, Durability};
 pub use http::DepotClient;
 pub use sweep::Sweep;
+pub use unused::Removed;
 
 /// The most bytes that [`Blobs::get`] gives at once; what may be larger is read with [`Blobs::get_file`].
 pub const GET_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -115,6 +117,14 @@ impl Blobs {
         match self {
             Self::Disk(store) => store.has(digest).await,
             Self::Depot(client) => client.has(digest).await,
+        }
+    }
+
+    /// Removes what nobody has stored, read or asked for within [`unused::KEPT`]. Ask first for all that is to stay.
+    pub async fn remove_unused(&self) -> Result<Removed, BlobError> {
+        match self {
+            Self::Disk(store) => store.remove_unused().await,
+            Self::Depot(client) => client.remove_unused().await,
         }
     }
 

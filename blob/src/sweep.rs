@@ -73,20 +73,25 @@ impl Sweep {
         )
     }
 
-    fn each(&self, mut each: impl FnMut(Digest, &DirEntry) -> Result<(), BlobError>) -> Result<(), BlobError> {
-        for folder in list(&self.blobs)? {
-            let folder = folder.map_err(failed("list", &self.blobs))?;
-            let begin = folder.file_name();
-            for entry in list(&folder.path())? {
-                let entry = entry.map_err(failed("list", &folder.path()))?;
-                let name = entry.file_name();
-                let digest = begin.to_str().zip(name.to_str()).and_then(|(begin, rest)| format!("sha256:{begin}{rest}").parse().ok());
-                // What has another name is none of the store's.
-                digest.map_or(Ok(()), |digest| each(digest, &entry))?;
-            }
-        }
-        Ok(())
+    fn each(&self, each: impl FnMut(Digest, &DirEntry) -> Result<(), BlobError>) -> Result<(), BlobError> {
+        self::each(&self.blobs, each)
     }
+}
+
+/// Every blob below this folder.
+pub(crate) fn each(blobs: &Path, mut each: impl FnMut(Digest, &DirEntry) -> Result<(), BlobError>) -> Result<(), BlobError> {
+    for folder in list(blobs)? {
+        let folder = folder.map_err(failed("list", blobs))?;
+        let begin = folder.file_name();
+        for entry in list(&folder.path())? {
+            let entry = entry.map_err(failed("list", &folder.path()))?;
+            let name = entry.file_name();
+            let digest = begin.to_str().zip(name.to_str()).and_then(|(begin, rest)| format!("sha256:{begin}{rest}").parse().ok());
+            // What has another name is none of the store's.
+            digest.map_or(Ok(()), |digest| each(digest, &entry))?;
+        }
+    }
+    Ok(())
 }
 
 fn list(folder: &Path) -> Result<fs::ReadDir, BlobError> {

@@ -7,8 +7,8 @@ use parser_service::worker::{self, Misbehaviour};
 
 use crate::{
     command::{
-        Terminal, agent as agent_command, agents, answer, cancel, check, complain, config, events, explain, explain_error, fmt, fsck, lock,
-        log, login, lsp, projects, rerun, runs, show, token, waits, why,
+        Terminal, agent as agent_command, agents, answer, artifacts, cancel, check, complain, config, events, explain, explain_error, fmt,
+        fsck, lock, log, login, lsp, projects, rerun, runs, show, start, token, waits, why,
     },
     demo, hook, repo, run, serve, step, up,
 };
@@ -59,10 +59,12 @@ enum Command {
     Login(login::LoginArgs),
     Projects(projects::ProjectsArgs),
     Agents(agents::AgentsArgs),
+    Start(start::StartArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
     Why(why::WhyArgs),
     Log(log::LogArgs),
+    Artifacts(artifacts::ArtifactsArgs),
     Events(events::EventsArgs),
     Waits(waits::WaitsArgs),
     Approve(answer::ApproveArgs),
@@ -159,6 +161,8 @@ impl Command {
             Self::ExplainError(args) => explain_error::run(&args),
             Self::Up(args) => up::run(args).await,
             Self::Config(args) => config::run(&args),
+            Self::Start(args) => start::run(args).await,
+            Self::Artifacts(args) => artifacts::run(args).await,
             Self::Runs(args) => runs::run(args).await,
             Self::Show(args) => show::run(args).await,
             Self::Why(args) => why::run(args).await,

@@ -10,7 +10,7 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use blob::token::Claims;
+use blob::token::{Claims, Read};
 use model::{Digest, Timestamp};
 use service::host::is_own_host;
 
@@ -27,6 +27,12 @@ impl Holder {
 
     pub(crate) fn writes(&self) -> Result<(), ApiError> {
         if self.0.write { Ok(()) } else { Err(self.forbidden("store bytes")) }
+    }
+
+    /// Only a service may: an attempt reads some bytes, and not all.
+    pub(crate) fn removes(&self) -> Result<(), ApiError> {
+        let is_service = self.0.write && self.0.read == Read::All;
+        if is_service { Ok(()) } else { Err(self.forbidden("remove bytes")) }
     }
 
     fn forbidden(&self, what: &'static str) -> ApiError {

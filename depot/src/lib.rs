@@ -4,6 +4,7 @@
 //! PUT  /v1/blobs/<digest>   stores the body if its digest is this one       201
 //! GET  /v1/blobs/<digest>   the bytes, or one range of them                 200, 206
 //! HEAD /v1/blobs/<digest>   whether they are there, and how many            200
+//! DELETE /v1/unused          removes what nobody has used for 31 days         200
 //! GET  /health              without a token: how many bytes are free        200
 //! GET  /metrics             the same, for Prometheus                        200
 //! ```

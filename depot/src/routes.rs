@@ -12,6 +12,7 @@ use model::Digest;
 use service::metrics::{CONTENT_TYPE, Exposition};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
+use tracing::info;
 
 use crate::{BLOB_BYTES_MAX, BODY_IDLE_TIMEOUT, Depot, access::Holder, problem::ApiError};
 
@@ -20,7 +21,11 @@ const SEND_BYTES: usize = 64 * 1024;
 
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
     let blobs = web::resource("/v1/blobs/{digest}").route(web::put().to(put)).route(web::get().to(get)).route(web::head().to(head));
-    config.service(blobs).route("/health", web::get().to(health)).route("/metrics", web::get().to(metrics));
+    config
+        .service(blobs)
+        .route("/v1/unused", web::delete().to(remove_unused))
+        .route("/health", web::get().to(health))
+        .route("/metrics", web::get().to(metrics));
 }
 
 async fn health(depot: web::Data<Depot>) -> Result<HttpResponse, ApiError> {
@@ -33,6 +38,14 @@ async fn metrics(depot: web::Data<Depot>) -> Result<HttpResponse, ApiError> {
     #[expect(clippy::cast_precision_loss, reason = "of so many bytes, some more or less are nothing")]
     told.gauge("otto_depot_free_bytes", "Bytes that are free on the depot's disk", depot.store.free_bytes().await? as f64);
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(told.text()))
+}
+
+/// Removes what nobody has used for long.
+async fn remove_unused(depot: web::Data<Depot>, holder: Holder) -> Result<HttpResponse, ApiError> {
+    holder.removes()?;
+    let removed = depot.store.remove_unused().await?;
+    info!(blobs = removed.blobs, bytes = removed.bytes, "what nobody uses was removed");
+    Ok(HttpResponse::Ok().json(removed))
 }
 
 async fn put(

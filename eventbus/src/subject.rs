@@ -37,6 +37,11 @@ impl Subject {
         Self("parser.triggers".to_owned())
     }
 
+    /// [`model::protocol::forge::ProjectRunRequest`], answered by [`model::protocol::forge::ProjectRunReply`].
+    pub fn project_run() -> Self {
+        Self("forge.run".to_owned())
+    }
+
     /// [`model::protocol::auction::AuctionRequest`], orchestrator to auctioneer.
     pub fn for_auction() -> Self {
         Self("tasks.for_auction".to_owned())
@@ -263,6 +268,7 @@ mod tests {
             (Subject::run(&run), "run"),
             (Subject::plan(), "plan"),
             (Subject::triggers(), "triggers"),
+            (Subject::project_run(), "project_run"),
             (Subject::for_auction(), "for_auction"),
             (Subject::auction("default"), "auction"),
             (Subject::call(&agent), "call"),

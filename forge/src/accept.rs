@@ -16,6 +16,7 @@ use model::{
     context::TriggerContext,
     lock::Lock,
     planning::{INLINE_BYTES_MAX, Text},
+    protocol::forge::{ProjectRunReply, ProjectRunRequest, Revision},
     trigger::Trigger,
 };
 use serde::Serialize;
@@ -29,7 +30,7 @@ use crate::{
         self, GitError, ObjectId, Wanted,
         mirror::{Mirrors, Wish},
     },
-    happened::{BRANCHES, Happened, RefName, What},
+    happened::{BRANCHES, Happened, RefName, TAGS, What},
     library,
     webhook::{Hook, Told},
 };
@@ -192,6 +193,61 @@ impl Acceptor {
         &self.bus
     }
 
+    /// Stores the trigger of a run that somebody who may asked for. When this says that it is accepted, it is on the bus.
+    pub(crate) async fn accept_asked(&self, asked: &ProjectRunRequest) -> Result<ProjectRunReply, AcceptError> {
+        let refused = |message: String| Ok(ProjectRunReply::Refused { message });
+        let project = self.project(&asked.project)?;
+        let found = match self.find(project, &asked.revision).await {
+            Err(AcceptError::Git(error)) if error.is_final() => return refused(service::supervisor::chain(&error)),
+            found => found?,
+        };
+        let Some((name, commit)) = found else {
+            return refused(match &asked.revision {
+                Revision::DefaultBranch => "the repository's `HEAD` leads to no branch that has a commit".to_owned(),
+                Revision::Branch { name } => format!("the source has no branch `{name}`"),
+                Revision::Tag { name } => format!("the source has no tag `{name}`"),
+            });
+        };
+        let (branch, tag) = match &asked.revision {
+            Revision::DefaultBranch | Revision::Branch { .. } => (name.branch_name().unwrap_or_default().to_owned(), String::new()),
+            Revision::Tag { name } => (String::new(), name.clone()),
+        };
+        let what = What::Asked { branch, tag, parameters: asked.parameters.clone(), timeout_ms: asked.timeout_ms };
+        let happened = Happened { what, name, commit, actor: Some(asked.actor.clone()) };
+        if let Some(reason) = project.refuses(&happened.context()) {
+            return refused(format!("project {}: {reason}", project.name));
+        }
+        match self.start_once(project, &happened, asked.id.clone()).await {
+            Ok(started) => Ok(ProjectRunReply::Accepted { run: started.run }),
+            Err(AcceptError::Git(error)) if error.is_final() => refused(service::supervisor::chain(&error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a branch or tag is now, and its ref.
+    async fn find(&self, project: &Project, revision: &Revision) -> Result<Option<(RefName, ObjectId)>, AcceptError> {
+        let name = match revision {
+            Revision::DefaultBranch => {
+                let head = match &project.source {
+                    Source::Repository(path) => git::head(path).await,
+                    Source::Remote(address) => self.mirrors.head(&project.name, address, &project.fetch).await,
+                };
+                return Ok(head.map_err(AcceptError::Git)?.map(|head| (head.branch, head.commit)));
+            }
+            Revision::Branch { name } => RefName::branch(name),
+            Revision::Tag { name } => RefName::new(format!("{TAGS}{name}")),
+        };
+        let Some(name) = name else { return Ok(None) };
+        let commit = match &project.source {
+            Source::Repository(path) => git::resolve(path, &name).await,
+            Source::Remote(address) => {
+                let refs = self.mirrors.list(&project.name, address, &project.fetch).await;
+                refs.map(|refs| refs.get(name.as_str()).and_then(|commit| commit.parse().ok()))
+            }
+        };
+        Ok(commit.map_err(AcceptError::Git)?.map(|commit| (name, commit)))
+    }
+
     /// The default branch of a project and what its pipeline is known by, if the branch is there, protected, and delivered.
     pub(crate) async fn head(&self, project: &ProjectName) -> Result<Option<(Head, String)>, AcceptError> {
         let project = self.project(project)?;
@@ -299,6 +355,7 @@ impl Acceptor {
             changed,
             lock,
             missing_libraries,
+            timeout_ms: happened.timeout_ms(),
             ..Trigger::new(id, project.name.clone(), &project.pipeline_path(), pipeline)
         };
         self.bus.store_trigger(&trigger).await.map_err(AcceptError::Bus)?;
@@ -315,7 +372,7 @@ async fn wanted(project: &Project, happened: &Happened, repository: &Path) -> Re
     let (base, pipeline_of) = match &happened.what {
         What::Push { previous, .. } => (previous.clone(), None),
         What::MergeQueue { base, .. } => (base.clone(), None),
-        What::Tag { .. } | What::Cron { .. } => (None, None),
+        What::Tag { .. } | What::Cron { .. } | What::Asked { .. } => (None, None),
         What::PullRequest(pull_request) => {
             let target = match RefName::branch(&pull_request.target) {
                 Some(target) => git::resolve(repository, &target).await?,
@@ -345,7 +402,7 @@ impl Acceptor {
         };
         let target = match &happened.what {
             What::PullRequest(pull_request) => RefName::branch(&pull_request.target),
-            What::Push { .. } | What::Tag { .. } | What::MergeQueue { .. } | What::Cron { .. } => None,
+            What::Push { .. } | What::Tag { .. } | What::MergeQueue { .. } | What::Cron { .. } | What::Asked { .. } => None,
         };
         let refresh = target.is_some();
         let names: Vec<RefName> = [happened.name.clone()].into_iter().chain(target).collect();

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** its identity is what happened, not who told of it how often, so the same thing is one run for ever.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use model::{
     ProjectName, TriggerId,
@@ -85,6 +85,8 @@ pub(crate) enum What {
     MergeQueue { branch: String, base: Option<ObjectId> },
     /// A line of `cron` was due on the default branch, in this minute since 1970.
     Cron { branch: String, line: String, minute: u64 },
+    /// Somebody who may asked for a run of the branch or tag; the other one is empty.
+    Asked { branch: String, tag: String, parameters: BTreeMap<String, String>, timeout_ms: Option<u64> },
 }
 
 impl Happened {
@@ -101,6 +103,13 @@ impl Happened {
             What::Cron { branch, line, .. } => {
                 TriggerContext { event: EventKind::Cron, branch: branch.clone(), cron: line.clone(), ..context }
             }
+            What::Asked { branch, tag, parameters, timeout_ms: _ } => TriggerContext {
+                event: EventKind::Manual,
+                branch: branch.clone(),
+                tag: tag.clone(),
+                parameters: parameters.clone(),
+                ..context
+            },
         }
     }
 
@@ -112,6 +121,8 @@ impl Happened {
             // A pull request's ref is named after its number, and never by another forge's way, as the project has one forge.
             What::PullRequest(pull_request) => (EventKind::PullRequest, pull_request.number.to_string()),
             What::MergeQueue { .. } => (EventKind::MergeQueue, self.name.to_string()),
+            // Who asks says which requests are one; this is for whoever does not.
+            What::Asked { .. } => (EventKind::Manual, self.name.to_string()),
             // The commit is not part of it: two forges may see two, and the minute is one.
             What::Cron { line, minute, .. } => return TriggerId::of("cron", &format!("{project} {minute} {line}")),
         };
@@ -119,11 +130,20 @@ impl Happened {
         TriggerId::of("forge", &format!("{project} {} {what} {}", kind.as_str(), self.commit))
     }
 
+    /// How long the whole run may take, where whoever asked for it has said so.
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        match &self.what {
+            What::Asked { timeout_ms, .. } => *timeout_ms,
+            What::Push { .. } | What::Tag { .. } | What::PullRequest(_) | What::MergeQueue { .. } | What::Cron { .. } => None,
+        }
+    }
+
     /// What it is of, for people.
     pub(crate) fn shown(&self) -> String {
         match &self.what {
             What::Push { branch, .. } | What::MergeQueue { branch, .. } | What::Cron { branch, .. } => branch.clone(),
             What::Tag { tag } => tag.clone(),
+            What::Asked { branch, tag, .. } => if tag.is_empty() { branch } else { tag }.clone(),
             What::PullRequest(pull_request) => format!("#{}", pull_request.number),
         }
     }

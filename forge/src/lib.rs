@@ -8,7 +8,8 @@
 //! webhook of a forge ─▶ POST /v1/hooks/projects/<project> ─▶ signature ────┴─▶ mirror (if it lies elsewhere)
 //! ```
 //!
-//! A team without a forge pushes to `/git/<project>.git`; lines of `cron` are fired; and forges are told how the runs of their commits go.
+//! A team without a forge pushes to `/git/<project>.git`; lines of `cron` are fired; what somebody who may asks for is run; and forges are
+//! told how the runs of their commits go.
 //!
 //! **Invariant:** what is answered with 202 is on the bus; the same thing, told again, is the same runs; no step is run here, and of what is
 //! pushed or told, only object ids become arguments of a program.
@@ -20,6 +21,7 @@ pub mod library;
 pub mod source;
 
 mod accept;
+mod asked;
 mod clock;
 mod cron;
 mod happened;
@@ -41,7 +43,7 @@ use std::{
 use actix_web::{App, HttpServer, middleware, web};
 use blob::Blobs;
 use config::Project;
-use eventbus::Bus;
+use eventbus::{Bus, BusError, Subject};
 use model::ProjectName;
 use service::{OnError, Supervisor, supervisor::chain};
 use tracing::{info, warn};
@@ -98,6 +100,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The bus does not carry requests.
+    #[error("cannot listen to requests for runs")]
+    Bus(#[source] BusError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -187,6 +192,12 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         let watch = cron::watch(acceptor.clone(), project.clone(), clock.clone(), supervisor.token().clone());
         supervisor.spawn(format!("forge: cron of {project}"), OnError::Log, watch);
     }
+    let requests = bus.subscribe_group(Subject::project_run()).await.map_err(StartError::Bus)?;
+    supervisor.spawn(
+        "forge: runs that are asked for",
+        OnError::Shutdown,
+        asked::serve(requests, acceptor.clone(), supervisor.token().clone()),
+    );
     if !board.is_empty() {
         let token = || supervisor.token().clone();
         for project in board.projects() {

@@ -39,6 +39,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         protocol::enrolment::RenewalReply,
         protocol::enrolment::RollPage,
         protocol::enrolment::RollRequest,
+        protocol::forge::ProjectRunReply,
+        protocol::forge::ProjectRunRequest,
         protocol::log::LogHeader,
         protocol::orchestrator::Asked,
         protocol::orchestrator::Told,

@@ -11,7 +11,10 @@ use model::{
     AgentName, Digest, RunId, StageId, TriggerId,
     event::run::{Answer, CancelReason, Planned, WaitKey},
     plan::PlanDocument,
-    protocol::enrolment::{DrainReply, DrainRequest},
+    protocol::{
+        enrolment::{DrainReply, DrainRequest},
+        forge::{ProjectRunReply, ProjectRunRequest},
+    },
     trigger::{Claims, Rerun, RerunStages, Trigger},
 };
 use tokio::{
@@ -42,6 +45,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(15);
 /// How long the eventbus role may take to write down that an agent drains.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the forge may take to look where a branch is, to fetch it, and to store the trigger. Clients wait 30 s.
+const SOURCE_DEADLINE: Duration = Duration::from_secs(20);
 /// Before a command is given again that nothing came of yet. The same again changes nothing.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -170,6 +175,14 @@ impl Orchestrator {
         }
         self.bus.store_trigger(trigger).await?;
         Ok(trigger.run())
+    }
+
+    /// Has the forge store the trigger of a run of a project's own code. The same request again is the same run.
+    pub async fn create_of_project(&self, request: &ProjectRunRequest) -> Result<ProjectRunReply, CommandError> {
+        if self.runs.get(&RunId::of(&request.id)).is_none() {
+            self.admission.admit(self.runs.load_now())?;
+        }
+        Ok(self.bus.request(&Subject::project_run(), request, SOURCE_DEADLINE).await?)
     }
 
     /// What a run of this trigger would do, and of how many stages. Nothing is started.

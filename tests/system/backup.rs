@@ -1,6 +1,10 @@
 //! Backup and restore, done as `docs/operation.md` says: the folder is lost, and its copy goes on.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -21,6 +25,37 @@ fn plan() -> Plan<'static> {
 fn otto(house: &House, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(OTTO).args(arguments).envs(house.client_env()).env("OTTO_HOME", house.scratch()).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn what_no_run_names_is_swept_and_what_runs_name_stays_however_old_it_is() {
+    let house = House::start(1).await;
+    let run = house.create("pipeline { stage 'Build' { steps [ sh 'mkdir dist; echo x >dist/a' archive 'dist/' ] } }").await;
+    house.ended(&run).await;
+    let brought = house.request(reqwest::Method::POST, "/v1/sources").body("nobody names this").send().await.unwrap();
+    assert_eq!(brought.status(), 201);
+    let stored = || files(&house.data().join("depot/sha256"));
+    for file in stored() {
+        fs::File::open(file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let holds = |text: &str| stored().iter().any(|file| fs::read(file).unwrap() == text.as_bytes());
+    assert!(holds("nobody names this"));
+    let (code, text) = otto(&house, &["fsck", "--sweep", "--data", house.data().to_str().unwrap()]);
+    assert!(code == 0 && text.contains("that no run names"), "{code}: {text}");
+    assert!(!holds("nobody names this"), "{text}");
+    let (code, report) = fsck(&house);
+    assert_eq!((code, &report["missing"]), (0, &0.into()), "{report}");
+    let list = house.get(&format!("/v1/runs/{run}/artifacts")).await.unwrap();
+    let artifact = house.request(reqwest::Method::GET, &format!("/v1/runs/{run}/artifact"));
+    let artifact = artifact.query(&[("name", list["artifacts"][0]["name"].as_str().unwrap())]).send().await.unwrap();
+    assert_eq!(artifact.status(), 200);
+    house.end().await;
+}
+
+/// Every file below the folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// What `otto fsck` finds, and how it ends.

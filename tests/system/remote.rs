@@ -165,6 +165,105 @@ async fn what_a_run_on_the_services_asks_is_answered_from_here_if_the_token_may(
 }
 
 #[tokio::test]
+async fn one_stage_is_run_there_and_what_failed_is_run_again_with_what_was_left_before() {
+    let house = House::start(1).await;
+    let shared = house.shared().display().to_string();
+    let pipeline = "pipeline {
+  stage 'Build' { steps [ sh 'echo built >>SHARED/built; mkdir dist; echo shipped >dist/program' archive 'dist/' ] }
+  stage 'Test' { steps [ unarchive 'dist/' sh '[ -e SHARED/go ] && cat dist/program' ] }
+  stage 'Other' { steps [ sh 'echo other >SHARED/other' ] }
+}";
+    let tree = folder(&pipeline.replace("SHARED", &shared));
+    let again = || said(&otto(&house, tree.path(), &["run", "--remote", "--project", "web", "--from-failed"]));
+    let (code, text) = again();
+    assert!(code == 2 && text.contains("no run of Ottofile") && text.contains("the project web"), "{code}: {text}");
+
+    let (code, text) = said(&otto(&house, tree.path(), &["run", "--remote", "--project", "web", "--stage", "Nowhere"]));
+    assert!(code == 2 && text.contains("there is no stage `Nowhere`"), "{code}: {text}");
+    let (code, text) = said(&otto(&house, tree.path(), &["run", "--remote", "--project", "web", "--stage", "Build"]));
+    assert!(code == 0 && !text.contains("shipped"), "{code}: {text}");
+    let (code, text) = again();
+    assert!(code == 2 && text.contains("there is nothing to run again"), "{code}: {text}");
+
+    let (code, text) = said(&otto(&house, tree.path(), &["run", "--remote", "--project", "web"]));
+    assert_eq!(code, 1, "{text}");
+    let failed = got(&house, "/v1/runs?limit=1").await["runs"][0]["id"].as_str().unwrap().to_owned();
+    fs::write(house.shared().join("go"), "").unwrap();
+    fs::write(tree.path().join("input"), "changed\n").unwrap();
+    let (code, text) = again();
+    assert!(code == 2 && text.contains(&format!("the files have changed since {failed}")), "{code}: {text}");
+    fs::write(tree.path().join("input"), "from the working tree\n").unwrap();
+    let (code, text) = again();
+    assert!(code == 0 && text.contains("│ shipped"), "{code}: {text}");
+    let newest = got(&house, "/v1/runs?limit=1").await["runs"][0].clone();
+    assert_eq!(newest["rerun_of"], failed.as_str(), "{newest}");
+    assert_eq!(fs::read_to_string(house.shared().join("built")).unwrap(), "built\nbuilt\n", "what had succeeded was not run again");
+    assert!(!house.shared().join("other").exists() || newest["status"]["outcome"] == "success");
+
+    // What a stage has left, for whoever wants it.
+    let list = got(&house, &format!("/v1/runs/{failed}/artifacts")).await;
+    let name = list["artifacts"][0]["name"].as_str().unwrap();
+    let (code, text) = said(&otto(&house, tree.path(), &["artifacts", &failed]));
+    assert!(code == 0 && text.contains(name) && text.contains("Build"), "{code}: {text}");
+    let brought = house.scratch().join("dist.tar");
+    let (code, text) = said(&otto(&house, tree.path(), &["artifacts", &failed, name, "-o", brought.to_str().unwrap()]));
+    assert_eq!(code, 0, "{text}");
+    let unpacked = Command::new("tar").args(["-xOf", brought.to_str().unwrap()]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&unpacked.stdout), "shipped\n", "{unpacked:?}");
+    let (code, text) = said(&otto(&house, tree.path(), &["artifacts", &failed, "nothing"]));
+    assert!(code == 1 && text.contains("unknown_artifact"), "{code}: {text}");
+    house.end().await;
+}
+
+#[tokio::test]
+async fn a_project_is_started_from_what_its_source_has_now() {
+    let scratch = tempfile::tempdir().unwrap();
+    let bare = scratch.path().join("shop.git");
+    git(scratch.path(), &["init", "--bare", "--quiet", bare.to_str().unwrap()]);
+    git(scratch.path(), &["clone", "--quiet", bare.to_str().unwrap(), "work"]);
+    let work = scratch.path().join("work");
+    let pipeline = "parameters { target { type = string } }
+pipeline { stage 'Ship' { env { TARGET = params.target } steps [ sh 'cat input; echo \"to $TARGET\"' ] } }";
+    fs::write(work.join("Ottofile"), pipeline).unwrap();
+    fs::write(work.join("input"), "from the repository\n").unwrap();
+    git(&work, &["add", "."]);
+    git(&work, &["commit", "--quiet", "--message=one"]);
+    git(&work, &["push", "--quiet", "origin", "HEAD:main"]);
+    let folder = tempfile::tempdir().unwrap();
+    let projects = folder.path().join("up/projects");
+    fs::create_dir_all(&projects).unwrap();
+    fs::write(projects.join("shop.yml"), format!("source: {{ url: {} }}\n", bare.display())).unwrap();
+    let house = House::planned(folder, crate::house::Plan::default()).await;
+
+    let started = otto(&house, scratch.path(), &["start", "shop", "--branch", "main", "--param", "target=staging"]);
+    let run = String::from_utf8_lossy(&started.stdout).trim().to_owned();
+    assert!(started.status.success() && run.starts_with("run_"), "{started:?}");
+    assert_eq!(house.ended(&run).await["status"]["outcome"], "success");
+    let shown = got(&house, &format!("/v1/runs/{run}")).await;
+    assert_eq!((&shown["event"], &shown["branch"], &shown["project"]), (&"manual".into(), &"main".into(), &"shop".into()), "{shown}");
+    let claims = house.events(&run).await[0]["event"]["trigger"]["claims"].clone();
+    assert_eq!(claims, serde_json::json!({ "trust": "trusted", "protected": true, "actor": "admin" }));
+    let (code, text) = said(&otto(&house, scratch.path(), &["log", &run]));
+    assert!(code == 0 && text.contains("from the repository") && text.contains("to staging"), "{text}");
+
+    for (arguments, why) in [
+        (&["start", "shop", "--branch", "gone"][..], "no branch `gone`"),
+        (&["start", "shop", "--tag", "v1"], "no tag `v1`"),
+        (&["start", "nobodys"], "unknown_project"),
+    ] {
+        let (code, text) = said(&otto(&house, scratch.path(), arguments));
+        assert!(code == 1 && text.contains(why), "{code}: {text}");
+    }
+    house.end().await;
+}
+
+fn git(folder: &Path, arguments: &[&str]) {
+    let identity = ["-c", "user.name=Ann", "-c", "user.email=ann@example.org", "-c", "init.defaultBranch=main"];
+    let output = Command::new("git").args(identity).args(arguments).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {output:?}");
+}
+
+#[tokio::test]
 async fn ctrl_c_ends_the_run_on_the_services_in_order() {
     let house = House::start(1).await;
     let tree = folder("pipeline { stage 'Long' { steps [ sh 'echo begun; while :; do sleep 0.1; done' ] } }");

@@ -12,8 +12,8 @@ mod tests;
 use std::time::Duration;
 
 use apispec::{
-    AgentList, AnswerCreate, Code, EnrolmentView, EventView, PlanDetail, Problem, ProjectList, RerunCreate, RunCreate, RunCreated,
-    RunDetail, RunList, RunView, SourceCreated, TokenView, WaitList, WhyView,
+    AgentList, AnswerCreate, ArtifactList, Code, EnrolmentView, EventView, PlanDetail, Problem, ProjectList, ProjectRunCreate, RerunCreate,
+    RunCreate, RunCreated, RunDetail, RunList, RunView, SourceCreated, TokenView, WaitList, WhyView,
 };
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
@@ -101,6 +101,31 @@ impl Client {
         }
         let created: RunCreated = self.read(request).await?;
         Ok(created.run)
+    }
+
+    /// Creates a run of a project's own code. The same `key` again is the same run.
+    pub async fn start(&self, project: &ProjectName, create: &ProjectRunCreate, key: &str) -> Result<RunId, ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/projects/{project}/runs")).json(create).header("Idempotency-Key", key);
+        let created: RunCreated = self.read(request).await?;
+        Ok(created.run)
+    }
+
+    /// The artifacts of a run.
+    pub async fn artifacts(&self, run: &RunId) -> Result<ArtifactList, ClientError> {
+        self.read(self.request(Method::GET, &format!("/v1/runs/{run}/artifacts"))).await
+    }
+
+    /// An artifact of a run, or of one of its stages, as it arrives.
+    pub async fn artifact(
+        &self,
+        run: &RunId,
+        name: &str,
+        stage: Option<&str>,
+    ) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Unpin, ClientError> {
+        let request = with_stage(self.request(Method::GET, &format!("/v1/runs/{run}/artifact")).query(&[("name", name)]), stage);
+        let response = self.send(request).await?;
+        let client = self.clone();
+        Ok(response.bytes_stream().map_err(move |source| client.unreachable(source)))
     }
 
     /// Brings bytes that a run is made of, however long that takes.
@@ -286,6 +311,9 @@ fn hint(problem: &Problem) -> &str {
         (Code::Forbidden, "ask an administrator for a token that may, made with `otto token new`, and log in with it"),
         (Code::UnknownRun, "`otto runs` lists the runs"),
         (Code::UnknownStage, "`otto show` lists the run's stages"),
+        (Code::UnknownArtifact, "`otto artifacts` lists the run's artifacts"),
+        (Code::UnknownProject, "`otto projects` lists the projects of your token"),
+        (Code::SourceUnavailable, "try again; if it stays so, see what the forge says: `otto up` prints it"),
         (Code::NoSuchWait, "`otto show` says for what a run's stages wait, and `otto waits` what waits for a person in all runs"),
     ];
     own.into_iter().find(|(code, _)| *code == problem.code).map_or(&problem.hint, |(_, hint)| hint)

@@ -1,9 +1,18 @@
 //! `otto config`: what the settings come to, and what is wrong with them, without starting anything.
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand, ValueEnum as _};
-use config::ConfigFile;
+use config::{ConfigFile, Pipeline, Project};
+use model::{
+    context::TriggerContext,
+    diagnostic::{Diagnostic, Severity},
+};
+use parser::{PlanInput, Planning};
 use service::{
     env::{self, Setting},
     settings::{EXIT_SETTINGS, Origin, Settings, Wrong, WrongSettings},
@@ -14,7 +23,7 @@ use super::{
     text::{self, printable},
 };
 use crate::{
-    config_file, home,
+    config_file, home, provision,
     serve::{Effective, Role, look},
 };
 
@@ -55,7 +64,8 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         ConfigCommand::Show(of) => terminal.print(&show(&of.roles, file.as_ref()))?,
         ConfigCommand::Check(of) => {
-            let wrong = if of.roles.is_empty() { wrong_of_up(file.as_ref()) } else { wrong_of(&of.roles, file.as_ref()) };
+            let mut wrong = if of.roles.is_empty() { wrong_of_up(file.as_ref()) } else { wrong_of(&of.roles, file.as_ref()) };
+            wrong.extend(wrong_of_projects(&of.roles, file.as_ref(), &data));
             if !wrong.is_empty() {
                 complain(&WrongSettings(wrong).into());
                 return Ok(ExitCode::from(EXIT_SETTINGS));
@@ -77,6 +87,53 @@ pub(crate) fn wrong_of_up(file: Option<&ConfigFile>) -> Vec<Wrong> {
     let wired = file.map(ConfigFile::wired).unwrap_or_default();
     let roles = Role::value_variants().iter().flat_map(|role| look(*role, passed_on(), file).1);
     once(wired.into_iter().chain(roles.filter(|wrong| !wrong.is_missing)))
+}
+
+/// What is wrong with projects that no setting tells of, those of `otto up`, and with the pipelines that stand in the configuration itself: a run
+/// of such a project would be refused.
+fn wrong_of_projects(roles: &[Role], file: Option<&ConfigFile>, data: &Path) -> Vec<Wrong> {
+    let is_up = roles.is_empty();
+    if !is_up && !roles.iter().any(|role| matches!(role, Role::Forge | Role::Orchestrator)) {
+        return Vec::new();
+    }
+    let environment = if is_up { passed_on() } else { Settings::from_environment() };
+    let (effective, _) = look(Role::Forge, environment, file);
+    let named = effective.into_iter().find(|effective| effective.name == env::PROJECTS).map(|effective| effective.value);
+    let named = named.filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of_up = Some(data.join(provision::PROJECTS_FOLDER)).filter(|folder| is_up && folder.exists());
+    let Some(folder) = named.clone().or(of_up) else { return Vec::new() };
+    match config::load(&folder) {
+        Ok(projects) => projects.iter().flat_map(|project| wrong_of_pipeline(&folder, project)).collect(),
+        Err(wrong) if named.is_none() => vec![Wrong { is_missing: false, what: format!("{}: {wrong}", folder.display()) }],
+        // It was said of the setting.
+        Err(_) => Vec::new(),
+    }
+}
+
+fn wrong_of_pipeline(folder: &Path, project: &Project) -> Vec<Wrong> {
+    let Pipeline::Inline(text) = &project.pipeline else { return Vec::new() };
+    let (context, libraries) = (TriggerContext::default(), [stdlib::library()]);
+    let planning = parser::plan(&PlanInput {
+        path: &project.pipeline_path(),
+        source: text.as_bytes(),
+        context: &context,
+        files: &BTreeMap::new(),
+        listing: None,
+        changed: None,
+        libraries: &libraries,
+    });
+    // What it asks of a commit's files is known when there is a commit.
+    let Planning::Refused(diagnostics) = planning else { return Vec::new() };
+    let is_wrong =
+        |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error && diagnostic.code != parser::Code::MissingParameter.as_str();
+    let said = |diagnostic: &Diagnostic| {
+        let Diagnostic { line, column, code, message, .. } = diagnostic;
+        let path = folder.join(format!("{}.yml", project.name));
+        let what =
+            format!("{}: pipeline.inline: line {line}, column {column}: {message} ({code}; `otto explain-error {code}`)", path.display());
+        Wrong { is_missing: false, what }
+    };
+    diagnostics.iter().filter(is_wrong).map(said).collect()
 }
 
 /// Each once: what is wrong with the file is wrong for every role.
@@ -152,6 +209,31 @@ mod tests {
         let of_projects = said.iter().find(|said| said.contains("shop.yml")).unwrap();
         assert!(of_projects.contains("no absolute path"), "{of_projects}");
         assert!(wrong_of(&[Role::Forge], Some(&file)).iter().any(|wrong| wrong.is_missing && wrong.what.contains("OTTO_BUS_URLS")));
+    }
+
+    #[test]
+    fn a_pipeline_in_the_configuration_is_checked_with_its_place() {
+        let (folder, file) = file("orchestrator:\n  runs_kept: 3\n");
+        let up = folder.path().join("up");
+        let write = |of: &Path, name: &str, inline: &str| {
+            fs::create_dir_all(of).unwrap();
+            fs::write(of.join(name), format!("source: {{ url: 'https://git.example/shop' }}\npipeline:\n  inline: |\n    {inline}\n"))
+                .unwrap();
+        };
+        write(&up.join(provision::PROJECTS_FOLDER), "wrong.yml", "pipeline { stage 'A' { steps { shh 'x' } } }");
+        write(
+            &up.join(provision::PROJECTS_FOLDER),
+            "right.yml",
+            "parameters { target { type = string } }\n    pipeline { stage 'A' { steps { sh 'x' } } }",
+        );
+        let said = wrong_of_projects(&[], None, &up);
+        let [Wrong { what, .. }] = said.as_slice() else { panic!("{said:#?}") };
+        assert!(what.contains("wrong.yml: pipeline.inline: line 1, column 32: ") && what.contains("`shh`"), "{what}");
+        // Beside `otto.yml`, they are those that count.
+        write(&folder.path().join("projects.d"), "shop.yml", "pipeline {");
+        let said = wrong_of_projects(&[], Some(&file), &up);
+        assert!(!said.is_empty() && said.iter().all(|wrong| wrong.what.contains("projects.d/shop.yml: pipeline.inline: ")), "{said:#?}");
+        assert_eq!(wrong_of_projects(&[Role::Agent], Some(&file), &up), []);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use blob::{Blobs, DepotClient};
+use blob::{Blobs, DepotClient, Removed};
 use clap::Args;
 use eventbus::{
     Bus,
@@ -29,7 +29,7 @@ use crate::{
 
 /// Look whether all that runs are made of is there and as it was: the chains of their logs, and the bytes that they name
 ///
-/// The bus and the depot must be running: those of `otto up`, or those that the orchestrator's settings name. Nothing is changed but for `--rebuild`.
+/// The bus and the depot must be running: those of `otto up`, or those that the orchestrator's settings name. Nothing is changed but for `--rebuild` and `--sweep`.
 /// Exit codes: 0 all is sound · 1 it could not be looked at · 3 bytes are missing or damaged · 4 logs are damaged.
 #[derive(Debug, Args)]
 pub struct FsckArgs {
@@ -39,6 +39,9 @@ pub struct FsckArgs {
     /// Make the lists of runs, deliveries and deeds anew from the logs, too
     #[arg(long)]
     rebuild: bool,
+    /// Remove from the depot what no run names and nobody has used for 31 days, if all could be looked at and no log is damaged
+    #[arg(long)]
+    sweep: bool,
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
@@ -114,6 +117,12 @@ pub async fn run(args: FsckArgs) -> anyhow::Result<ExitCode> {
             text += &told;
         }
     }
+    if args.sweep {
+        let told = sweep(&report, &blobs).await?;
+        if !args.json {
+            text += &told;
+        }
+    }
     Terminal::stdout().print(&text)?;
     Ok(match report {
         Report { damaged: 1.., .. } => ExitCode::from(EXIT_DAMAGED),
@@ -121,6 +130,16 @@ pub async fn run(args: FsckArgs) -> anyhow::Result<ExitCode> {
         Report { unchecked: 1.., .. } => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// Has the depot remove what nobody uses. All that runs name was asked for just now, which counts as a use.
+async fn sweep(report: &Report, blobs: &Blobs) -> anyhow::Result<String> {
+    if report.damaged + report.unchecked > 0 {
+        // What those runs name is not known.
+        return Ok("Nothing is removed from the depot, as not every log could be read.\n".to_owned());
+    }
+    let Removed { blobs, bytes } = blobs.remove_unused().await?;
+    Ok(format!("{blobs} things that no run names, {bytes} bytes, are removed from the depot.\n"))
 }
 
 fn tell(report: &Report) -> String {

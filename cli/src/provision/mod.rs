@@ -53,6 +53,8 @@ const API_TOKEN_BYTES: usize = 32;
 
 /// The orchestrator's read models, in its data folder.
 pub const VIEWS_FILE: &str = "views.sqlite";
+/// The folder of the projects' configuration, in the folder of `otto up`.
+pub const PROJECTS_FOLDER: &str = "projects";
 /// The file of the API's other tokens, in the folder of `otto up`.
 pub const TOKENS_FILE: &str = "tokens.yml";
 
@@ -221,7 +223,7 @@ impl Provision {
         }
         files::create_private_folder(&data)?;
         let lock = Lock::take(&data)?;
-        for folder in ["keys/bus", "keys/depot", "nats", "depot", "forge", "orchestrator", "projects", "logs"] {
+        for folder in ["keys/bus", "keys/depot", "nats", "depot", "forge", "orchestrator", PROJECTS_FOLDER, "logs"] {
             files::create_private_folder(&data.join(folder))?;
         }
         let ports = ports::choose(&data, ports).await?;
@@ -273,7 +275,7 @@ impl Provision {
 
     /// The folder of the projects' configuration.
     pub fn projects(&self) -> PathBuf {
-        self.data.join("projects")
+        self.data.join(PROJECTS_FOLDER)
     }
 
     /// The folder of what the processes printed.

@@ -33,7 +33,7 @@ use blob::Blobs;
 use clap::Args;
 use eventbus::memory::Journal;
 use model::{
-    Digest, RunOutcome, StageId, Timestamp,
+    Digest, RunOutcome, Timestamp,
     context::EventKind,
     plan::{Plan, Stage, Step, Value},
     planning::{INLINE_BYTES_MAX, LOCK_FILE, Text, is_address},
@@ -199,7 +199,7 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>, has_begun: &mut bool) -
     let mut signals = Signals::listen()?;
     let source = Source::find(&args.file)?;
     let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
-    let only = args.stage.as_ref().map(|path| stage_at(&planned, path)).transpose()?;
+    let only = args.stage.as_ref().map(|path| stage_at(&planned, path)).transpose()?.map(|stage| stage.id.clone());
     let plan = plan_of(&planned)?;
     args.given().fits(plan)?;
     let found = fit::of(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await?;
@@ -382,13 +382,13 @@ fn digest(planned: &Planned) -> anyhow::Result<Digest> {
 }
 
 /// The stage of this path, or the only one whose path ends so.
-fn stage_at(planned: &Planned, path: &str) -> anyhow::Result<StageId> {
+fn stage_at<'a>(planned: &'a Planned, path: &str) -> anyhow::Result<&'a Stage> {
     let stages = &plan_of(planned)?.stages;
     let mut ends_so = stages.iter().filter(|stage| stage.path.rsplit('/').next() == Some(path));
     let unique = ends_so.next().filter(|_| ends_so.next().is_none());
     let found = stages.iter().find(|stage| stage.path == path).or(unique);
     let all = || stages.iter().map(|stage| stage.path.as_str()).collect::<Vec<_>>().join(", ");
-    Ok(found.with_context(|| format!("there is no stage `{path}`, or several: the plan has {}", all()))?.id.clone())
+    found.with_context(|| format!("there is no stage `{path}`, or several: the plan has {}", all()))
 }
 
 /// The trigger of the run. What the parser asked for here lies in the store, where it will ask for it again.
@@ -440,7 +440,7 @@ fn answer(text: &str) -> Result<(String, String), String> {
 }
 
 /// A time with its unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -5,6 +5,8 @@
 //!                                                     └ the depot has not this tree ─▶ POST /v1/sources ─▶ once more
 //! ```
 //!
+//! With `--from-failed`, the newest run of the same pipeline file there is run again, if it was of the same pipeline and the same tree.
+//!
 //! Whoever asks may have written the files, so the run is untrusted, as every run from source text.
 
 use std::{
@@ -14,15 +16,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use apispec::{Code, PlanView, RunCreate, RunDetail};
+use apispec::{Code, PlanView, RerunCreate, RerunStages, RunCreate, RunDetail, RunStatus};
 use clap::Args;
 use data_encoding::HEXLOWER;
 use model::{
-    Digest, ProjectName, RunId,
+    Digest, ProjectName, RunId, RunOutcome,
     access::Role,
-    context::EventKind,
+    context::{EventKind, TriggerContext},
+    event::{self, run::RunEvent},
     plan::Plan,
-    planning::{LOCK_FILE, is_address},
+    planning::{LOCK_FILE, Text, is_address},
 };
 use parser::Changed;
 use service::signals::Signals;
@@ -45,6 +48,8 @@ use crate::{
 
 /// Between two looks for a run that was just created.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How many of a project's newest runs are looked at for one of the same pipeline file: as many as one answer has.
+const LOOKED_AT_MAX: usize = 500;
 /// Bytes of a file that are sent at once.
 const SEND_BYTES: usize = 256 * 1024;
 
@@ -55,7 +60,7 @@ pub(super) struct RemoteArgs {
     /// Run it on the services: the pipeline and the working tree are sent there, and the run is untrusted
     #[arg(
         long,
-        conflicts_with_all = ["stage", "jobs", "keep_going", "from_failed", "resume", "isolation", "in_place", "tag", "event", "pr"]
+        conflicts_with_all = ["jobs", "keep_going", "resume", "isolation", "in_place", "tag", "event", "pr"]
     )]
     remote: bool,
     /// Print the run's id once it is accepted, and do not wait for it
@@ -79,12 +84,20 @@ pub(super) async fn run(args: &RunArgs, has_begun: &mut bool) -> anyhow::Result<
     let source = Source::find(&args.file)?;
     let Some(planned) = plan(&source, &args.context)? else { return Ok(exit::bad_input()) };
     args.given().fits(plan_of(&planned)?)?;
-    // Of a request that breaks off, nobody knows what became.
-    *has_begun = true;
+    let only = args.stage.as_deref().map(|path| super::stage_at(&planned, path)).transpose()?.map(|stage| stage.path.clone());
+    let begun = async {
+        let (create, brought) = prepare(args, &source, &planned, only).await?;
+        if args.from_failed {
+            return again(&client, &create, has_begun).await;
+        }
+        // Of a request that breaks off, nobody knows what became.
+        *has_begun = true;
+        begin(&client, &source, &planned, &create, brought).await
+    };
     let run = tokio::select! {
-        run = create(args, &client, &source, &planned) => run?,
+        run = begun => run?,
         // Nothing runs that would have to be ended in order.
-        _ = signals.next() => return Ok(exit::of_run(model::RunOutcome::Aborted)),
+        _ = signals.next() => return Ok(exit::of_run(RunOutcome::Aborted)),
     };
     if args.remote.detach {
         let line = if args.json { format!("{}\n", serde_json::json!({ "run": run })) } else { format!("{run}\n") };
@@ -99,7 +112,7 @@ pub(super) async fn run(args: &RunArgs, has_begun: &mut bool) -> anyhow::Result<
     let given = args.given();
     let followed = Remote::new(client.clone(), &detail, view, &given, may_answer).follow(&mut signals).await;
     let code = match followed {
-        Ok(follow_remote::Followed::Ended(end)) if is_refused && end.outcome == model::RunOutcome::Failure => exit::bad_input(),
+        Ok(follow_remote::Followed::Ended(end)) if is_refused && end.outcome == RunOutcome::Failure => exit::bad_input(),
         Ok(follow_remote::Followed::Ended(end)) => exit::of_run(end.outcome),
         Ok(follow_remote::Followed::Waits(asks)) => {
             super::told_waits(&asks, |ask| ask.how_there(&run))?;
@@ -108,7 +121,7 @@ pub(super) async fn run(args: &RunArgs, has_begun: &mut bool) -> anyhow::Result<
         }
         Ok(follow_remote::Followed::Left) => {
             writeln!(io::stderr(), "{run} is left as it is; `otto log -f {run}` follows it")?;
-            exit::of_run(model::RunOutcome::Aborted)
+            exit::of_run(RunOutcome::Aborted)
         }
         // Whoever read what is printed is gone: the run goes on.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
@@ -117,8 +130,8 @@ pub(super) async fn run(args: &RunArgs, has_begun: &mut bool) -> anyhow::Result<
     Ok(code)
 }
 
-/// Creates the run, with its source in the depot.
-async fn create(args: &RunArgs, client: &Client, source: &Source, planned: &Planned) -> anyhow::Result<RunId> {
+/// What is asked for, and what must lie in the depot for it.
+async fn prepare(args: &RunArgs, source: &Source, planned: &Planned, only: Option<String>) -> anyhow::Result<(RunCreate, Vec<Spooled>)> {
     let context = &planned.context;
     ensure!(
         context.event == EventKind::Manual,
@@ -144,24 +157,85 @@ async fn create(args: &RunArgs, client: &Client, source: &Source, planned: &Plan
         listing: listing.as_ref().map(|listing| listing.digest),
         changed: changed.as_ref().map(|changed| changed.digest),
         parameters: context.parameters.clone(),
+        stage: only,
         timeout_ms,
     };
+    Ok((create, [Some(tree), listing, changed].into_iter().flatten().collect()))
+}
+
+/// Creates the run, with its source in the depot.
+async fn begin(client: &Client, source: &Source, planned: &Planned, create: &RunCreate, brought: Vec<Spooled>) -> anyhow::Result<RunId> {
     for (address, digest) in plan_of(planned)?.libraries.iter().filter(|(name, _)| is_address(name)) {
         // The services fetch nothing: what the lock file names lies in their depot, or is brought.
         ensure!(source.pipeline.file(LOCK_FILE)?.is_some(), "{address} is locked by {LOCK_FILE}, which is gone");
         client.bring(Pipeline::archive(address, digest)?).await?;
     }
     let key = key()?;
-    match client.create(&create, Some(&key)).await {
+    match client.create(create, Some(&key)).await {
         // What is there already is not sent again.
         Err(error) if error.is(Code::UnknownSource) => {
-            for spooled in [Some(tree), listing, changed].into_iter().flatten() {
+            for spooled in brought {
                 spooled.bring(client).await?;
             }
-            Ok(client.create(&create, Some(&key)).await?)
+            Ok(client.create(create, Some(&key)).await?)
         }
         created => Ok(created?),
     }
+}
+
+/// Runs again what failed in the newest run of the pipeline file, if nothing has changed since.
+async fn again(client: &Client, create: &RunCreate, has_begun: &mut bool) -> anyhow::Result<RunId> {
+    let newest = client.find(LOOKED_AT_MAX, &[("project", create.project.to_string())]).await?;
+    let earlier = newest.runs.into_iter().find(|run| run.pipeline_path == create.pipeline_path);
+    let Some(earlier) = earlier else { return Err(Unfit::None(create.pipeline_path.clone(), create.project.clone()).into()) };
+    let run = earlier.id;
+    match earlier.status {
+        RunStatus::Ended { outcome: outcome @ (RunOutcome::Success | RunOutcome::Skipped), .. } => {
+            return Err(Unfit::Succeeded(run, outcome).into());
+        }
+        RunStatus::Ended { .. } => {}
+        RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } => return Err(Unfit::Open(run).into()),
+        RunStatus::Damaged { .. } => return Err(Unfit::Damaged(run).into()),
+    }
+    let events = client.events(&run).await?;
+    let Some(RunEvent::RunAccepted { trigger, planned }) = events.into_iter().next().map(|first| first.event) else {
+        return Err(Unfit::NoPlan(run).into());
+    };
+    if !matches!(planned, event::run::Planned::Plan { .. }) {
+        return Err(Unfit::NoPlan(run).into());
+    }
+    let is_same_text = match &trigger.pipeline {
+        Text::Inline(text) => *text == create.pipeline,
+        Text::Depot(digest) => *digest == Digest::of(create.pipeline.as_bytes()),
+    };
+    let is_same = |context: &TriggerContext| context.branch == create.branch && context.parameters == create.parameters;
+    if !is_same_text || !is_same(&trigger.context) {
+        return Err(Unfit::Pipeline(run).into());
+    }
+    if trigger.source != create.source {
+        return Err(Unfit::Source(run).into());
+    }
+    *has_begun = true;
+    Ok(client.rerun(&run, &RerunCreate { stages: RerunStages::Failed }).await?)
+}
+
+/// Why nothing is run again. Each says what to do instead.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("no run of {0} is among the newest {LOOKED_AT_MAX} of the project {1} there: run it without --from-failed")]
+    None(String, ProjectName),
+    #[error("{0} has not ended: `otto log -f {0}` follows it")]
+    Open(RunId),
+    #[error("{0} has ended as {1}: there is nothing to run again")]
+    Succeeded(RunId, RunOutcome),
+    #[error("{0} is damaged, and is not run upon: `otto show {0}` says what can be done")]
+    Damaged(RunId),
+    #[error("{0} had no plan: run the pipeline without --from-failed")]
+    NoPlan(RunId),
+    #[error("the pipeline, its branch or its parameters are others than those of {0}: run the pipeline without --from-failed")]
+    Pipeline(RunId),
+    #[error("the files have changed since {0}, and what succeeded then may fail now: run the pipeline without --from-failed")]
+    Source(RunId),
 }
 
 /// Makes the same request, sent again, the same run.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use blob::{
-    BlobError, Blobs, DepotClient,
+    BlobError, Blobs, DepotClient, Removed,
     token::{Claims, Read, Signer},
 };
 use bytes::Bytes;
@@ -98,6 +98,26 @@ async fn what_is_put_is_got_again() {
         assert!(client.has(&digest).await.unwrap());
     }
     assert_eq!(depot.files(), 3);
+    depot.end().await;
+}
+
+#[tokio::test]
+async fn what_nobody_uses_is_removed_for_services_alone() {
+    let depot = Running::start().await;
+    let client = depot.everything();
+    let (unused, asked) = (client.put("unused".into()).await.unwrap(), client.put("asked for".into()).await.unwrap());
+    for digest in [&unused, &asked] {
+        let (folder, name) = (digest.hex()[..2].to_owned(), digest.hex()[2..].to_owned());
+        let file = fs::File::open(depot.folder.path().join("data/sha256").join(folder).join(name)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    for token in [depot.token(Read::Only(BTreeSet::from([unused])), true), depot.token(Read::All, false)] {
+        let refused = depot.client(&token).remove_unused().await.unwrap_err();
+        assert!(refused.to_string().contains("does not allow it to remove bytes"), "{refused}");
+    }
+    assert!(client.has(&asked).await.unwrap());
+    assert_eq!(client.remove_unused().await.unwrap(), Removed { blobs: 1, bytes: 6 });
+    assert!(client.has(&asked).await.unwrap() && !client.has(&unused).await.unwrap());
     depot.end().await;
 }
 

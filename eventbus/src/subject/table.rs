@@ -155,7 +155,7 @@ const fn from_agents(kind: &'static str, pattern: &'static str, payload: &'stati
 }
 
 /// Every kind of message.
-pub const CHANNELS: [Channel; 26] = [
+pub const CHANNELS: [Channel; 27] = [
     Channel {
         kind: "trigger",
         pattern: "triggers.{trigger}",
@@ -194,6 +194,17 @@ pub const CHANNELS: [Channel; 26] = [
         publishers: &[FORGE],
         subscribers: &[PARSER],
         group: Some("parser"),
+        ..SOFT
+    },
+    Channel {
+        kind: "project_run",
+        pattern: "forge.run",
+        payload: "protocol::forge::ProjectRunRequest",
+        answer: Some("protocol::forge::ProjectRunReply"),
+        // The orchestrator asks for those who may, by their tokens.
+        publishers: &[ORCHESTRATOR],
+        subscribers: &[FORGE],
+        group: Some("forge"),
         ..SOFT
     },
     Channel {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    AttemptId, AuctionId, Digest, RunOutcome, StageId, StageOutcome, Timestamp,
+    AttemptId, AuctionId, Digest, RunOutcome, StageId, StageOutcome, Timestamp, TriggerId,
     context::EventKind,
     diagnostic::{Diagnostic, Severity, Span},
     event::run::{Answer, CancelReason, Outputs, Planned, RECORD_SCHEMA, RunEvent, RunRecord, StoredLog, StoredTree, WaitKey},
@@ -17,6 +17,7 @@ use model::{
             Announcement, AuctionRequest, Bid, Declined, Experience, Offer, Proposal, Ran, RankedOffer, Reservation, Routine, Wanted,
         },
         enrolment::{AgentTrust, DrainReply, DrainRequest, Enrolled, RenewalReply, RenewalRequest, RollPage, RollRequest},
+        forge::{ProjectRunReply, ProjectRunRequest, Revision},
         log::{LogHeader, LogMark, Stream},
         orchestrator::{Asked, Here, Member, Told},
         step::RunRequest,
@@ -200,6 +201,26 @@ fn of_enrolment() -> Vec<Message> {
     ]
 }
 
+/// Those by which a run of a project's own code is asked for.
+fn of_project_runs() -> Vec<Message> {
+    let request = |revision| ProjectRunRequest {
+        id: TriggerId::of("api", "1"),
+        project: "demo".parse().unwrap(),
+        revision,
+        parameters: BTreeMap::from([("target".to_owned(), "staging".to_owned())]),
+        timeout_ms: Some(1),
+        actor: "ann".to_owned(),
+    };
+    let revisions = [Revision::DefaultBranch, Revision::Branch { name: "main".to_owned() }, Revision::Tag { name: "v1".to_owned() }];
+    let replies = [
+        ProjectRunReply::Accepted { run: run("1") },
+        ProjectRunReply::Refused { message: "there is no such branch".to_owned() },
+        ProjectRunReply::Unavailable { message: "it is being fetched".to_owned() },
+    ];
+    let requests = revisions.into_iter().map(|revision| message("project_run", "protocol::forge::ProjectRunRequest", &request(revision)));
+    requests.chain(replies.iter().map(|reply| message("", "protocol::forge::ProjectRunReply", reply))).collect()
+}
+
 /// Every message.
 pub(crate) fn all() -> Vec<Message> {
     let offer = || Offer { has: 1, load_permille: 500, ..Offer::new(10, 0, Reservation::Handover) };
@@ -263,6 +284,7 @@ pub(crate) fn all() -> Vec<Message> {
     ];
     all.extend(asked().iter().map(|asked| message("orchestrators_asked", "protocol::orchestrator::Asked", asked)));
     all.extend(of_enrolment());
+    all.extend(of_project_runs());
     all.extend(told().iter().map(|told| message("orchestrators_told", "protocol::orchestrator::Told", told)));
     all.extend(triggers_replies().iter().map(|reply| message("", "planning::TriggersReply", reply)));
     all.extend(plan_replies().iter().map(|reply| message("", "planning::PlanReply", reply)));

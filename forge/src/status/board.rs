@@ -24,7 +24,7 @@ use tracing::warn;
 use super::api::Report;
 use crate::{
     git::ObjectId,
-    happened::{Happened, RefName, What},
+    happened::{Happened, RefName, TAGS, What},
     hook::{create_folder, write_durably, write_whole},
 };
 
@@ -284,16 +284,24 @@ impl State {
     }
 }
 
-/// Whether the commit is what a forge has told, and nobody typed it: it is trusted, or it is the very trigger that a pull request makes, or a
-/// rerun of that.
+/// Whether the commit is what a forge has told, and nobody typed it: it is trusted, or it is the very trigger that a push, a tag or a pull
+/// request makes, or a rerun of that.
 fn is_vouched_for(trigger: &Trigger) -> bool {
     if trigger.claims.trust == Trust::Trusted {
         return true;
     }
     let context = &trigger.context;
-    let (Some(pull_request), EventKind::PullRequest) = (context.pull_request.clone(), context.event) else { return false };
-    let (Some(name), Ok(commit)) = (RefName::new("refs/pull"), context.commit.parse()) else { return false };
-    let happened = Happened { what: What::PullRequest(pull_request), name, commit, actor: None };
+    let (name, what) = match (context.event, &context.pull_request) {
+        (EventKind::PullRequest, Some(pull_request)) => (RefName::new("refs/pull"), What::PullRequest(pull_request.clone())),
+        // Of a project of which nothing is trusted.
+        (EventKind::Push, None) => (RefName::branch(&context.branch), What::Push { branch: context.branch.clone(), previous: None }),
+        (EventKind::Tag, None) => (RefName::new(format!("{TAGS}{}", context.tag)), What::Tag { tag: context.tag.clone() }),
+        (EventKind::Push | EventKind::Tag | EventKind::PullRequest | EventKind::MergeQueue | EventKind::Cron | EventKind::Manual, _) => {
+            return false;
+        }
+    };
+    let (Some(name), Ok(commit)) = (name, context.commit.parse()) else { return false };
+    let happened = Happened { what, name, commit, actor: None };
     let told = happened.trigger(&trigger.project);
     trigger.id == told || trigger.rerun.as_ref().is_some_and(|rerun| rerun.of == RunId::of(&told))
 }

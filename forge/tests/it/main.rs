@@ -1,6 +1,8 @@
 //! The forge with real git, over real HTTP, on the memory bus.
 
 #[cfg(test)]
+mod asked;
+#[cfg(test)]
 mod cron;
 #[cfg(test)]
 mod http_git;

@@ -342,6 +342,31 @@ async fn nobody_but_a_forge_makes_a_commit_look_good() {
 }
 
 #[tokio::test]
+async fn a_project_of_which_nothing_is_trusted_has_statuses_of_what_its_forge_told() {
+    let api = Api::start();
+    let world = world(&api.url(), "github", "private_network: true");
+    start(&world).await;
+    let untrusted = |id, trigger: Trigger| Trigger { id, claims: Claims::default(), ..trigger };
+    let tag = TriggerContext { event: EventKind::Tag, tag: "v1".to_owned(), branch: String::new(), ..push("").context };
+    let tagged = Trigger { context: tag, ..push("") };
+    // Somebody typed these.
+    for typed in [untrusted(TriggerId::of("api", "1"), push("")), untrusted(TriggerId::of("api", "2"), tagged.clone())] {
+        Written::begin(&world, &typed).await.end(RunOutcome::Success).await;
+    }
+    // As the forge makes them of webhooks and of what it finds.
+    let pushed = untrusted(TriggerId::of("forge", &format!("shop push refs/heads/main {COMMIT}")), push(""));
+    let tagged = untrusted(TriggerId::of("forge", &format!("shop tag refs/tags/v1 {COMMIT}")), tagged);
+    Written::begin(&world, &pushed).await;
+    api.wait(&["pending"]).await;
+    Written::begin(&world, &tagged).await.end(RunOutcome::Success).await;
+    wait_for("the end of the second is told", || api.states().last().is_some_and(|last| last == "success")).await;
+    let names: Vec<_> = api.came().iter().map(|came| came.body["context"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((names[0].as_str(), names.last().unwrap().as_str()), ("otto/shop/push", "otto/shop/tag"));
+    assert_eq!(names.iter().filter(|name| *name == "otto/shop/push").count(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn no_redirect_is_followed_and_the_token_is_read_each_time() {
     let (api, elsewhere) = (Api::start(), Api::start());
     api.answers([(307, vec![("location", format!("{}/x", elsewhere.url()))], ""), (401, vec![], "bad credentials")]);

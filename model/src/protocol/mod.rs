@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod auction;
 pub mod enrolment;
+pub mod forge;
 pub mod log;
 pub mod orchestrator;
 pub mod step;

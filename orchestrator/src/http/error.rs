@@ -93,6 +93,20 @@ pub enum ApiError {
         /// The stage, as it was asked for.
         stage: String,
     },
+    /// There is no such artifact.
+    #[error("the run {run} has no artifact `{name}`, or not of that stage")]
+    UnknownArtifact {
+        /// The run.
+        run: RunId,
+        /// What was asked for.
+        name: String,
+    },
+    /// The project's source has nothing to run there.
+    #[error("{0}")]
+    NothingToRun(String),
+    /// The project's source cannot be had now.
+    #[error("{0}")]
+    Source(String),
     /// Nothing waits for this answer.
     #[error("{0}")]
     NoSuchWait(&'static str),
@@ -117,6 +131,9 @@ pub enum ApiError {
     /// Too many bring sources.
     #[error("{} sources are being brought", super::sources::UPLOADS_MAX)]
     TooManyUploads,
+    /// Too many get artifacts.
+    #[error("{} artifacts are being sent", super::artifacts::DOWNLOADS_MAX)]
+    TooManyDownloads,
     /// The body is not JSON.
     #[error("the body is not declared as JSON")]
     UnsupportedMediaType,
@@ -178,6 +195,10 @@ impl ApiError {
             Self::UnknownAgent(_) => Code::UnknownAgent,
             Self::Enrolment(_) => Code::EnrolmentUnavailable,
             Self::UnknownAttempt { .. } => Code::UnknownAttempt,
+            Self::UnknownArtifact { .. } => Code::UnknownArtifact,
+            Self::NothingToRun(_) => Code::NothingToRun,
+            Self::Source(_) => Code::SourceUnavailable,
+            Self::TooManyDownloads => Code::TooManyDownloads,
             Self::NoSuchWait(_) => Code::NoSuchWait,
             Self::Command(CommandError::Unfit { why, .. }) => match why {
                 Unfit::Unknown | Unfit::Early => Code::NoSuchWait,

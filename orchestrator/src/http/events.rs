@@ -11,7 +11,7 @@ use super::{
     Api, ApiError,
     access::Caller,
     runs::{find, find_sound},
-    sse::{self, Message, Seat},
+    sse::{self, Message},
     view,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub(super) async fn follow(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let after = last_event_id(&request)?;
-    let seat = Seat::take(&api)?;
+    let seat = api.seat(&caller)?;
     // Follow first, then look: what is appended in between is in both, and told once.
     let appended = api.orchestrator.runs.follow();
     let snapshot = find_sound(&api, &caller, &run).await?;

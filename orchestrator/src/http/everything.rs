@@ -32,7 +32,7 @@ use super::{
     Api, ApiError,
     access::Caller,
     events::{Place, last_event_id},
-    sse::{self, Message, Seat},
+    sse::{self, Message},
     view,
 };
 use crate::{
@@ -91,7 +91,7 @@ pub(super) async fn follow(
     let after = last_event_id(&request)?;
     let accepts = request.headers().get_all(header::ACCEPT).filter_map(|accepts| accepts.to_str().ok());
     let has_end = !accepts.flat_map(|accepts| accepts.split(',')).any(|one| one.trim().starts_with(EVENT_STREAM));
-    let seat = Seat::take(&api)?;
+    let seat = api.seat(&caller)?;
     let feed = Feed::begin(api.orchestrator.clone(), caller, query.into_inner().project, after).await?;
     let messages = stream::unfold(feed, move |mut feed| async move { feed.next(has_end).await.map(|message| (message, feed)) });
     Ok(sse::response(seat, api.token.clone(), messages))

@@ -1,7 +1,5 @@
 //! The output of a run's stages: as text, followed as it comes, or a part of one attempt's by bytes or lines.
 
-use std::convert::Infallible;
-
 use actix_web::{HttpResponse, get, http::header, web};
 use apispec::{GapReason, GapView, OUTPUT_LINES_HEADER, OUTPUT_OFFSET_HEADER, SSE_CHUNK, SSE_END, SSE_GAP};
 use bytes::Bytes;
@@ -13,7 +11,7 @@ use super::{
     Api, ApiError,
     access::Caller,
     runs::{find, find_sound},
-    sse::{self, Message, Seat},
+    sse::{self, Message},
 };
 use crate::{
     core::{Attempt, AttemptEnd, Run, shape::Index},
@@ -48,15 +46,16 @@ pub(super) async fn whole(
     run: web::Path<String>,
     query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let seat = Seat::take(&api)?;
+    let seat = api.seat(&caller)?;
     let snapshot = find(&api, &caller, &run).await?;
     let only = only(&snapshot.run, query.stage.as_deref())?;
     let text =
         Text { output: Output::so_far(api.orchestrator.clone(), snapshot.run, only), headed: only.is_none(), last: None, line_open: false };
-    let body = stream::unfold((text, seat), |(mut text, seat)| async move {
-        text.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), (text, seat)))
-    });
-    Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").insert_header((header::CACHE_CONTROL, "no-store")).streaming(body))
+    let body = stream::unfold(text, |mut text| async move { text.next().await.map(|bytes| (Ok(bytes), text)) });
+    Ok(HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .streaming(seat.serve(body)))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -101,7 +100,7 @@ pub(super) async fn part(
     run: web::Path<String>,
     query: web::Query<OutputQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let seat = Seat::take(&api)?;
+    let seat = api.seat(&caller)?;
     let range = query.range.as_deref().map_or(Ok(Range::Bytes(0, u64::MAX)), range)?;
     if query.attempt == Some(0) {
         return Err(ApiError::InvalidQuery("attempts are counted from 1".to_owned()));
@@ -114,19 +113,19 @@ pub(super) async fn part(
     let attempt = attempt.ok_or_else(|| ApiError::UnknownAttempt { run: run.id.clone(), stage: query.stage.clone() })?;
     let excerpt = Excerpt::open(&api.orchestrator, &run.lease(at, attempt), attempt, range).await;
     let (offset, lines) = excerpt.begin();
-    let body = stream::unfold((excerpt, seat), |(mut excerpt, seat)| async move {
+    let body = stream::unfold(excerpt, |mut excerpt| async move {
         let bytes = match excerpt.next().await? {
             Passage::Bytes(bytes) => bytes,
             Passage::Missing(bytes, reason) => Bytes::from(format!("\n{}", missing(bytes, reason))),
         };
-        Some((Ok::<_, Infallible>(bytes), (excerpt, seat)))
+        Some((Ok(bytes), excerpt))
     });
     Ok(HttpResponse::Ok()
         .content_type("application/octet-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((OUTPUT_OFFSET_HEADER, offset))
         .insert_header((OUTPUT_LINES_HEADER, lines))
-        .streaming(body))
+        .streaming(seat.serve(body)))
 }
 
 /// The part that is meant by `bytes=3-6`, `lines=2-` or `tail=10`.
@@ -168,7 +167,7 @@ pub(super) async fn follow(
     run: web::Path<String>,
     query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let seat = Seat::take(&api)?;
+    let seat = api.seat(&caller)?;
     let snapshot = find_sound(&api, &caller, &run).await?;
     let only = only(&snapshot.run, query.stage.as_deref())?;
     let output = Output::follow(api.orchestrator.clone(), snapshot.run, only);

@@ -8,6 +8,7 @@
 
 mod access;
 mod agents;
+mod artifacts;
 mod auctions;
 mod audit;
 mod docs;
@@ -18,9 +19,11 @@ mod everything;
 mod limits;
 mod logs;
 mod plans;
+mod project_runs;
 mod projects;
 mod rights;
 mod runs;
+mod seats;
 mod sources;
 mod spec;
 mod sse;
@@ -53,7 +56,11 @@ pub use projects::Projects;
 pub use spec::openapi;
 pub use tokens::Tokens;
 
-use self::limits::{FORGET_PERIOD, Limits};
+use self::{
+    access::Caller,
+    limits::{FORGET_PERIOD, Limits},
+    seats::{Seat, Seats},
+};
 use crate::Orchestrator;
 
 /// The largest body of a request, in bytes: a pipeline file of 1 MiB, escaped, with room for the rest.
@@ -98,8 +105,9 @@ pub(crate) struct Api {
     orchestrator: Orchestrator,
     projects: Projects,
     access: access::Access,
-    followers: Arc<Semaphore>,
+    followers: Arc<Seats>,
     uploads: Arc<Semaphore>,
+    downloads: Arc<Seats>,
     /// Cancelled when streams are to end.
     token: CancellationToken,
     document: String,
@@ -118,12 +126,20 @@ impl Api {
             orchestrator,
             projects,
             access,
-            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            followers: Seats::new(FOLLOWERS_MAX),
             uploads: Arc::new(Semaphore::new(sources::UPLOADS_MAX)),
+            downloads: Seats::new(artifacts::DOWNLOADS_MAX),
             token,
             routes: spec::Routes::of(document),
             document: spec::text(document),
         }
+    }
+}
+
+impl Api {
+    /// The right to be served a stream.
+    fn seat(&self, caller: &Caller) -> Result<Seat, ApiError> {
+        self.followers.take(caller.name()).ok_or(ApiError::TooManyFollowers)
     }
 }
 
@@ -212,6 +228,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::show)
         .service(runs::cancel)
         .service(runs::rerun)
+        .service(artifacts::list)
+        .service(artifacts::show)
         .service(agents::list)
         .service(agents::drain)
         .service(audit::list)
@@ -221,6 +239,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(plans::show)
         .service(projects::list)
         .service(projects::show)
+        .service(project_runs::create)
         .service(environments::list)
         .service(environments::show)
         .service(waits::list)

@@ -99,8 +99,19 @@ async fn trigger(api: &Api, caller: &Caller, wanted: PlanCreate) -> Result<Trigg
         }
         None => None,
     };
-    let run =
-        RunCreate { project, pipeline, pipeline_path, branch, commit, source, listing: None, changed: None, parameters, timeout_ms: None };
+    let run = RunCreate {
+        project,
+        pipeline,
+        pipeline_path,
+        branch,
+        commit,
+        source,
+        listing: None,
+        changed: None,
+        parameters,
+        stage: None,
+        timeout_ms: None,
+    };
     let trigger = runs::trigger(api, caller, "plan", run).await?;
     let context = TriggerContext { event, tag, pull_request, ..trigger.context };
     let actor = trigger.claims.actor.clone();

@@ -7,7 +7,7 @@ use apispec::{RUN_TIMEOUT_MS_MAX, RerunCreate, RerunStages, RunCreate, RunCreate
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use model::{
-    ProjectName, RunId, RunOutcome, Timestamp, TriggerId,
+    ProjectName, RunId, RunOutcome, StageId, Timestamp, TriggerId,
     context::{EventKind, TriggerContext},
     planning::{INLINE_BYTES_MAX, Text},
     trigger::{self, Claims, Trigger},
@@ -96,7 +96,7 @@ pub(super) async fn create(
 }
 
 /// What makes this request the same as another.
-fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
+pub(super) fn delivery(request: &HttpRequest) -> Result<String, ApiError> {
     let Some(key) = request.headers().get(IDEMPOTENCY_KEY) else {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(ApiError::Randomness)?;
@@ -116,10 +116,7 @@ pub(super) async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: 
     check_text("pipeline_path", &wanted.pipeline_path, PATH_CHARS_MAX)?;
     check_branch("branch", &wanted.branch)?;
     check_text("commit", &wanted.commit, COMMIT_CHARS_MAX)?;
-    if wanted.timeout_ms.is_some_and(|ms| !(1..=RUN_TIMEOUT_MS_MAX).contains(&ms)) {
-        let why = format!("`timeout_ms` must be 1 to {RUN_TIMEOUT_MS_MAX}: leave it out, and the run takes as long as its stages");
-        return Err(ApiError::InvalidBody(why));
-    }
+    check_timeout(wanted.timeout_ms)?;
     let blobs = &api.orchestrator.blobs;
     for digest in [wanted.source, wanted.listing, wanted.changed].into_iter().flatten() {
         if !blobs.has(&digest).await? {
@@ -144,10 +141,20 @@ pub(super) async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: 
         listing: wanted.listing,
         changed: wanted.changed,
         timeout_ms: wanted.timeout_ms,
+        only: wanted.stage.as_deref().map(StageId::of),
         // Whoever asks may have written it: nobody vouches for more than who asked.
         claims: Claims { actor: Some(caller.name().to_string()), ..Claims::default() },
         ..Trigger::new(TriggerId::of("api", delivery), wanted.project, &wanted.pipeline_path, pipeline)
     })
+}
+
+/// Refuses what can be the time of no run.
+pub(super) fn check_timeout(timeout_ms: Option<u64>) -> Result<(), ApiError> {
+    if timeout_ms.is_none_or(|ms| (1..=RUN_TIMEOUT_MS_MAX).contains(&ms)) {
+        return Ok(());
+    }
+    let why = format!("`timeout_ms` must be 1 to {RUN_TIMEOUT_MS_MAX}: leave it out, and the run takes as long as its stages");
+    Err(ApiError::InvalidBody(why))
 }
 
 /// Refuses what can be the name of no branch and no tag.

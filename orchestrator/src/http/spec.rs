@@ -33,6 +33,7 @@ use super::{Api, ApiError, callback_routes, routes};
         (name = "runs", description = "one execution of a pipeline"),
         (name = "sources", description = "what a run is made of"),
         (name = "plans", description = "what a run would do"),
+        (name = "artifacts", description = "what stages have left to people"),
         (name = "projects", description = "what is delivered, and where to"),
         (name = "agents", description = "who runs stages"),
         (name = "audit", description = "who did what"),

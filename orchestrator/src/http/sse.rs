@@ -4,19 +4,16 @@
 //! wait for. A stream ends when its source does, or when the process is to end; its connection is closed with it, so that nothing idle
 //! stands in the way of a shutdown.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use actix_web::{HttpResponse, http::header};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, ApiError};
+use super::seats::Seat;
 
 /// How long a stream may be silent before a comment shows that it is alive; proxies commonly wait for 60 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -46,39 +43,22 @@ impl Message {
     }
 }
 
-/// The right to be served a stream; given back when the stream is dropped.
-pub(super) struct Seat {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    pub(super) fn take(api: &Api) -> Result<Self, ApiError> {
-        Self::among(&api.followers).ok_or(ApiError::TooManyFollowers)
-    }
-
-    fn among(seats: &Arc<Semaphore>) -> Option<Self> {
-        Arc::clone(seats).try_acquire_owned().ok().map(|permit| Self { _permit: permit })
-    }
-}
-
 /// Answers with the messages of `source`.
 pub(super) fn response(seat: Seat, token: CancellationToken, source: impl Stream<Item = Message> + 'static) -> HttpResponse {
-    let written = Written { source: Box::pin(source), silent_since: Instant::now(), token, _seat: seat };
-    let body =
-        stream::unfold(written, |mut written| async move { written.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), written)) });
+    let written = Written { source: Box::pin(source), silent_since: Instant::now(), token };
+    let messages = stream::unfold(written, |mut written| async move { written.next().await.map(|bytes| (Ok(bytes), written)) });
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
         .force_close()
-        .streaming(body)
+        .streaming(seat.serve(messages))
 }
 
 struct Written {
     source: Pin<Box<dyn Stream<Item = Message>>>,
     silent_since: Instant,
     token: CancellationToken,
-    _seat: Seat,
 }
 
 impl Written {
@@ -108,8 +88,7 @@ mod tests {
     }
 
     fn written(source: impl Stream<Item = Message> + 'static, token: &CancellationToken) -> Written {
-        let seat = Seat::among(&Arc::new(Semaphore::new(1))).unwrap();
-        Written { source: Box::pin(source), silent_since: Instant::now(), token: token.clone(), _seat: seat }
+        Written { source: Box::pin(source), silent_since: Instant::now(), token: token.clone() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,15 +100,6 @@ mod tests {
         assert_eq!((stream.next().await.unwrap(), began.elapsed()), (HEARTBEAT_MESSAGE, HEARTBEAT));
         token.cancel();
         assert_eq!(stream.next().await, None);
-    }
-
-    #[test]
-    fn a_seat_is_free_again_when_its_stream_is_dropped() {
-        let seats = Arc::new(Semaphore::new(1));
-        let taken = Seat::among(&seats).unwrap();
-        assert!(Seat::among(&seats).is_none());
-        drop(taken);
-        assert!(Seat::among(&seats).is_some());
     }
 
     #[tokio::test(start_paused = true)]

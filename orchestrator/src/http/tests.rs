@@ -1,5 +1,6 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
+mod artifacts;
 mod delivered;
 mod everything;
 mod rights;

@@ -3,16 +3,23 @@
 //! The document gets, as examples, the ids of runs that are there, so that each operation is also asked for something that it does. Whatever
 //! else a test case begins is brought to an end at once, as whoever follows it waits for that.
 
-use std::{collections::BTreeSet, env, fs, path::Path, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::Path,
+    process::Stdio,
+};
 
+use eventbus::Subject;
 use model::{
-    Digest, RunId, StageId,
-    event::run::{RunEvent, StoredLog, WaitKey},
+    Digest, RunId, StageId, StageOutcome,
+    event::run::{Outputs, RunEvent, StoredLog, StoredTree, WaitKey},
     plan::{Plan, Value, Wait},
     planning::{PlanReply, PlanRequest, Text},
     protocol::{
         agent::{AgentCommand, Report},
         enrolment::AgentTrust,
+        forge::{ProjectRunReply, ProjectRunRequest, Revision},
     },
     trigger::Trigger,
 };
@@ -38,6 +45,9 @@ const EXAMPLES: &str = "OTTO_SCHEMATHESIS_EXAMPLES";
 const EXAMPLES_DEFAULT: &str = "6";
 /// The longest that one answer may take, in seconds; a machine under load is slow.
 const ANSWER_S: &str = "60";
+
+/// What each stage leaves.
+const ARTIFACT: &str = "bin";
 
 /// The plan of a pipeline file that is nothing but this name.
 fn plan(name: &str) -> Option<Plan> {
@@ -66,13 +76,37 @@ async fn play_agent(house: &House) {
     let bytes = house.blobs.put("built\n".into()).await.unwrap();
     let mark = json!({ "offset": 0, "length": 6, "step": 0, "stream": "out", "at": 5, "lines_before": 0 });
     let index = house.blobs.put(format!("{mark}\n").into()).await.unwrap();
+    let artifact = StoredTree { archive: bytes, bytes: 6, entries: 1 };
+    let outputs = Outputs { artifacts: BTreeMap::from([(ARTIFACT.to_owned(), artifact)]), ..Outputs::default() };
     house.others.spawn("agent", OnError::Log, async move {
         // There may be nothing to do for long.
         while let Some(message) = inbox.commands.next().await {
             if let AgentCommand::Assign(assignment) = message.read()? {
                 inbox.report(&assignment.lease, Report::LogStored { log: StoredLog::whole(bytes, 6, index) }).await;
-                inbox.succeed(&assignment.lease).await;
+                inbox.finish(&assignment.lease, StageOutcome::Success, outputs.clone()).await;
             }
+        }
+        Ok(())
+    });
+}
+
+/// Plays a forge that has one branch, `main`.
+async fn play_forge(house: &House) {
+    let mut asked = house.bus.subscribe_group(Subject::project_run()).await.unwrap();
+    let bus = house.bus.clone();
+    house.others.spawn("forge", OnError::Log, async move {
+        while let Some(message) = asked.next().await {
+            let request: ProjectRunRequest = message.read()?;
+            let reply = match request.revision {
+                Revision::Branch { name } if name != "main" => ProjectRunReply::Refused { message: format!("there is no branch `{name}`") },
+                Revision::Tag { name } => ProjectRunReply::Refused { message: format!("there is no tag `{name}`") },
+                Revision::Branch { .. } | Revision::DefaultBranch => {
+                    let trigger = Trigger { id: request.id, ..of("built") };
+                    bus.store_trigger(&trigger).await?;
+                    ProjectRunReply::Accepted { run: trigger.run() }
+                }
+            };
+            message.reply(&reply).await?;
         }
         Ok(())
     });
@@ -154,6 +188,7 @@ async fn every_operation_keeps_what_the_document_promises() {
     let house = House::without_parser(eventbus::memory::bus()).await;
     house.play_parser_with(reply).await;
     play_agent(&house).await;
+    play_forge(&house).await;
     house.play_enrolment(&[(agent().as_str(), AgentTrust::Any)]).await;
     let (orchestrator, supervisor) = house.start_with(|options| EngineOptions { asks_the_roll: true, ..options }).await;
     let api = house.serve(&orchestrator);
@@ -198,10 +233,13 @@ async fn every_operation_keeps_what_the_document_promises() {
 fn document(orchestrator: &Orchestrator, built: &Trigger, asked: &Trigger, paused: &Trigger, called: &Trigger) -> Document {
     let mut document = Document(serde_json::to_value(orchestrator::http::openapi()).unwrap());
     let built = built.run().to_string();
-    for what in ["", "/plan", "/events", "/events/follow", "/log", "/log/follow", "/output", "/why"] {
+    for what in ["", "/plan", "/events", "/events/follow", "/log", "/log/follow", "/output", "/why", "/artifacts", "/artifact"] {
         document.parameter("get", &format!("/v1/runs/{{run}}{what}"), "run", built.as_str());
     }
     document.parameter("get", "/v1/runs/{run}/output", "stage", "Build");
+    document.parameter("get", "/v1/runs/{run}/artifact", "name", ARTIFACT);
+    document.parameter("post", "/v1/projects/{project}/runs", "project", "demo");
+    document.body("/v1/projects/{project}/runs", &json!({ "revision": { "kind": "branch", "name": "main" } }));
     document.parameter("post", "/v1/agents/{agent}/drain", "agent", agent().as_str());
     document.parameter("post", "/v1/agents/{agent}/drain", "undo", true);
     document.parameter("get", "/v1/projects/{project}", "project", "demo");

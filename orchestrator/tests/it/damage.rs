@@ -2,7 +2,10 @@
 
 use model::{
     Digest, RunOutcome, StageId,
-    event::run::{Answer, Planned, WaitKey},
+    event::{
+        archive::ARCHIVE_SCHEMA,
+        run::{Answer, Planned, WaitKey},
+    },
     plan::{Newer, Plan, Stage, Wait},
     planning::{PlanReply, Text},
     trigger::Trigger,
@@ -79,6 +82,30 @@ async fn a_live_run_whose_log_is_damaged_is_shown_so_and_takes_nothing() {
     let api = house.serve(&second);
     let (_, shown) = api.get(&run).await;
     assert_eq!((shown["status"]["kind"].as_str(), shown["stages"][0]["path"].as_str()), (Some("damaged"), Some("Hold")), "{shown}");
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_log_that_a_newer_otto_went_on_with_is_shown_and_not_run_upon() {
+    let house = House::new(hold()).await;
+    let (orchestrator, supervisor) = house.start().await;
+    let trigger = trigger("1");
+    orchestrator.create(&trigger).await.unwrap();
+    until(&orchestrator, &trigger, "the question", |run| is_asked(run, "Hold")).await;
+    supervisor.shut_down().await;
+    let last = house.bus.run_log(&trigger.run()).await.unwrap().pop().unwrap();
+    let newer = json!({ "schema": ARCHIVE_SCHEMA + 1, "previous": Digest::of(&last.bytes), "news": [] });
+    house.bus.append(&trigger.run(), last.sequence, newer.to_string().into()).await.unwrap();
+
+    let (orchestrator, supervisor) = house.start().await;
+    let api = house.serve(&orchestrator);
+    let (_, shown) = api.get(&format!("/v1/runs/{}", trigger.run())).await;
+    assert_eq!((shown["status"]["kind"].as_str(), shown["stages"][0]["path"].as_str()), (Some("damaged"), Some("Hold")), "{shown}");
+    let why = shown["status"]["why"].as_str().unwrap();
+    assert!(why.contains(&format!("has schema {}, and this Otto reads up to {ARCHIVE_SCHEMA}", ARCHIVE_SCHEMA + 1)), "{why}");
+    assert!(shown["status"]["help"].as_str().unwrap().contains("update this Otto"), "{shown}");
+    assert!(matches!(resume(&orchestrator, &trigger).await, Err(CommandError::Damaged { .. })));
+    assert_eq!(house.bus.run_log(&trigger.run()).await.unwrap().last().unwrap().bytes, newer.to_string(), "nothing was appended");
     supervisor.shut_down().await;
 }
 

@@ -35,10 +35,12 @@ fn request(served: &Served, method: &str, path: &str, run: &RunId) -> RequestBui
     let path = path.replace("{project}", crate::core::tests::trigger().project.as_str());
     let request = served.client.request(method.parse().unwrap(), format!("{}{path}", served.base));
     match (method, path.rsplit('/').next().unwrap()) {
+        ("POST", "runs") if path.starts_with("/v1/projects/") => request.json(&json!({})),
         ("POST", "runs") => request.json(&json!({ "pipeline": "pipeline {}" })),
         ("POST", "rerun") => request.json(&json!({})),
         ("POST", "answer") => request.json(&json!({ "answer": { "kind": "resume" } })),
         (_, "output") => request.query(&[("stage", "Build")]),
+        (_, "artifact") => request.query(&[("name", "bin")]),
         _ => request,
     }
 }
@@ -118,6 +120,25 @@ async fn who_created_a_run_stands_in_its_trigger_and_keys_are_each_tokens_own() 
         runs.insert(created.run);
     }
     assert_eq!(runs.len(), 3);
+}
+
+#[tokio::test]
+async fn one_key_a_hundred_times_at_once_is_one_run_and_one_trigger() {
+    let served = Served::start();
+    let mut triggers = served.orchestrator.bus.triggers().await.unwrap();
+    let ask = |key: &'static str, pipeline: usize| {
+        let request = served.request(Method::POST, "/v1/runs").header("Idempotency-Key", key);
+        async move { request.json(&json!({ "pipeline": pipeline.to_string() })).send().await.unwrap().json::<RunCreated>().await.unwrap().run }
+    };
+    let runs: BTreeSet<RunId> = futures_util::future::join_all((0..100).map(|at| ask("one", at))).await.into_iter().collect();
+    assert_eq!(runs.len(), 1);
+    let next = ask("next", 0).await;
+    let mut stored = Vec::new();
+    while !stored.contains(&next) {
+        stored.push(triggers.next().await.unwrap().trigger.unwrap().run());
+    }
+    stored.dedup();
+    assert_eq!(stored, [runs.into_iter().next().unwrap(), next]);
 }
 
 #[tokio::test]
