@@ -180,18 +180,7 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     .map_err(failed)?
     .run();
     supervisor.spawn("forge: http", OnError::Shutdown, async move { Ok(server.await?) });
-    for (project, pause) in acceptor.polled() {
-        let watch = poll::watch(acceptor.clone(), project.clone(), pause, Arc::default(), supervisor.token().clone());
-        supervisor.spawn(format!("forge: polls {project}"), OnError::Log, watch);
-    }
-    for (project, bell) in repositories.bells() {
-        let watch = poll::watch(acceptor.clone(), project.clone(), poll::SERVED_PAUSE, bell.clone(), supervisor.token().clone());
-        supervisor.spawn(format!("forge: pushes to {project}"), OnError::Log, watch);
-    }
-    for project in acceptor.names() {
-        let watch = cron::watch(acceptor.clone(), project.clone(), clock.clone(), supervisor.token().clone());
-        supervisor.spawn(format!("forge: cron of {project}"), OnError::Log, watch);
-    }
+    watch(&acceptor, &repositories, &clock, supervisor);
     let requests = bus.subscribe_group(Subject::project_run()).await.map_err(StartError::Bus)?;
     supervisor.spawn(
         "forge: runs that are asked for",
@@ -209,4 +198,20 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     supervisor.spawn("forge: pending deliveries", OnError::Shutdown, pending::watch(acceptor, supervisor.token().clone()));
     info!(%address, projects = count, "forge listens");
     Ok(address)
+}
+
+/// Looks at repositories that say nothing themselves, and at the clock.
+fn watch(acceptor: &Arc<accept::Acceptor>, repositories: &served::Repositories, clock: &Clock, supervisor: &Supervisor) {
+    for (project, pause) in acceptor.polled() {
+        let watch = poll::watch(acceptor.clone(), project.clone(), pause, Arc::default(), supervisor.token().clone());
+        supervisor.spawn(format!("forge: polls {project}"), OnError::Log, watch);
+    }
+    for (project, bell) in repositories.bells() {
+        let watch = poll::watch(acceptor.clone(), project.clone(), poll::SERVED_PAUSE, bell.clone(), supervisor.token().clone());
+        supervisor.spawn(format!("forge: pushes to {project}"), OnError::Log, watch);
+    }
+    for project in acceptor.names() {
+        let watch = cron::watch(acceptor.clone(), project.clone(), clock.clone(), supervisor.token().clone());
+        supervisor.spawn(format!("forge: cron of {project}"), OnError::Log, watch);
+    }
 }

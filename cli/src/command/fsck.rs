@@ -32,6 +32,7 @@ use crate::{
 /// The bus and the depot must be running: those of `otto up`, or those that the orchestrator's settings name. Nothing is changed but for `--rebuild` and `--sweep`.
 /// Exit codes: 0 all is sound · 1 it could not be looked at · 3 bytes are missing or damaged · 4 logs are damaged.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct FsckArgs {
     /// Read all bytes, and hold them against their digests
     #[arg(long)]

@@ -107,7 +107,8 @@ async fn what_nobody_uses_is_removed_for_services_alone() {
     let client = depot.everything();
     let (unused, asked) = (client.put("unused".into()).await.unwrap(), client.put("asked for".into()).await.unwrap());
     for digest in [&unused, &asked] {
-        let (folder, name) = (digest.hex()[..2].to_owned(), digest.hex()[2..].to_owned());
+        let hex = digest.hex();
+        let (folder, name) = hex.split_at(2);
         let file = fs::File::open(depot.folder.path().join("data/sha256").join(folder).join(name)).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     }

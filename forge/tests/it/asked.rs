@@ -14,7 +14,7 @@ use model::{
 use crate::{served::Served, world::World};
 
 /// More than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 fn request(key: &str, revision: Revision) -> ProjectRunRequest {
     ProjectRunRequest {
@@ -43,7 +43,7 @@ async fn ask(world: &World, request: &ProjectRunRequest) -> ProjectRunReply {
 async fn refused(world: &World, revision: Revision) -> String {
     match ask(world, &request("refused", revision)).await {
         ProjectRunReply::Refused { message } => message,
-        other => panic!("{other:?}"),
+        other @ (ProjectRunReply::Accepted { .. } | ProjectRunReply::Unavailable { .. }) => panic!("{other:?}"),
     }
 }
 
