@@ -117,7 +117,8 @@ fn wrong_of_pipeline(folder: &Path, project: &Project) -> Vec<Wrong> {
         path: &project.pipeline_path(),
         source: text.as_bytes(),
         context: &context,
-        files: &BTreeMap::new(),
+        // The lock file, which it has no place for.
+        files: &BTreeMap::from([(model::planning::LOCK_FILE.to_owned(), None)]),
         listing: None,
         changed: None,
         libraries: &libraries,

@@ -122,11 +122,12 @@ impl Draft<'_> {
         });
     }
 
+    /// Silence does not prove that it did not begin: who was cut off from the bus the moment it began runs on. Of a stage that may run twice
+    /// that does no harm, but where the holder of a lock is to be alone: then its lease must end first.
     pub(super) fn not_taken_up(&mut self, lease: &Lease) {
-        if let Some(at) = self.held(lease)
-            && self.run.stages[at].status == Status::Awarded
-            && self.run.shape.stage(at).effect == Effect::Safe
-        {
+        let Some(at) = self.held(lease) else { return };
+        let stage = self.run.shape.stage(at);
+        if self.run.stages[at].status == Status::Awarded && stage.effect == Effect::Safe && stage.lock.is_none() {
             self.declined(at, "it did not take the award up in time");
         }
     }

@@ -106,6 +106,19 @@ fn a_lost_once_stage_never_runs_again_and_the_run_is_unknown() {
 }
 
 #[test]
+fn a_lock_is_not_given_to_another_while_its_holder_is_only_silent() {
+    let mut locked = stage("a", &[]);
+    locked.lock = Some("production".to_owned());
+    let mut run = Driven::new(vec![locked]);
+    run.input(Input::LockGranted(0));
+    run.propose("a", 1, &["one", "two"], &Reservation::Slot);
+    let lease = run.lease("a");
+    assert!(run.input(Input::NotTakenUp(lease.clone())).events.is_empty(), "it may have begun and been cut off");
+    let decision = run.input(Input::LeaseLapsed(lease));
+    assert_eq!(kinds(&decision.events)[0], "stage_lost");
+}
+
+#[test]
 fn a_declined_award_goes_to_the_next_offer() {
     let mut run = Driven::new(vec![stage("a", &[])]);
     run.propose("a", 1, &["one", "two"], &Reservation::Slot);
