@@ -4,7 +4,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -14,9 +13,6 @@ use crate::{
     house::{House, Plan, until},
     wire::Wire,
 };
-
-/// A holder that writes nothing for so long has stopped: it writes a hundred lines a second.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// Two agents, each with a line of its own to the bus.
 struct Scene {
@@ -150,14 +146,11 @@ async fn no_lock_is_held_by_two_while_the_bus_stands_still_and_afterwards() {
     let (scene, first, second) = Scene::contended().await;
     scene.house.signal("nats", Signal::SIGSTOP);
     // Its agent ends it by itself: nobody confirms its lease.
-    until("the holder to stop", async || {
-        let before = scene.lines().len();
-        tokio::time::sleep(QUIET).await;
-        scene.lines().len() == before
-    })
-    .await;
+    until("the holder to be ended", async || scene.house.log().contains("end=Unrenewed")).await;
+    let stopped = scene.lines().len();
     scene.house.signal("nats", Signal::SIGCONT);
     scene.holds("second1").await;
+    assert_eq!(scene.lines()[stopped], "second1", "the first wrote nothing more");
     scene.end("second");
     assert_eq!(scene.house.ended(&second).await["status"]["outcome"], "success");
     assert_eq!(scene.house.ended(&first).await["status"]["outcome"], "unknown");
