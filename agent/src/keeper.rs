@@ -84,6 +84,15 @@ pub(crate) struct Keeper {
     pub(crate) happened: mpsc::Sender<Happened>,
 }
 
+/// How far an attempt was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// Nobody needs anything of it any more.
+    Whole,
+    /// A later life of the agent goes on with it: the spool has it all.
+    Later,
+}
+
 /// Says that the keeper is gone, even where it panics.
 struct Gone(mpsc::Sender<Happened>, Lease);
 
@@ -145,13 +154,19 @@ impl Keeper {
         let note = Line::Ended { report: report.clone() };
         let noting = entry.clone();
         // Neither the note nor the removal of a large tree delays the report.
-        let noted = spawn_blocking(move || (noting.write(&note), noting.workspace().remove()));
+        let noted = spawn_blocking(move || (noting.write(&note), noting.workspace().clone().renew()));
         let reported = self.reporter.report(report).await;
-        self.close(entry.clone(), storing, reported).await?;
-        let (written, removed) = noted.await?;
+        let closed = self.close(storing, reported).await?;
+        let (written, renewed) = noted.await?;
         drop(watched);
-        for problem in [written.err(), removed.err()].into_iter().flatten() {
+        for problem in [written.as_ref().err(), renewed.as_ref().err()].into_iter().flatten() {
             warn!(?lease, error = %problem, "an attempt's end was not cleared up");
+        }
+        let shared = self.shared.clone();
+        match (closed, renewed) {
+            (Closed::Whole, Ok(renewed)) => spawn_blocking(move || shared.spool.forget(entry, renewed)).await?,
+            (Closed::Whole, Err(_)) => spawn_blocking(move || entry.remove()).await?,
+            (Closed::Later, _) => {}
         }
         Ok(())
     }
@@ -161,7 +176,10 @@ impl Keeper {
         let _gone = Gone(self.happened.clone(), self.lease());
         let reported = self.reporter.report(recovered.report).await;
         let storing = self.storing(&recovered.entry, &recovered.depot_token, recovered.stored);
-        self.close(recovered.entry, storing, reported).await
+        match self.close(storing, reported).await? {
+            Closed::Whole => Ok(spawn_blocking(move || recovered.entry.remove()).await?),
+            Closed::Later => Ok(()),
+        }
     }
 
     fn live(&self) -> Live {
@@ -190,27 +208,27 @@ impl Keeper {
         }
     }
 
-    /// Stores the output and forgets the attempt, if its result was heard.
-    async fn close(&mut self, entry: Entry, mut storing: Storing, reported: Reported) -> Result<(), TaskError> {
+    /// Stores the output, if the result was heard.
+    async fn close(&mut self, mut storing: Storing, reported: Reported) -> Result<Closed, TaskError> {
         let lease = self.lease();
         if reported == Reported::ShuttingDown {
-            return Ok(()); // The spool has it all.
+            return Ok(Closed::Later);
         }
         self.tell(Happened::Heard { lease: lease.clone() }).await;
         let token = self.reporter.token.clone();
         let stored = tokio::select! {
             stored = storing.finish() => stored,
-            () = token.cancelled() => return Ok(()),
+            () = token.cancelled() => return Ok(Closed::Later),
         };
         match stored {
             Ok(log) => {
                 if self.reporter.report(Report::LogStored { log }).await == Reported::ShuttingDown {
-                    return Ok(());
+                    return Ok(Closed::Later);
                 }
             }
             Err(problem) => error!(?lease, error = chain(&*problem), "an attempt's output is given up: its log will show a gap"),
         }
-        Ok(spawn_blocking(move || entry.remove()).await?)
+        Ok(Closed::Whole)
     }
 
     async fn tell(&self, happened: Happened) {

@@ -128,7 +128,10 @@ fn machine() -> String {
     format!("{cores} cores of {model}\n")
 }
 
-/// A folder for what a measurement leaves, removed when it is dropped.
+/// A folder for what a measurement leaves, removed when it is dropped. It is on a disk, and not below `/tmp`, as an installation's is: each stage has
+/// a `/tmp` of its own, in which the way to what lies below the machine's would have to be made.
 fn scratch() -> anyhow::Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix("otto-bench-").tempdir().context("there is no folder to work in")
+    let program = std::env::current_exe()?;
+    let beside = program.parent().context("this program lies in no folder")?;
+    tempfile::Builder::new().prefix("otto-bench-").tempdir_in(beside).context("there is no folder to work in")
 }

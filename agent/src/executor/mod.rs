@@ -26,6 +26,7 @@ pub(crate) mod process;
 mod protocol;
 mod sink;
 pub(crate) mod sources;
+pub(crate) mod stamp;
 pub(crate) mod steps;
 pub(crate) mod workspace;
 

@@ -1,10 +1,15 @@
-//! The directories of one attempt: fresh when it begins, gone when it is over.
+//! The directories of one attempt: fresh when it begins, gone when it is over, or fresh again.
 //!
 //! ```text
 //! <n>/source     where steps run
 //!    /home, /tmp, …
 //! <n>.layers/    what is written to a source that is mounted: out of the reach of steps
 //! ```
+//!
+//! Making and removing directories is half of what a small stage costs on some disks, and most stages leave some of theirs as they were. The
+//! next attempt has those; see [`Workspace::renew`].
+//!
+//! **Invariant:** what an attempt finds does not tell it whether one before had it.
 
 use std::{
     fs::DirBuilder,
@@ -24,6 +29,7 @@ use nix::{
     unistd::{getegid, geteuid},
 };
 
+use super::stamp::Stamp;
 use crate::sandbox::{LOWER, UPPER, User, WORK};
 
 /// `<root>/source`, where steps run, and beside it what is not part of the source.
@@ -34,6 +40,8 @@ pub(crate) struct Workspace {
     foreign: Option<PathBuf>,
     /// Whose the directories are, if not the agent's own user's.
     user: Option<Arc<User>>,
+    /// As what the directories were made; `None` if it could not be told whether they were touched.
+    untouched: Option<Arc<[Stamp; 4]>>,
 }
 
 /// A folder of an attempt, as the agent itself reaches it.
@@ -94,7 +102,7 @@ pub(super) fn path_of(held: &OwnedFd) -> PathBuf {
 impl Workspace {
     /// The one at `root`, which need not exist.
     pub(crate) fn at(root: PathBuf) -> Self {
-        Self { root, foreign: None, user: None }
+        Self { root, foreign: None, user: None, untouched: None }
     }
 
     /// The same, whose directories and processes are this user's.
@@ -115,8 +123,7 @@ impl Workspace {
     /// The same, for processes of the agent's own user. Nobody has used it yet.
     pub(crate) fn taken_back(self) -> io::Result<Self> {
         if self.user.is_some() {
-            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-            self.folders().iter().try_for_each(|path| lchown(path, Some(user), Some(group)))?;
+            self.take_back()?;
         }
         Ok(Self { user: None, ..self })
     }
@@ -133,17 +140,67 @@ impl Workspace {
 
     /// Makes the directories. Only its user can enter them.
     pub(crate) fn create(&self) -> io::Result<()> {
-        let folders = self.folders();
-        for path in &folders {
-            DirBuilder::new().mode(0o700).create(path)?;
+        self.folders().iter().try_for_each(|path| make(path))?;
+        self.give_away()
+    }
+
+    /// Makes the directories, but those that are there from [`Workspace::renew`]. What becomes of them is noticed, if stamps tell.
+    pub(crate) fn furnish(self, stamps_tell: bool) -> io::Result<Self> {
+        match self.untouched {
+            None => self.create()?,
+            Some(_) => self.give_away()?,
         }
-        let Some(user) = &self.user else { return Ok(()) };
-        folders.iter().rev().try_for_each(|path| lchown(path, Some(user.id()), Some(user.id())))
+        let untouched = stamps_tell.then(|| self.stamps().map(Arc::new)).transpose()?;
+        Ok(Self { untouched, ..self })
+    }
+
+    /// Makes the directories as they were before the attempt, for [`Workspace::furnish`]: those that somebody has touched are made anew. Where
+    /// that cannot be told, everything is removed. Nothing of the attempt may be running.
+    pub(crate) fn renew(self) -> io::Result<Self> {
+        let Some(before) = self.untouched.as_deref().filter(|_| self.foreign.is_none()) else { return self.vanish() };
+        let folders = self.folders();
+        let is_touched = |place: usize| Ok::<_, io::Error>(Stamp::of(&folders[place])? != before[place]);
+        if is_touched(0)? {
+            // Whatever lies beside the others.
+            return self.vanish();
+        }
+        for (place, folder) in folders.iter().enumerate().skip(1) {
+            if is_touched(place)? {
+                remove_tree(folder)?;
+                make(folder)?;
+            }
+        }
+        remove_tree(&self.layers_folder())?;
+        if self.user.is_some() {
+            // Its user is somebody else's soon, who must not find them.
+            self.take_back()?;
+        }
+        Ok(Self { user: None, ..self })
+    }
+
+    fn vanish(&self) -> io::Result<Self> {
+        self.remove()?;
+        Ok(Self::at(self.root.clone()))
     }
 
     /// The outer before the inner.
     fn folders(&self) -> [PathBuf; 4] {
         [self.root.clone(), self.source(), self.home(), self.temporary()]
+    }
+
+    fn stamps(&self) -> io::Result<[Stamp; 4]> {
+        let [root, source, home, temporary] = self.folders();
+        Ok([Stamp::of(&root)?, Stamp::of(&source)?, Stamp::of(&home)?, Stamp::of(&temporary)?])
+    }
+
+    fn give_away(&self) -> io::Result<()> {
+        let Some(user) = &self.user else { return Ok(()) };
+        self.folders().iter().rev().try_for_each(|path| lchown(path, Some(user.id()), Some(user.id())))
+    }
+
+    fn take_back(&self) -> io::Result<()> {
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        self.folders().iter().try_for_each(|path| lchown(path, Some(user), Some(group)))
     }
 
     /// Where steps run, as the agent reaches it.
@@ -215,6 +272,10 @@ impl Workspace {
     }
 }
 
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(folder)
+}
+
 /// Removes a tree that stages have made, with whatever they have done to keep it; see [`tree::remove`]. What they have mounted in it is
 /// unmounted, and not looked into: behind it may be the machine's own files.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
@@ -225,10 +286,11 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 mod tests {
     use std::{
         fs::{self, Permissions},
-        os::unix::fs::PermissionsExt as _,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     };
 
     use super::*;
+    use crate::executor::stamp::stamps_tell;
 
     #[test]
     fn a_tree_that_cannot_be_written_to_is_removed_all_the_same() {
@@ -245,15 +307,77 @@ mod tests {
     }
 
     #[test]
-    fn a_persons_own_directory_is_not_removed() {
+    fn a_persons_own_directory_is_neither_removed_nor_renewed() {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("own");
         fs::create_dir(&own).unwrap();
-        let workspace = Workspace::at(folder.path().join("w"));
-        workspace.create().unwrap();
+        fs::write(own.join("file"), "x").unwrap();
+        let workspace = Workspace::at(folder.path().join("w")).furnish(stamps_tell(folder.path())).unwrap();
         let workspace = workspace.in_place(own.clone());
         assert_eq!(workspace.source(), own);
-        workspace.remove().unwrap();
-        assert!(own.is_dir() && !folder.path().join("w").exists());
+        workspace.renew().unwrap();
+        assert!(own.join("file").is_file() && !folder.path().join("w").exists());
+    }
+
+    /// What an attempt can see of its directories, but their times.
+    fn seen(workspace: &Workspace) -> Vec<(PathBuf, u32, u32, Vec<PathBuf>)> {
+        let look = |path: PathBuf| {
+            let about = fs::symlink_metadata(&path).unwrap();
+            let mut entries: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            entries.sort();
+            (path, about.mode(), about.uid(), entries)
+        };
+        workspace.folders().map(look).to_vec()
+    }
+
+    fn inodes(workspace: &Workspace) -> [u64; 4] {
+        workspace.folders().map(|path| fs::symlink_metadata(path).unwrap().ino())
+    }
+
+    #[test]
+    fn what_nobody_touched_is_the_next_ones_and_what_somebody_did_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let tells = stamps_tell(folder.path());
+        let mut workspace = Workspace::at(folder.path().join("w")).furnish(tells).unwrap();
+        let fresh = seen(&workspace);
+        let touches: [(&str, usize, fn(&Workspace)); 8] = [
+            ("nothing", 4, |_| {}),
+            ("a file in the source", 3, |workspace| fs::write(workspace.source().join("file"), "x").unwrap()),
+            ("one that is gone again", 3, |workspace| {
+                fs::write(workspace.home().join("file"), "x").unwrap();
+                fs::remove_file(workspace.home().join("file")).unwrap();
+            }),
+            ("a mode", 3, |workspace| fs::set_permissions(workspace.temporary(), Permissions::from_mode(0o777)).unwrap()),
+            ("a mode that is the same again", 3, |workspace| {
+                for mode in [0o777, 0o700] {
+                    fs::set_permissions(workspace.home(), Permissions::from_mode(mode)).unwrap();
+                }
+            }),
+            ("a link in place of a directory", 0, |workspace| {
+                fs::remove_dir(workspace.home()).unwrap();
+                symlink("/", workspace.home()).unwrap();
+            }),
+            ("a script beside them", 0, |workspace| fs::write(workspace.script(0), "x").unwrap()),
+            ("all of them", 1, |workspace| {
+                for path in [workspace.source(), workspace.home(), workspace.temporary()] {
+                    fs::create_dir(path.join("folder")).unwrap();
+                }
+            }),
+        ];
+        for (what, kept, touch) in touches {
+            let before = workspace.untouched.clone();
+            touch(&workspace);
+            let renewed = workspace.renew().unwrap();
+            assert_eq!(renewed.untouched.is_some(), tells && kept > 0, "{what}");
+            if let (Some(before), true) = (before, renewed.untouched.is_some()) {
+                let same = renewed.stamps().unwrap().iter().zip(before.iter()).skip(1).filter(|(now, then)| now == then).count();
+                assert_eq!(same + 1, kept, "{what}");
+            }
+            workspace = renewed.furnish(tells).unwrap();
+            assert_eq!(seen(&workspace), fresh, "{what}");
+        }
+        let before = inodes(&workspace);
+        let workspace = workspace.renew().unwrap().furnish(tells).unwrap();
+        assert_eq!(inodes(&workspace) == before, tells, "nothing was touched");
     }
 }

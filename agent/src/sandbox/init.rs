@@ -10,6 +10,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
+    path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
 };
@@ -31,7 +32,7 @@ use super::{
     isolation::Level,
     kin::{self, Kin},
     names, overlay, sys,
-    view::Made,
+    view::{Made, SHARED_MEMORY},
     wire::{self, Beginning, Birth, Order, Word},
 };
 use crate::clock;
@@ -123,7 +124,9 @@ fn prepare(birth: &Birth) -> io::Result<Ready> {
         }
     }
     if let Some(user) = birth.user {
-        names::give(user, &birth.view.workspace, &birth.view.home).map_err(step("a user cannot be given a name"))?;
+        // In a view, the shared memory is the attempt's own, and costs no file on a disk.
+        let folder = if view.is_some() { Path::new(SHARED_MEMORY) } else { &birth.view.workspace };
+        names::give(user, folder, &birth.view.home).map_err(step("a user cannot be given a name"))?;
     }
     Ok(Ready { view, users })
 }

@@ -43,6 +43,8 @@ const MACHINE: [&str; 4] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/p
 const RUN_KEPT: [&str; 5] = ["/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/current-system", "/run/wrappers"];
 /// A folder that is there instead of another holds no more than mount points.
 const EMPTY_OPTIONS: &str = "mode=755,size=1m";
+/// Where programs share memory (`man 7 shm_overview`).
+pub(super) const SHARED_MEMORY: &str = "/dev/shm";
 /// The most shared memory of a stage: it counts as the stage's memory where that is limited.
 const SHARED_MEMORY_OPTIONS: &str = "mode=1777,size=50%";
 
@@ -104,7 +106,7 @@ impl View {
         }
         devices().map_err(step("no /dev of its own"))?;
         set_read_only(Path::new("/"), Reach::Deep, true).map_err(step("the machine's files cannot be read-only"))?;
-        for folder in OWN_FOLDERS.iter().chain(&["/dev/pts", "/dev/shm"]).map(Path::new).filter(|folder| folder.is_dir()) {
+        for folder in OWN_FOLDERS.iter().chain(&["/dev/pts", SHARED_MEMORY]).map(Path::new).filter(|folder| folder.is_dir()) {
             set_read_only(folder, Reach::One, false).map_err(step("a folder of its own cannot be written"))?;
         }
         processes(is_superuser).map_err(step("no /proc of its own"))?;
@@ -210,7 +212,7 @@ fn devices() -> io::Result<()> {
     let options = "newinstance,ptmxmode=0666,mode=620";
     mount_plain(Some("devpts"), &folder.join("pts"), Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some(options))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount_plain(Some("tmpfs"), &folder.join("shm"), Some("tmpfs"), flags, Some(SHARED_MEMORY_OPTIONS))
+    mount_plain(Some("tmpfs"), Path::new(SHARED_MEMORY), Some("tmpfs"), flags, Some(SHARED_MEMORY_OPTIONS))
 }
 
 /// A `/proc` of the namespace's own processes.

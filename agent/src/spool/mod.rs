@@ -7,9 +7,11 @@
 //!   lapsed lease.
 //! - `output`, `index`, `output-1`, `index-1`, …: what was said, in [`parts`].
 //!
-//! Making a folder costs about 80 µs on ext4, and an attempt needs eight entries, so some are made before they are needed.
+//! Making a folder costs about 80 µs on ext4, several times that where many were removed lately, and an attempt needs eight entries. So some
+//! are made before they are needed, and what an attempt leaves is emptied and used again.
 //!
-//! **Invariant:** an attempt's first line is written before its first process starts, so no fence is started twice.
+//! **Invariants:** an attempt's first line is written before its first process starts, so no fence is started twice; what is used again is in
+//! nobody else's hands.
 
 pub(crate) mod leftovers;
 pub(crate) mod parts;
@@ -36,7 +38,10 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::{
-    executor::workspace::{Workspace, remove_tree},
+    executor::{
+        stamp::stamps_tell,
+        workspace::{Workspace, remove_tree},
+    },
     sandbox::Users,
 };
 
@@ -44,6 +49,12 @@ use crate::{
 const MARK_CHARACTERS: usize = 16;
 /// Folders that are made ahead: one for the next attempt, and one for the attempt after it, whose award may come before another is made.
 const READY_MAX: usize = 2;
+/// Folders that are kept to be used again: about as many as attempts end while those that come next are made ready.
+const USED_MAX: usize = 16;
+/// What an attempt's folder has from its beginning.
+const JOURNAL: &str = "journal";
+const OUTPUT: &str = "output";
+const INDEX: &str = "index";
 
 /// One line of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +127,8 @@ pub(crate) struct Spool {
     is_used: bool,
     /// Whose the work directories are, if not the agent's own user's.
     users: Option<Arc<Users>>,
+    /// Whether it can be told if somebody has touched a folder.
+    stamps_tell: bool,
     /// Its lock ends with the process.
     _lock: File,
 }
@@ -124,6 +137,8 @@ pub(crate) struct Spool {
 #[derive(Debug, Default)]
 struct Stock {
     ready: Vec<Ready>,
+    /// What ended attempts have left, empty.
+    used: Vec<Entry>,
     /// How many are being made.
     in_making: u32,
     /// How many more will be made ahead, all told.
@@ -177,6 +192,7 @@ impl Spool {
         for folder in [&spool, &work] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(disk)?;
         }
+        let stamps_tell = stamps_tell(&spool);
         let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(data.join("lock")).map_err(disk)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
@@ -187,6 +203,7 @@ impl Spool {
                 next: AtomicU64::new(0),
                 is_used,
                 users: None,
+                stamps_tell,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: data.to_owned() }),
@@ -262,15 +279,37 @@ impl Spool {
     }
 
     fn make(&self) -> io::Result<Ready> {
-        let user = self.users.as_ref().map(|users| users.claim()).transpose()?.map(Arc::new);
+        let used = self.stock().used.pop();
+        let entry = used.map_or_else(|| self.make_folder(), Ok)?;
+        self.fill(entry.clone()).inspect_err(|_| entry.remove())
+    }
+
+    fn make_folder(&self) -> io::Result<Entry> {
         let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let folder = self.attempts.join(&number);
         DirBuilder::new().mode(0o700).create(&folder)?;
-        let made = fill(&folder, Workspace::at(self.work.join(&number)).of(user));
-        if made.is_err() {
-            clear(&folder);
+        let journal = append_to(&folder.join(JOURNAL)).inspect_err(|_| clear(&folder))?;
+        Ok(Entry { folder, journal: Arc::new(journal), workspace: Workspace::at(self.work.join(&number)) })
+    }
+
+    /// Makes what an attempt needs in its folder, so far as it is not there.
+    fn fill(&self, entry: Entry) -> io::Result<Ready> {
+        let user = self.users.as_ref().map(|users| users.claim()).transpose()?.map(Arc::new);
+        let files = entry.open_part(0)?;
+        Ok((Entry { workspace: entry.workspace.of(user).furnish(self.stamps_tell)?, ..entry }, files))
+    }
+
+    /// Forgets an attempt whose work directory is `renewed`. Its folder is used again, if nobody else can write to it.
+    pub(crate) fn forget(&self, entry: Entry, renewed: Workspace) {
+        let is_wanted = {
+            let stock = self.stock();
+            stock.left > 0 && stock.used.len() < USED_MAX
+        };
+        let entry = Entry { workspace: renewed, ..entry };
+        match if is_wanted { entry.empty() } else { Err(entry) } {
+            Ok(entry) => self.stock().used.push(entry),
+            Err(entry) => entry.remove(),
         }
-        made
     }
 
     /// Ends what an earlier life has left running, removes its work directories, and gives what is still to be reported.
@@ -296,10 +335,10 @@ impl Spool {
     }
 
     fn recover_one(&self, folder: &Path) -> io::Result<Option<Recovered>> {
-        let mut lines = read_journal(&folder.join("journal"))?.into_iter();
+        let mut lines = read_journal(&folder.join(JOURNAL))?.into_iter();
         let Some(Line::Begun { lease, depot_token }) = lines.next() else { return Ok(None) };
         let workspace = Workspace::at(self.work.join(folder.file_name().unwrap_or_default()));
-        let entry = Entry { folder: folder.to_owned(), journal: Arc::new(append_to(&folder.join("journal"))?), workspace };
+        let entry = Entry { folder: folder.to_owned(), journal: Arc::new(append_to(&folder.join(JOURNAL))?), workspace };
         let mut groups = Vec::new();
         let (mut stored, mut ended) = (BTreeMap::new(), None);
         for line in lines {
@@ -325,10 +364,10 @@ pub(crate) fn end_attempts(data: &Path) -> io::Result<()> {
     let (attempts, work) = (data.join("spool"), data.join("work"));
     for folder in fs::read_dir(&attempts)? {
         let folder = folder?.path();
-        let mut lines = read_journal(&folder.join("journal"))?.into_iter();
+        let mut lines = read_journal(&folder.join(JOURNAL))?.into_iter();
         let Some(Line::Begun { lease, .. }) = lines.next() else { continue };
         let workspace = Workspace::at(work.join(folder.file_name().unwrap_or_default()));
-        let entry = Entry { folder: folder.clone(), journal: Arc::new(append_to(&folder.join("journal"))?), workspace };
+        let entry = Entry { folder: folder.clone(), journal: Arc::new(append_to(&folder.join(JOURNAL))?), workspace };
         let mut groups = Vec::new();
         for line in lines {
             match line {
@@ -374,7 +413,7 @@ impl Entry {
 
     /// Where the bytes of a part of its output lie.
     pub(crate) fn output(&self, part: u32) -> PathBuf {
-        self.part("output", part)
+        self.part(OUTPUT, part)
     }
 
     fn part(&self, name: &str, part: u32) -> PathBuf {
@@ -388,18 +427,37 @@ impl Entry {
 
     /// Makes the files of a part.
     fn open_part(&self, part: u32) -> io::Result<OutputFiles> {
-        Ok(OutputFiles { output: append_to(&self.output(part))?, index: append_to(&self.part("index", part))? })
+        Ok(OutputFiles { output: append_to(&self.output(part))?, index: append_to(&self.part(INDEX, part))? })
     }
 
     /// Makes a part ready to be stored; `None` if it has no bytes. Nobody may be writing to it.
     pub(crate) fn ready(&self, part: u32) -> io::Result<Option<parts::Ready>> {
-        parts::ready(&File::open(self.output(part))?, &File::open(self.part("index", part))?)
+        parts::ready(&File::open(self.output(part))?, &File::open(self.part(INDEX, part))?)
     }
 
-    /// Removes a part that lies in the depot.
+    /// Gives the room of a part back that lies in the depot.
     pub(crate) fn forget_part(&self, part: u32) -> io::Result<()> {
-        fs::remove_file(self.part("index", part))?;
-        fs::remove_file(self.output(part))
+        let files = [self.part(INDEX, part), self.output(part)];
+        if part == 0 { files.iter().try_for_each(|file| truncate(file)) } else { files.iter().try_for_each(fs::remove_file) }
+    }
+
+    /// What is left of the attempt is as it was made, if nobody else has it.
+    fn empty(self) -> Result<Self, Self> {
+        // Who has a clone may be about to write.
+        let journal = match Arc::try_unwrap(self.journal) {
+            Ok(journal) => journal,
+            Err(journal) => return Err(Self { journal, ..self }),
+        };
+        // The journal comes first: without its first line, a later life sees that there was no attempt.
+        let emptied = journal.set_len(0).and_then(|()| empty_folder(&self.folder));
+        let entry = Self { journal: Arc::new(journal), ..self };
+        match emptied {
+            Ok(()) => Ok(entry),
+            Err(error) => {
+                warn!(folder = %entry.folder.display(), %error, "an attempt's folder is not used again");
+                Err(entry)
+            }
+        }
     }
 
     /// Forgets the attempt.
@@ -418,19 +476,28 @@ fn owner(entry: &Entry) -> Option<u32> {
     (owner != geteuid().as_raw()).then_some(owner)
 }
 
-/// Makes what an attempt needs in its folder.
-fn fill(folder: &Path, workspace: Workspace) -> io::Result<Ready> {
-    let entry = Entry { folder: folder.to_owned(), journal: Arc::new(append_to(&folder.join("journal"))?), workspace };
-    let files = entry.open_part(0)?;
-    entry.workspace.create()?;
-    Ok((entry, files))
-}
-
 /// What cannot be removed, such as files that a stage made as another user, is in nobody's way.
 fn clear(folder: &Path) {
     if let Err(error) = remove_tree(folder) {
         warn!(folder = %folder.display(), %error, "an attempt's files were not removed");
     }
+}
+
+/// Empties the files that an attempt's folder begins with, and removes the others.
+fn empty_folder(folder: &Path) -> io::Result<()> {
+    for file in fs::read_dir(folder)? {
+        let file = file?;
+        match file.file_name().to_str() {
+            Some(JOURNAL) => {}
+            Some(OUTPUT | INDEX) => truncate(&file.path())?,
+            Some(_) | None => remove_tree(&file.path())?,
+        }
+    }
+    Ok(())
+}
+
+fn truncate(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path).map(drop)
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
@@ -450,3 +517,6 @@ fn read_journal(path: &Path) -> io::Result<Vec<Line>> {
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests;

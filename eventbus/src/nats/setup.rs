@@ -140,7 +140,7 @@ impl Setup {
         &self.accounts
     }
 
-    /// Sets up a server that may just have started: what is passing is tried again, for ten seconds.
+    /// Sets up a server that may just have started: what is passing is tried again, for half a minute.
     pub async fn begin(&self) -> Result<(), SetupError> {
         let deadline = Instant::now() + READY_DEADLINE;
         loop {
@@ -263,6 +263,10 @@ impl Setup {
         }
         warn!(stream = stream.name(), ?found, "stream differs from what it must be, and is mended");
         jetstream.update_stream(&wanted).await.map(drop).map_err(|error| match error.kind() {
+            // A server of a cluster that has just started may not have been heard of by the others yet.
+            CreateStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::CLUSTER_NO_PEERS => {
+                SetupError::Call { what: what(), source: error.into() }
+            }
             CreateStreamErrorKind::JetStream(_) => SetupError::Drift { what: what(), source: error.into() },
             CreateStreamErrorKind::EmptyStreamName
             | CreateStreamErrorKind::InvalidStreamName
