@@ -1,3 +1,5 @@
+//! Folders of attempts: begun, forgotten, used again, and found by a later life.
+
 use std::os::unix::fs::MetadataExt as _;
 
 use model::{AttemptId, RunId, StageId, StageOutcome, TriggerId};
