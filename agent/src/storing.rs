@@ -2,7 +2,15 @@
 //!
 //! **Invariant:** a part leaves the agent's disk only after the journal says where it lies.
 
-use std::{collections::BTreeMap, convert::Infallible, future::pending, io, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fs::File,
+    future::pending,
+    io::{self, Read as _},
+    path::Path,
+    time::Duration,
+};
 
 use blob::{BlobError, Blobs};
 use bytes::Bytes;
@@ -33,6 +41,8 @@ const STORE_TRIES_MAX: u32 = 1_500;
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const STORE_PAUSE_MAX: Duration = Duration::from_mins(1);
+/// A part with its index that is one blob: most stages say little, and a blob costs the depot two syncs of its disk, however small it is.
+const ONE_BLOB_BYTES_MAX: u64 = 64 * 1024;
 
 /// The output of one attempt on its way to the depot. Every call may be dropped, and another one takes up where it was.
 #[derive(Debug)]
@@ -107,8 +117,15 @@ impl Storing {
     async fn store(&mut self) -> Result<(), TaskError> {
         let (part, entry) = (self.part, self.entry.clone());
         if let Some(Ready { offset, lines_before, length, index }) = spawn_blocking(move || entry.ready(part)).await?? {
-            let (path, index) = (self.entry.output(part), Bytes::from(index));
-            let (bytes, index) = tokio::try_join!(tried(|| self.blobs.put_file(&path)), tried(|| self.blobs.put(index.clone())))?;
+            let path = self.entry.output(part);
+            let (bytes, index) = if length + index.len() as u64 <= ONE_BLOB_BYTES_MAX {
+                let both = spawn_blocking(move || both(&path, length, index)).await??;
+                let digest = tried(|| self.blobs.put(both.clone())).await?;
+                (digest, digest)
+            } else {
+                let index = Bytes::from(index);
+                tokio::try_join!(tried(|| self.blobs.put_file(&path)), tried(|| self.blobs.put(index.clone())))?
+            };
             let segment = LogSegment { bytes, length, offset, lines_before, index };
             // Before anything is waited for: the part must not be stored again while it is being removed.
             self.stored.insert(part, segment.clone());
@@ -142,6 +159,17 @@ impl Storing {
         segments.reverse();
         self.live.announce(segments).await;
     }
+}
+
+/// The bytes of a part, and its index after them.
+fn both(output: &Path, length: u64, index: Vec<u8>) -> io::Result<Bytes> {
+    let mut both = Vec::new();
+    File::open(output)?.take(length).read_to_end(&mut both)?;
+    if both.len() as u64 != length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    both.extend(index);
+    Ok(both.into())
 }
 
 /// Tries until the depot takes it.

@@ -313,7 +313,7 @@ pub struct OutputView {
 /// A part of an attempt's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SegmentView {
-    /// Its bytes as they came.
+    /// The blob that begins with its bytes as they came.
     #[schema(value_type = schema::Digest)]
     pub bytes: Digest,
     /// How many.

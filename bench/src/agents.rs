@@ -23,7 +23,7 @@ use eventbus::{
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
     AgentName, AttemptId, StageOutcome, Timestamp,
-    event::run::{LogSegment, Outputs, StoredLog},
+    event::run::{Outputs, StoredLog},
     plan::Value,
     protocol::{
         agent::{AgentCommand, AgentReport, AgentStatus, Lease, RENEW_MS, RESEND_MS, Report, ReportKind},
@@ -195,7 +195,7 @@ struct Agent {
     ended: BTreeMap<AttemptId, Instant>,
     /// What was said and not acknowledged, and when.
     unheard: BTreeMap<Lease, (Report, Instant)>,
-    /// The right to store what an ended stage has printed, and the index of that: stored when the end was heard, as agents do.
+    /// The right to store what an ended stage has printed, and that with its index: stored when the end was heard, as agents do.
     unstored: BTreeMap<Lease, (String, Bytes)>,
 }
 
@@ -303,14 +303,12 @@ impl Agent {
                     self.unheard.remove(&lease);
                 }
                 if report == ReportKind::Finished
-                    && let Some((depot_token, index)) = self.unstored.remove(&lease)
+                    && let Some((depot_token, both)) = self.unstored.remove(&lease)
                 {
                     let depot = self.depot.with_token(&depot_token);
                     doing.spawn(async move {
-                        let (bytes, index) = tokio::try_join!(depot.put(OUTPUT.into()), depot.put(index))?;
-                        let length = OUTPUT.len() as u64;
-                        let log = StoredLog { segments: vec![LogSegment { bytes, length, offset: 0, lines_before: 0, index }], length };
-                        Ok(Done::Stored(lease, log))
+                        let digest = depot.put(both).await?;
+                        Ok(Done::Stored(lease, StoredLog::whole(digest, OUTPUT.len() as u64, digest)))
                     });
                 }
             }
@@ -333,7 +331,7 @@ impl Agent {
                 let at = Timestamp(clock::unix_ms());
                 let length = u32::try_from(OUTPUT.len())?;
                 let mark = LogMark { offset: 0, length, step: 0, stream: Stream::Out, at, lines_before: 0 };
-                let index = Bytes::from(serde_json::to_string(&mark)? + "\n");
+                let both = Bytes::from(OUTPUT.to_owned() + &serde_json::to_string(&mark)? + "\n");
                 let header = LogHeader { lease: lease.clone(), mark, segments: Vec::new() };
                 let chunk = LogChunk { header, bytes: OUTPUT.into() };
                 let subject = Subject::log(&self.name, &lease.attempt.run, &lease.attempt.stage);
@@ -342,7 +340,7 @@ impl Agent {
                 self.ended.insert(lease.attempt.clone(), Instant::now());
                 let (outcome, started_at, finished_at) = (StageOutcome::Success, Some(started_at), Timestamp(clock::unix_ms()));
                 let finished = Report::Finished { outcome, reason: None, started_at, finished_at, outputs: Outputs::default() };
-                self.unstored.insert(lease.clone(), (depot_token, index));
+                self.unstored.insert(lease.clone(), (depot_token, both));
                 self.report(lease, finished).await?;
             }
             Done::Stored(lease, log) => self.report(lease, Report::LogStored { log }).await?,

@@ -308,11 +308,23 @@ impl Office {
         let log = self.stored_log(of).await;
         let (mut bytes, mut index) = (BytesMut::new(), BytesMut::new());
         for segment in &log.segments {
-            bytes.extend_from_slice(&self.blobs.get(&segment.bytes).await.unwrap());
-            index.extend_from_slice(&self.blobs.get(&segment.index).await.unwrap());
+            let (its_bytes, its_index) = self.stored_part(segment).await;
+            bytes.extend_from_slice(&its_bytes);
+            index.extend_from_slice(&its_index);
         }
         assert_eq!(bytes.len() as u64, log.length);
         (bytes.freeze(), index.freeze())
+    }
+
+    /// The bytes of a stored part, and its index.
+    pub(crate) async fn stored_part(&self, segment: &LogSegment) -> (Bytes, Bytes) {
+        let mut bytes = self.blobs.get(&segment.bytes).await.unwrap();
+        let index = bytes.split_off(usize::try_from(segment.length).unwrap());
+        if segment.is_one_blob() {
+            return (bytes, index);
+        }
+        assert!(index.is_empty(), "{segment:?}");
+        (bytes, self.blobs.get(&segment.index).await.unwrap())
     }
 
     /// Where the output is stored, acknowledged.

@@ -554,7 +554,7 @@ pub struct StoredLog {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogSegment {
-    /// Its bytes.
+    /// The blob with its bytes.
     pub bytes: Digest,
     /// How many.
     pub length: u64,
@@ -562,7 +562,8 @@ pub struct LogSegment {
     pub offset: u64,
     /// Line feeds of the attempt's output before it.
     pub lines_before: u64,
-    /// Its index: [`crate::protocol::log::LogMark`]s, one JSON object a line.
+    /// The blob with its index: [`crate::protocol::log::LogMark`]s, one JSON object a line. Where it is the same blob, the index is what follows
+    /// the bytes.
     pub index: Digest,
 }
 
@@ -588,6 +589,11 @@ impl LogSegment {
     /// Whether its numbers are such as an output can have.
     pub fn is_sound(&self) -> bool {
         self.offset <= OUTPUT_BYTES_MAX && self.length <= OUTPUT_BYTES_MAX && self.lines_before <= self.offset
+    }
+
+    /// Whether the index follows the bytes.
+    pub fn is_one_blob(&self) -> bool {
+        self.bytes == self.index
     }
 
     /// The byte behind its last.

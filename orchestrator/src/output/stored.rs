@@ -1,4 +1,4 @@
-//! A stored part of an attempt's output, read back chunk by chunk: the bytes from one blob, the marks that cut them from another.
+//! A stored part of an attempt's output, read back chunk by chunk: the bytes, and the marks that cut them from another blob or from the end of the same.
 
 use std::io::SeekFrom;
 
@@ -40,6 +40,10 @@ pub(crate) enum Content {
 
 impl Content {
     pub(crate) async fn fetch(blobs: &Blobs, segment: &LogSegment) -> Result<Self, StoredError> {
+        if segment.is_one_blob() {
+            let (bytes, _) = fetch_both(blobs, segment).await?;
+            return Ok(Self::Memory(bytes));
+        }
         let (content, length) = if segment.length <= MEMORY_BYTES_MAX {
             let bytes = blobs.get(&segment.bytes).await?;
             let length = bytes.len() as u64;
@@ -72,6 +76,16 @@ impl Content {
     }
 }
 
+/// The bytes and the index of a part that is one blob.
+async fn fetch_both(blobs: &Blobs, segment: &LogSegment) -> Result<(Bytes, Bytes), StoredError> {
+    let mut bytes = blobs.get(&segment.bytes).await?;
+    let (length, found) = (segment.length, bytes.len());
+    let missing = || StoredError::Index(format!("{found} bytes with their index for {length}"));
+    let at = usize::try_from(length).ok().filter(|at| *at <= found).ok_or_else(missing)?;
+    let index = bytes.split_off(at);
+    Ok((bytes, index))
+}
+
 /// A part that is being read.
 #[derive(Debug)]
 pub(super) struct StoredPart {
@@ -84,8 +98,13 @@ pub(super) struct StoredPart {
 
 impl StoredPart {
     pub(super) async fn open(blobs: &Blobs, segment: LogSegment) -> Result<Self, StoredError> {
-        let index = blobs.get(&segment.index).await?;
-        let content = Content::fetch(blobs, &segment).await?;
+        let (content, index) = if segment.is_one_blob() {
+            let (bytes, index) = fetch_both(blobs, &segment).await?;
+            (Content::Memory(bytes), index)
+        } else {
+            let index = blobs.get(&segment.index).await?;
+            (Content::fetch(blobs, &segment).await?, index)
+        };
         Ok(Self { segment, index, content, rest: None })
     }
 
