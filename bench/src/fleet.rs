@@ -30,7 +30,7 @@ use tempfile::TempDir;
 
 use crate::{
     agents::{self, Agents, Cast, RARE},
-    processes, scratch,
+    installation, processes,
     services::{Plan, Services, data_in},
     stats::{Figures, Samples, ms},
 };
@@ -53,7 +53,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// The table of `docs/benchmarks.md`.
 pub(crate) async fn measure(otto: &Path) -> anyhow::Result<String> {
     let mut figures = Figures::new();
-    let folder = scratch()?;
+    let folder = installation()?;
     let keys = enrol(&folder)?;
     let services = Services::start_in(folder, otto, &Plan { agents: FEW, are_played: true, environment: &[] }).await?;
     let mut house = House::enter(&services, &keys).await?;

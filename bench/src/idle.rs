@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    processes, scratch,
+    installation, processes,
     services::{Plan, Services},
     stats::{Figures, Samples, ms},
 };
@@ -24,11 +24,11 @@ const PLAN: Plan<'static> = Plan { agents: 1, are_played: false, environment: &[
 pub(crate) async fn measure(otto: &Path) -> anyhow::Result<String> {
     let mut figures = Figures::new();
     // Whatever is not there yet is installed by now.
-    Services::start_in(scratch()?, otto, &PLAN).await?.end().await?;
+    Services::start_in(installation()?, otto, &PLAN).await?.end().await?;
     let (mut fresh, mut again) = (Samples::default(), Samples::default());
     for _ in 0..STARTS {
         let begun = Instant::now();
-        let services = Services::start_in(scratch()?, otto, &PLAN).await?;
+        let services = Services::start_in(installation()?, otto, &PLAN).await?;
         fresh.push(begun.elapsed());
         let folder = services.end().await?;
         let begun = Instant::now();
@@ -45,7 +45,7 @@ pub(crate) async fn measure(otto: &Path) -> anyhow::Result<String> {
 }
 
 async fn idle(otto: &Path, figures: &mut Figures) -> anyhow::Result<()> {
-    let services = Services::start_in(scratch()?, otto, &PLAN).await?;
+    let services = Services::start_in(installation()?, otto, &PLAN).await?;
     services.chain(1).await?;
     tokio::time::sleep(SETTLE).await;
     let before = processes::processor_times(&services)?;

@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 
 use crate::{
     agents::{Agents, Cast},
-    processes, scratch,
+    installation, processes,
     services::{Plan, Services},
     stats::{Figures, Samples, ms},
 };
@@ -69,7 +69,7 @@ pub(crate) async fn measure(otto: &Path) -> anyhow::Result<String> {
 
 async fn played(otto: &Path, figures: &mut Figures) -> anyhow::Result<()> {
     let environment = [("OTTO_API_REQUESTS_PER_S", "0")];
-    let services = Services::start_in(scratch()?, otto, &Plan { agents: AGENTS, are_played: true, environment: &environment }).await?;
+    let services = Services::start_in(installation()?, otto, &Plan { agents: AGENTS, are_played: true, environment: &environment }).await?;
     let cast = Cast { data: services.data(), numbers: (1, AGENTS), slots: SLOTS, stage_ms: STAGE_MS, differ: false, rare: None };
     let agents = Agents::start(&cast)?;
     services.chain(20).await?;

@@ -45,6 +45,8 @@ use stats::Row;
 
 /// The tables, in the order in which they are printed.
 const TABLES: [&str; 9] = ["local", "services", "load", "fleet", "idle", "peers", "disk", "cache", "language"];
+/// What the names of folders begin with that a measurement works in.
+const SCRATCH: &str = "otto-bench-";
 /// Those that measure the program.
 const OF_THE_PROGRAM: [&str; 7] = ["local", "services", "load", "fleet", "idle", "peers", "disk"];
 
@@ -128,10 +130,15 @@ fn machine() -> String {
     format!("{cores} cores of {model}\n")
 }
 
-/// A folder for what a measurement leaves, removed when it is dropped. It is on a disk, and not below `/tmp`, as an installation's is: each stage has
-/// a `/tmp` of its own, in which the way to what lies below the machine's would have to be made.
+/// A folder for what a measurement leaves, removed when it is dropped.
 fn scratch() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix(SCRATCH).tempdir().context("there is no folder to work in")
+}
+
+/// The same for services, on a disk and not below `/tmp`, as an installation's is: each stage has a `/tmp` of its own, in which the way to what lies
+/// below the machine's would have to be made.
+fn installation() -> anyhow::Result<tempfile::TempDir> {
     let program = std::env::current_exe()?;
     let beside = program.parent().context("this program lies in no folder")?;
-    tempfile::Builder::new().prefix("otto-bench-").tempdir_in(beside).context("there is no folder to work in")
+    tempfile::Builder::new().prefix(SCRATCH).tempdir_in(beside).context("there is no folder for the services")
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     baseline::SCRIPT,
-    scratch,
+    installation,
     services::Services,
     stats::{Figures, Samples, ms},
 };
@@ -95,7 +95,7 @@ impl Peer {
 
     fn temporal() -> anyhow::Result<Self> {
         let programs = environment("temporal", &TEMPORAL)?;
-        let (folder, port) = (scratch()?, free_port()?.to_string());
+        let (folder, port) = (installation()?, free_port()?.to_string());
         fs::write(folder.path().join("worker.py"), include_str!("peers/temporal.py"))?;
         let mut server = command(&programs, "temporal", &folder);
         server.args(["server", "start-dev", "--headless", "--log-level", "error", "--port", &port, "--db-filename", "temporal.db"]);
@@ -110,7 +110,7 @@ impl Peer {
 
     fn buildbot() -> anyhow::Result<Self> {
         let programs = environment("buildbot", &BUILDBOT)?;
-        let (folder, master_port, www_port) = (scratch()?, free_port()?.to_string(), free_port()?.to_string());
+        let (folder, master_port, www_port) = (installation()?, free_port()?.to_string(), free_port()?.to_string());
         for (program, arguments) in [
             ("buildbot", &["create-master", "--quiet", "master"][..]),
             ("buildbot-worker", &["create-worker", "--quiet", "worker", &format!("127.0.0.1:{master_port}"), "worker", "password"]),

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    baseline, scratch,
+    baseline, installation,
     stats::{Row, Samples},
     webhook,
 };
@@ -86,7 +86,7 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) async fn start(otto: &Path, agents: usize, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::start_in(scratch()?, otto, &Plan { agents, are_played: false, environment }).await
+        Self::start_in(installation()?, otto, &Plan { agents, are_played: false, environment }).await
     }
 
     /// In a folder that may have been prepared, or used before: that of `otto up` is `up` in it.
@@ -237,7 +237,7 @@ impl Services {
             ensure!(Instant::now() < deadline, "the services do not end");
             tokio::time::sleep(LOOK).await;
         }
-        Ok(mem::replace(&mut self.folder, scratch()?))
+        Ok(mem::replace(&mut self.folder, installation()?))
     }
 }
 

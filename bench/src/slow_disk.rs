@@ -13,7 +13,7 @@ use anyhow::ensure;
 use eventbus::nats::server;
 
 use crate::{
-    scratch,
+    installation,
     services::Services,
     stats::{Figures, Samples, ms},
 };
@@ -35,7 +35,7 @@ pub(crate) async fn measure(otto: &Path) -> anyhow::Result<String> {
     let home = std::env::current_exe()?.ancestors().nth(2).unwrap_or(Path::new(".")).join("otto-home");
     let nats_server = server::find_or_install(&home, &|_| {}).await?;
     for delay in DELAYS_US {
-        let folder = scratch()?;
+        let folder = installation()?;
         let wrapper = folder.path().join("nats-server");
         let inject = if delay == 0 { String::new() } else { format!(" -e inject=fsync,fdatasync:delay_exit={delay}") };
         let script = format!(

@@ -18,7 +18,7 @@ use sha2::Sha256;
 
 use crate::{
     agents::port,
-    baseline, scratch,
+    baseline, installation,
     services::{Plan, Services, data_in},
     stats::Samples,
 };
@@ -31,7 +31,7 @@ const FILES: usize = 20;
 const SECRET: &str = "a secret of the benchmark";
 
 pub(crate) async fn measure(otto: &Path) -> anyhow::Result<Samples> {
-    let folder = scratch()?;
+    let folder = installation()?;
     let (repository, clone, secret) = (folder.path().join("shop.git"), folder.path().join("clone"), folder.path().join("secret"));
     fs::write(&secret, SECRET)?;
     let projects = data_in(&folder).join("projects");
