@@ -137,13 +137,11 @@ pub(crate) fn serve(listen: SocketAddr, office: Office, supervisor: &Supervisor)
 
 async fn enrol(office: web::Data<Office>, request: HttpRequest, body: web::Payload) -> actix_web::Result<HttpResponse> {
     let mut body = body.into_inner();
-    match timeout(BODY_DEADLINE, web::Json::<EnrolmentRequest>::from_request(&request, &mut body)).await {
-        Ok(read) => Ok(admit(&office, read?.into_inner()).await),
-        Err(_) => {
-            let detail = format!("the body did not come within {} s", BODY_DEADLINE.as_secs());
-            Ok(problem(StatusCode::REQUEST_TIMEOUT, "the body stopped coming", detail))
-        }
-    }
+    let Ok(read) = timeout(BODY_DEADLINE, web::Json::<EnrolmentRequest>::from_request(&request, &mut body)).await else {
+        let detail = format!("the body did not come within {} s", BODY_DEADLINE.as_secs());
+        return Ok(problem(StatusCode::REQUEST_TIMEOUT, "the body stopped coming", detail));
+    };
+    Ok(admit(&office, read?.into_inner()).await)
 }
 
 async fn admit(office: &Office, request: EnrolmentRequest) -> HttpResponse {
