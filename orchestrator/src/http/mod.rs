@@ -138,6 +138,11 @@ impl Api {
 }
 
 impl Api {
+    /// What ends a stream that the caller follows.
+    fn ends(&self, caller: &Caller) -> [CancellationToken; 2] {
+        [self.token.clone(), caller.ended().clone()]
+    }
+
     /// The right to be served a stream.
     fn seat(&self, caller: &Caller) -> Result<Seat, ApiError> {
         self.followers.take(caller.name()).ok_or(ApiError::TooManyFollowers)
