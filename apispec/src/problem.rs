@@ -114,7 +114,7 @@ codes! {
         "GET /v1/runs/{run} shows what its stages wait for, GET /v1/waits what waits for a person in all runs";
     /// The depot has no such source.
     UnknownSource = "unknown_source", 409, "the depot has no such source",
-        "bring the source tree's tar archive with POST /v1/sources first";
+        "bring the source tree's tar archive with POST /v1/sources first; a token of some projects names only what it has brought itself";
     /// The run has ended.
     RunEnded = "run_ended", 409, "the run has ended",
         "nothing is left to do: its outcome stands";

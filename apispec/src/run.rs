@@ -79,7 +79,7 @@ pub struct ProjectRunCreate {
 
 /// A commit of a project's source, by what leads to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum RevisionCreate {
     /// The default branch: where the repository's `HEAD` leads.
     #[default]
@@ -107,7 +107,7 @@ pub struct RerunCreate {
 
 /// Which stages of an ended run start again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum RerunStages {
     /// All.
     #[default]

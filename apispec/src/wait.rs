@@ -226,7 +226,7 @@ pub struct AnswerCreate {
 
 /// A person's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum AnswerGiven {
     /// Approves a delivery.
     Approve {
@@ -295,5 +295,9 @@ mod tests {
         let create: AnswerCreate = serde_json::from_str(r#"{"answer": {"kind": "refuse"}}"#).unwrap();
         assert_eq!(create, AnswerCreate { stage: None, wait: None, answer: AnswerGiven::Refuse { reason: None } });
         assert!(serde_json::from_str::<AnswerCreate>(r#"{"answer": {"kind": "approve"}}"#).is_err(), "it names what it approves");
+        assert!(
+            serde_json::from_str::<AnswerCreate>(r#"{"answer": {"kind": "refuse", "delivery": "x"}}"#).is_err(),
+            "nothing is passed over"
+        );
     }
 }

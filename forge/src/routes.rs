@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
+    Error, FromRequest as _, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{StatusCode, header},
@@ -35,7 +35,7 @@ use crate::{
 
 /// Bodies of webhooks that are read at once: 160 MiB, whoever sends them.
 const BODIES_MAX: usize = 32;
-/// How long the body of a webhook may take to arrive. Forges themselves give up after 10 s.
+/// How long the body of a webhook, or of a hook's delivery, may take to arrive. Forges themselves give up after 10 s.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Webhooks that are accepted at once, each a task.
@@ -137,9 +137,12 @@ async fn health() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "ok" }))
 }
 
-async fn take_delivery(forge: web::Data<Forge>, request: HttpRequest, delivery: web::Json<Delivery>) -> Result<HttpResponse, ApiError> {
+async fn take_delivery(forge: web::Data<Forge>, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Error> {
+    let mut body = body.into_inner();
+    let read = timeout(BODY_DEADLINE, web::Json::<Delivery>::from_request(&request, &mut body)).await;
+    let delivery = read.map_err(|_| ApiError::Slow)??.into_inner();
     authorise(&forge.acceptor, &request, &delivery)?;
-    let answer = forge.acceptor.accept(&delivery).await?;
+    let answer = forge.acceptor.accept(&delivery).await.map_err(ApiError::from)?;
     Ok(HttpResponse::Accepted().json(answer))
 }
 

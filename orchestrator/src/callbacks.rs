@@ -1,4 +1,4 @@
-//! The addresses at which webhooks are called. Whoever knows one may call it, once.
+//! The addresses at which webhooks are called. Whoever knows one may call it, once. And receipts for sources, which the same key makes.
 //!
 //! The secret of an address names the run, the stage and the wait, and carries an HMAC (RFC 2104) of them under a key of the orchestrator.
 //! So none is stored: the log has only the SHA-256 of the secret.
@@ -7,11 +7,13 @@ use std::{fmt, str::FromStr};
 
 use data_encoding::{BASE32_DNSSEC, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use model::{RunId, StageId, event::run::WaitKey};
+use model::{Digest, RunId, StageId, TokenName, event::run::WaitKey};
 use sha2::Sha256;
 
 /// Stands before what is authenticated, so that a code under the same key for another purpose is none of a callback.
 const DOMAIN: &[u8] = b"otto callback 1\0";
+/// The same of receipts.
+const RECEIPT_DOMAIN: &[u8] = b"otto receipt 1\0";
 /// The path under which callbacks are taken; the secret follows.
 pub(crate) const PATH: &str = "/v1/callbacks/";
 /// Bytes of a key.
@@ -19,7 +21,7 @@ const KEY_BYTES: usize = 32;
 /// The longest secret: two ids, the place of a gate, and the code, with dots between them.
 const SECRET_BYTES_MAX: usize = 160;
 
-/// The key from which the secrets of callbacks are derived. It is never shown.
+/// The key from which the secrets of callbacks, and receipts, are derived. It is never shown.
 #[derive(Clone)]
 pub struct CallbackKey([u8; KEY_BYTES]);
 
@@ -78,10 +80,19 @@ impl CallbackKey {
         parts.next().is_none().then_some(Called { run, stage, wait })
     }
 
+    /// What nobody but an orchestrator can have written: that whoever has the token of this name has brought this source.
+    pub(crate) fn receipt(&self, token: &TokenName, source: &Digest) -> Vec<u8> {
+        self.authenticated(RECEIPT_DOMAIN, &format!("{token} {source}")).finalize().into_bytes().to_vec()
+    }
+
     fn code(&self, named: &str) -> Hmac<Sha256> {
+        self.authenticated(DOMAIN, named)
+    }
+
+    fn authenticated(&self, domain: &[u8], text: &str) -> Hmac<Sha256> {
         let mut code = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
-        code.update(DOMAIN);
-        code.update(named.as_bytes());
+        code.update(domain);
+        code.update(text.as_bytes());
         code
     }
 }

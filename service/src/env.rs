@@ -152,7 +152,7 @@ settings! {
     DEPOT_VERIFYING_KEY_FILE = "OTTO_DEPOT_VERIFYING_KEY_FILE", &[DEPOT], Path, wired;
     /// The file that holds a role's own token for the depot.
     DEPOT_TOKEN_FILE = "OTTO_DEPOT_TOKEN_FILE", &[PARSER, ORCHESTRATOR, FORGE], Path, wired;
-    /// The file that holds the key from which the orchestrator derives the secrets of callbacks.
+    /// The file that holds the key from which the orchestrator derives the secrets of callbacks, and receipts for sources.
     CALLBACK_KEY_FILE = "OTTO_CALLBACK_KEY_FILE", &[ORCHESTRATOR], Path, wired;
     /// Where outside systems reach the orchestrator's API, such as `https://otto.example.org`. Default: where it listens. The forge links to it
     /// in the statuses of commits; without it, these have no links.

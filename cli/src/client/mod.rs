@@ -185,6 +185,12 @@ impl Client {
         self.read(self.request(Method::GET, &format!("/v1/runs/{run}"))).await
     }
 
+    /// Gives a run that was just asked for a moment to be among those that are listed.
+    pub async fn until_listed(&self, run: &RunId) {
+        // It exists or will, whatever is said here.
+        let _it_is_there = self.show(run).await;
+    }
+
     /// The events of a run so far.
     pub async fn events(&self, run: &RunId) -> Result<Vec<EventView>, ClientError> {
         self.read(self.request(Method::GET, &format!("/v1/runs/{run}/events"))).await

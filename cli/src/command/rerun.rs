@@ -36,6 +36,8 @@ pub async fn run(args: RerunArgs) -> anyhow::Result<ExitCode> {
         (false, None) => RerunStages::All,
     };
     let run = client.rerun(&of, &RerunCreate { stages }).await?;
+    // Whoever says `latest` next means this one.
+    client.until_listed(&run).await;
     let text = if args.json { format!("{}\n", serde_json::to_string_pretty(&RunCreated { run })?) } else { format!("{run}\n") };
     Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -62,6 +62,8 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
             started => break started?,
         }
     };
+    // Whoever says `latest` next means this one.
+    client.until_listed(&run).await;
     let text = if args.json { format!("{}\n", serde_json::to_string_pretty(&RunCreated { run })?) } else { format!("{run}\n") };
     Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)

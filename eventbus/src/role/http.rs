@@ -1,7 +1,7 @@
 //! The role over HTTP: agents enrol themselves, and operators see how it is.
 //!
 //! ```text
-//! POST /v1/enrolments   {token, public_key}; 200 with what the agent needs, 403 if the token admits nobody, 400, 405, 413
+//! POST /v1/enrolments   {token, public_key}; 200 with what the agent needs, 403 if the token admits nobody, 400, 405, 408, 413
 //! GET  /health          200, or 503 with what is wrong
 //! GET  /metrics         for Prometheus
 //! ```
@@ -12,9 +12,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
+use actix_web::{App, FromRequest as _, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use model::{AgentClass, AgentName};
 use serde::{Deserialize, Serialize};
 use service::{
@@ -22,7 +23,7 @@ use service::{
     metrics::{CONTENT_TYPE, Exposition},
     supervisor::chain,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 use tracing::{info, warn};
 
 use crate::nats::{Enrolment, enrolment::EnrolmentError};
@@ -31,6 +32,8 @@ use crate::nats::{Enrolment, enrolment::EnrolmentError};
 const CONNECTIONS_MAX: usize = 64;
 /// The most bytes of a request: a token and a key.
 const BODY_BYTES_MAX: usize = 4 * 1024;
+/// How long a body may take. No token is asked for before it is read, and who sends it slower would keep a connection from others.
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// How long requests may go on after the role was told to end, in seconds: less than the supervisor's grace.
 const SHUTDOWN_SECONDS: u64 = 3;
 
@@ -132,8 +135,17 @@ pub(crate) fn serve(listen: SocketAddr, office: Office, supervisor: &Supervisor)
     Ok(address)
 }
 
-async fn enrol(office: web::Data<Office>, request: web::Json<EnrolmentRequest>) -> HttpResponse {
-    let EnrolmentRequest { token, public_key } = request.into_inner();
+async fn enrol(office: web::Data<Office>, request: HttpRequest, body: web::Payload) -> actix_web::Result<HttpResponse> {
+    let mut body = body.into_inner();
+    let Ok(read) = timeout(BODY_DEADLINE, web::Json::<EnrolmentRequest>::from_request(&request, &mut body)).await else {
+        let detail = format!("the body did not come within {} s", BODY_DEADLINE.as_secs());
+        return Ok(problem(StatusCode::REQUEST_TIMEOUT, "the body stopped coming", detail));
+    };
+    Ok(admit(&office, read?.into_inner()).await)
+}
+
+async fn admit(office: &Office, request: EnrolmentRequest) -> HttpResponse {
+    let EnrolmentRequest { token, public_key } = request;
     let enrolment = office.enrolment.clone();
     // It waits for the disk, and for whoever changes a record just now.
     let Ok(admitted) = web::block(move || enrolment.redeem(&token, &public_key)).await else {

@@ -13,7 +13,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 use service::Supervisor;
 use testkit::{NatsServer, TEST_DEADLINE};
-use tokio::time::timeout;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::buses::agent;
 
@@ -144,4 +144,22 @@ async fn what_is_no_request_is_told_so_and_the_role_says_how_the_bus_is() {
     assert_eq!(health.json::<Value>().await.unwrap()["status"], "ok");
     let metrics = client.get(office.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("otto_build_info{role=\"eventbus\"") && metrics.contains("otto_bus_is_well 1"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_do_not_send_what_they_began_keep_nobody_else_out() {
+    let office = Office::open().await;
+    let mut silent = Vec::new();
+    // More than the connections that it takes at once.
+    for _ in 0..70 {
+        let mut stream = TcpStream::connect(office.address).await.unwrap();
+        let head = b"POST /v1/enrolments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+        stream.write_all(head).await.unwrap();
+        silent.push(stream);
+    }
+    let (name, user) = (agent("far"), KeyPair::new_user());
+    let token = office.invite(&name);
+    let enrolled = timeout(TEST_DEADLINE, office.enrol(&token, &user)).await.expect("there is a place for it");
+    assert_eq!(enrolled.0, 200);
+    drop(silent);
 }

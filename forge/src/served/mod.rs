@@ -9,6 +9,7 @@
 //! which configured repository. What was begun ends with the connection, and all that it has started with it (RFC 0023).
 
 mod process;
+mod turns;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,20 +23,16 @@ use data_encoding::BASE64;
 use futures_util::StreamExt as _;
 use model::{Digest, ProjectName, access::Role};
 use service::{OnError, Supervisor, supervisor::chain};
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 use tracing::{error, info};
 
 pub(crate) use process::ServeError;
 
 use process::{Running, Wish};
+use turns::Turns;
 
 /// Where repositories are served: this, a slash, and the project's name with `.git`.
 pub(crate) const PATH: &str = "/git";
-/// Requests that are served at once: each is up to three processes of git, one of which may keep a processor busy.
-const SERVING_MAX: usize = 16;
 /// How long a request waits for others.
 const TURN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the next piece of a request may take.
@@ -95,7 +92,7 @@ pub(crate) struct Repositories {
     served: BTreeMap<ProjectName, Served>,
     /// The file of the API's tokens.
     tokens: Option<PathBuf>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     supervisor: Supervisor,
 }
 
@@ -111,7 +108,7 @@ impl Repositories {
             let repository = project.source.repository()?.to_owned();
             Some((project.name.clone(), Served { repository, bytes_max: project.fetch.bytes_max, bell: Arc::default() }))
         });
-        Self { served: served.collect(), tokens, turns: Arc::new(Semaphore::new(SERVING_MAX)), supervisor }
+        Self { served: served.collect(), tokens, turns: Turns::default(), supervisor }
     }
 
     /// The projects whose repositories are served, each with what is rung when something was pushed.
@@ -140,13 +137,6 @@ impl Repositories {
             return Err(ServeError::Forbidden { has: token.role, needs: service.role() });
         }
         Ok(token.name.to_string())
-    }
-
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, ServeError> {
-        match timeout(TURN_DEADLINE, self.turns.clone().acquire_owned()).await {
-            Ok(permit) => Ok(permit.expect("it is never closed")),
-            Err(_) => Err(ServeError::Busy),
-        }
     }
 }
 
@@ -179,7 +169,7 @@ pub(crate) async fn serve(
         Some("gzip" | "x-gzip") => true,
         Some(_) => return Err(ServeError::Encoding),
     };
-    let permit = repositories.turn().await?;
+    let turn = timeout(TURN_DEADLINE, repositories.turns.next(&caller)).await.map_err(|_| ServeError::Busy)?;
     let wish = Wish {
         asked,
         repository: &served.repository,
@@ -194,7 +184,7 @@ pub(crate) async fn serve(
     repositories.supervisor.spawn(format!("forge: git of {project}"), OnError::Log, {
         let token = repositories.supervisor.token().clone();
         async move {
-            let _permit = permit;
+            let _turn = turn;
             pump.run(token).await;
             // Also after a connection that was lost: something may have been taken.
             if is_push {

@@ -4,6 +4,12 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use data_encoding::HEXLOWER;
 use forge::{Problem, hook};
+use testkit::TEST_DEADLINE;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::world::World;
 
@@ -176,4 +182,17 @@ fn somebody_elses_hook_is_kept() {
     assert!(matches!(hook::install(&world.clone(), "http://x", otto), Err(hook::InstallError::Repository { .. })));
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(repository.join("otto/hook.json")).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "the secret is its owner's");
+}
+
+#[tokio::test]
+async fn a_delivery_that_does_not_come_is_not_waited_for_for_ever() {
+    let world = World::with_forge().await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head =
+        format!("POST /v1/hooks/git HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{", world.address);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    timeout(TEST_DEADLINE, stream.read_exact(&mut answer)).await.expect("it is answered").unwrap();
+    assert_eq!(str::from_utf8(&answer), Ok("HTTP/1.1 408"));
+    world.end().await;
 }

@@ -1,10 +1,15 @@
-//! Runs of one pipeline for one branch or pull request, in their order: what a newer one means to the older ones.
+//! Runs of one pipeline for one branch or pull request, all as trusted, in their order: what a newer one means to the older ones.
 //!
 //! An older run's plan says what a newer run does to it ([`Newer`]). The order is that of the runs' first records.
 
 use std::collections::BTreeMap;
 
-use model::{ProjectName, RunId, context::EventKind, plan::Newer, trigger::Trigger};
+use model::{
+    ProjectName, RunId,
+    context::EventKind,
+    plan::Newer,
+    trigger::{Trigger, Trust},
+};
 
 /// What the runs of a series have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +17,8 @@ pub(super) struct Key {
     project: ProjectName,
     pipeline_path: String,
     of: Of,
+    /// What anybody may have written for a branch takes the place of nothing that was pushed to it.
+    trust: Trust,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +44,7 @@ impl Key {
             }
             (None, EventKind::Push | EventKind::PullRequest | EventKind::Cron | EventKind::Manual) => Of::Branch(context.branch.clone()),
         };
-        Some(Self { project: trigger.project.clone(), pipeline_path: trigger.pipeline_path.clone(), of })
+        Some(Self { project: trigger.project.clone(), pipeline_path: trigger.pipeline_path.clone(), of, trust: trigger.claims.trust })
     }
 }
 
@@ -173,7 +180,7 @@ impl AllSeries {
 
 #[cfg(test)]
 mod tests {
-    use model::{TriggerId, context::TriggerContext};
+    use model::{TriggerId, context::TriggerContext, trigger::Claims};
 
     use super::*;
 
@@ -229,6 +236,18 @@ mod tests {
         see(&mut all, 3, Newer::Wait, As::Ended);
         assert_eq!(all.consequences(&key()), []);
         assert!(all.0.is_empty());
+    }
+
+    #[test]
+    fn what_somebody_typed_for_a_branch_takes_the_place_of_no_push_to_it() {
+        let of = |event, trust| {
+            let context = TriggerContext { event, branch: "main".to_owned(), ..TriggerContext::default() };
+            let claims = Claims { trust, ..Claims::default() };
+            Key::of(&Trigger { claims, ..trigger(context) }).unwrap()
+        };
+        let pushed = of(EventKind::Push, Trust::Trusted);
+        assert_ne!(of(EventKind::Manual, Trust::Untrusted), pushed);
+        assert_eq!(of(EventKind::Manual, Trust::Trusted), pushed, "of the project's own code");
     }
 
     #[test]

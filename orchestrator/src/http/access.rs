@@ -20,11 +20,13 @@ use actix_web::{
 use config::{Token, token::OWNER};
 use model::{Digest, ProjectName, TokenName, access::Role};
 use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Api, ApiError, Tokens,
     limits::{Asker, Limits},
     rights::{Right, right},
+    tokens::Known,
 };
 use crate::core::Run;
 
@@ -96,11 +98,11 @@ impl Access {
         let right = pattern.and_then(|pattern| right(request.method().as_str(), &pattern));
         let Some(Right::Of(role)) = right else { return Ok(None) };
         let caller = self.caller(request.headers())?;
-        if caller.0.role < role {
+        if caller.0.token.role < role {
             return Err(ApiError::Forbidden(format!(
                 "the token `{}` is to {}, and this needs one to {role}",
                 caller.name(),
-                caller.0.role
+                caller.0.token.role
             )));
         }
         Ok(Some(caller))
@@ -119,27 +121,32 @@ const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Whoever sent the request has shown this token, and its role suffices. A handler that takes one is open to no one else.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(Arc<Token>);
+pub(super) struct Caller(Arc<Known>);
 
 impl Caller {
     /// Whoever has the orchestrator's own token.
     fn owner() -> Self {
         let name = OWNER.parse().expect("the owner's name is a name");
-        Self(Arc::new(Token { name, digest: Digest::of(b""), role: Role::Admin, projects: None }))
+        Self(Known::new(Token { name, digest: Digest::of(b""), role: Role::Admin, projects: None }))
     }
 
     /// The token's name, which stands in the records.
     pub(super) fn name(&self) -> &TokenName {
-        &self.0.name
+        &self.0.token.name
     }
 
     pub(super) fn token(&self) -> &Token {
-        &self.0
+        &self.0.token
+    }
+
+    /// Cancelled when the token is taken away, or is for something else.
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.0.ended
     }
 
     /// Whether the token is for the project.
     pub(super) fn sees(&self, project: &ProjectName) -> bool {
-        self.0.projects.as_ref().is_none_or(|projects| projects.contains(project))
+        self.0.token.projects.as_ref().is_none_or(|projects| projects.contains(project))
     }
 
     /// Refuses what is asked for another project than those of the token.
@@ -155,13 +162,13 @@ impl Caller {
         match asked {
             Some(project) if self.sees(&project) => Some(vec![project]),
             Some(_) => Some(Vec::new()),
-            None => self.0.projects.as_ref().map(|projects| projects.iter().cloned().collect()),
+            None => self.0.token.projects.as_ref().map(|projects| projects.iter().cloned().collect()),
         }
     }
 
     /// Whether the token is for all projects.
     pub(super) fn sees_all(&self) -> bool {
-        self.0.projects.is_none()
+        self.0.token.projects.is_none()
     }
 
     /// Whether the token is for the run's project.

@@ -128,6 +128,9 @@ pub enum ApiError {
     /// The body stopped coming.
     #[error("nothing of the body came for {} s", .0.as_secs())]
     SlowBody(Duration),
+    /// The body did not come in time.
+    #[error("the body did not come within {} s", .0.as_secs())]
+    LateBody(Duration),
     /// Too many bring sources.
     #[error("{} sources are being brought", super::sources::UPLOADS_MAX)]
     TooManyUploads,
@@ -208,7 +211,7 @@ impl ApiError {
             Self::CallbackUsed => Code::CallbackUsed,
             Self::UnknownPath(_) => Code::UnknownPath,
             Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
-            Self::SlowBody(_) => Code::SlowBody,
+            Self::SlowBody(_) | Self::LateBody(_) => Code::SlowBody,
             Self::TooManyUploads => Code::TooManyUploads,
             Self::BodyTooLarge | Self::SourceTooLarge | Self::Command(CommandError::Bus(BusError::TooLarge { .. })) => Code::BodyTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,

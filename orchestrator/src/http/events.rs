@@ -63,7 +63,7 @@ pub(super) async fn follow(
     let snapshot = find_sound(&api, &caller, &run).await?;
     let feed = Feed::new(api.orchestrator.runs.clone(), appended, &snapshot, after);
     let messages = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|message| (message, feed)) });
-    Ok(sse::response(seat, api.token.clone(), messages))
+    Ok(sse::response(seat, api.ends(&caller), messages))
 }
 
 /// The place of an event in its run's log.

@@ -91,10 +91,10 @@ pub(super) async fn follow(
     let after = last_event_id(&request)?;
     let accepts = request.headers().get_all(header::ACCEPT).filter_map(|accepts| accepts.to_str().ok());
     let has_end = !accepts.flat_map(|accepts| accepts.split(',')).any(|one| one.trim().starts_with(EVENT_STREAM));
-    let seat = api.seat(&caller)?;
+    let (seat, ends) = (api.seat(&caller)?, api.ends(&caller));
     let feed = Feed::begin(api.orchestrator.clone(), caller, query.into_inner().project, after).await?;
     let messages = stream::unfold(feed, move |mut feed| async move { feed.next(has_end).await.map(|message| (message, feed)) });
-    Ok(sse::response(seat, api.token.clone(), messages))
+    Ok(sse::response(seat, ends, messages))
 }
 
 /// The events of all runs in the order of the stream, each once.

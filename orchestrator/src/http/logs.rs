@@ -172,7 +172,7 @@ pub(super) async fn follow(
     let only = only(&snapshot.run, query.stage.as_deref())?;
     let output = Output::follow(api.orchestrator.clone(), snapshot.run, only);
     let messages = stream::unfold(output, |mut output| async move { output.next().await.map(|piece| (message(&piece), output)) });
-    Ok(sse::response(seat, api.token.clone(), messages))
+    Ok(sse::response(seat, api.ends(&caller), messages))
 }
 
 fn message(piece: &Piece) -> Message {

@@ -11,6 +11,7 @@ mod agents;
 mod artifacts;
 mod auctions;
 mod audit;
+mod body;
 mod docs;
 mod environments;
 mod error;
@@ -45,7 +46,7 @@ use std::{
 
 use actix_web::{App, HttpServer, middleware::from_fn, web};
 use service::{OnError, Supervisor};
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
 
@@ -106,7 +107,7 @@ pub(crate) struct Api {
     projects: Projects,
     access: access::Access,
     followers: Arc<Seats>,
-    uploads: Arc<Semaphore>,
+    uploads: Arc<Seats>,
     downloads: Arc<Seats>,
     /// Cancelled when streams are to end.
     token: CancellationToken,
@@ -127,7 +128,7 @@ impl Api {
             projects,
             access,
             followers: Seats::new(FOLLOWERS_MAX),
-            uploads: Arc::new(Semaphore::new(sources::UPLOADS_MAX)),
+            uploads: Seats::new(sources::UPLOADS_MAX),
             downloads: Seats::new(artifacts::DOWNLOADS_MAX),
             token,
             routes: spec::Routes::of(document),
@@ -137,6 +138,11 @@ impl Api {
 }
 
 impl Api {
+    /// What ends a stream that the caller follows.
+    fn ends(&self, caller: &Caller) -> [CancellationToken; 2] {
+        [self.token.clone(), caller.ended().clone()]
+    }
+
     /// The right to be served a stream.
     fn seat(&self, caller: &Caller) -> Result<Seat, ApiError> {
         self.followers.take(caller.name()).ok_or(ApiError::TooManyFollowers)

@@ -16,6 +16,7 @@ use parser::explain::{Explained, diff, explain};
 use super::{
     Api, ApiError,
     access::Caller,
+    body::Body,
     runs::{self, find},
     view,
 };
@@ -34,8 +35,8 @@ const NUMBER_MAX: u64 = (1 << 53) - 1;
     responses((status = 200, description = "the plan, or why there is none", body = PlanDetail), ApiError),
 )]
 #[post("/v1/plans")]
-pub(super) async fn create(caller: Caller, api: web::Data<Api>, body: web::Json<PlanCreate>) -> Result<web::Json<PlanDetail>, ApiError> {
-    let mut wanted = body.into_inner();
+pub(super) async fn create(caller: Caller, api: web::Data<Api>, body: Body<PlanCreate>) -> Result<web::Json<PlanDetail>, ApiError> {
+    let mut wanted = body.0;
     caller.check_sees(&wanted.project)?;
     let before = match wanted.compare_with.take() {
         Some(run) => document_of(&api, &find(&api, &caller, run.as_str()).await?.run).await?,

@@ -9,7 +9,7 @@ use model::{
 };
 use service::supervisor::chain;
 
-use super::{Api, ApiError, access::Caller, runs};
+use super::{Api, ApiError, access::Caller, body::Body, runs};
 use crate::CommandError;
 
 /// Create a run of a project's own code, as its source has it now.
@@ -37,12 +37,12 @@ pub(super) async fn create(
     api: web::Data<Api>,
     request: HttpRequest,
     project: web::Path<String>,
-    body: web::Json<ProjectRunCreate>,
+    body: Body<ProjectRunCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let found = api.projects.seen_by(&caller).find(|known| known.name.as_str() == *project);
     let project = found.ok_or_else(|| ApiError::UnknownProject(project.into_inner()))?;
     let delivery = caller.delivery(&runs::delivery(&request)?);
-    let ProjectRunCreate { revision, parameters, timeout_ms } = body.into_inner();
+    let ProjectRunCreate { revision, parameters, timeout_ms } = body.0;
     runs::check_timeout(timeout_ms)?;
     let revision = match revision {
         RevisionCreate::DefaultBranch => Revision::DefaultBranch,

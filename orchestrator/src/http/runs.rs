@@ -15,7 +15,7 @@ use model::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Api, ApiError, access::Caller, view};
+use super::{Api, ApiError, access::Caller, body::Body, sources, view};
 use crate::{
     CommandError,
     runs::Snapshot,
@@ -84,10 +84,10 @@ pub(super) async fn create(
     caller: Caller,
     api: web::Data<Api>,
     request: HttpRequest,
-    body: web::Json<RunCreate>,
+    body: Body<RunCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let delivery = caller.delivery(&delivery(&request)?);
-    let wanted = body.into_inner();
+    let wanted = body.0;
     caller.check_sees(&wanted.project)?;
     let trigger = trigger(&api, &caller, &delivery, wanted).await?;
     let run = api.orchestrator.create(&trigger).await?;
@@ -119,7 +119,7 @@ pub(super) async fn trigger(api: &Api, caller: &Caller, delivery: &str, wanted: 
     check_timeout(wanted.timeout_ms)?;
     let blobs = &api.orchestrator.blobs;
     for digest in [wanted.source, wanted.listing, wanted.changed].into_iter().flatten() {
-        if !blobs.has(&digest).await? {
+        if !sources::may_be_named(api, caller, &digest).await? {
             return Err(ApiError::UnknownSource(digest));
         }
     }
@@ -334,11 +334,11 @@ pub(super) async fn rerun(
     api: web::Data<Api>,
     request: HttpRequest,
     run: web::Path<String>,
-    body: web::Json<RerunCreate>,
+    body: Body<RerunCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let delivery = caller.delivery(&delivery(&request)?);
     let old = find(&api, &caller, &run).await?.run;
-    let stages = match body.into_inner().stages {
+    let stages = match body.0.stages {
         RerunStages::All => trigger::RerunStages::All,
         RerunStages::Failed => trigger::RerunStages::Failed,
         RerunStages::Stage { stage: name } => {

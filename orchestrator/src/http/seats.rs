@@ -1,4 +1,4 @@
-//! Who is served a stream: so many at once, and nobody for ever who does not read.
+//! Who is served a stream, or brings a source: so many at once, and nobody for ever who does not read.
 //!
 //! **Invariant:** what is written for somebody who does not take it holds a seat only as long as nobody else wants one.
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// How long what was written may lie there before its reader's seat goes to whoever comes. A reader that is slow takes something in less.
 const UNREAD_MAX: Duration = Duration::from_mins(1);
 
-/// Seats for streams of one kind. One token has at most half of them, but for the owner's.
+/// Seats of one kind. One token has at most half of them, but for the owner's.
 #[derive(Debug)]
 pub(super) struct Seats {
     count: usize,

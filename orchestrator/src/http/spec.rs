@@ -11,7 +11,7 @@ use utoipa::{
     openapi::{
         RefOr,
         path::{Parameter, PathItem},
-        schema::{Schema, SchemaType, Type},
+        schema::{AdditionalProperties, Schema, SchemaType, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -60,11 +60,30 @@ impl Modify for Token {
     }
 }
 
+/// Choices of requests whose cases take no fields but their own. Of a type with cases, the derived schema does not say so; a case without fields of its
+/// own takes any.
+const CLOSED: [&str; 3] = ["AnswerGiven", "RerunStages", "RevisionCreate"];
+
 /// The document of the API; no server is needed for it.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = App::new().into_utoipa_app().openapi(Doc::openapi()).configure(routes).split_for_parts().1;
     document.paths.paths.values_mut().for_each(without_null);
+    let schemas = &mut document.components.get_or_insert_default().schemas;
+    for name in CLOSED {
+        close(schemas.get_mut(name).expect("requests have it"));
+    }
     document
+}
+
+fn close(choice: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::OneOf(choice)) = choice else { return };
+    for case in &mut choice.items {
+        if let RefOr::T(Schema::Object(object)) = case
+            && object.properties.len() > 1
+        {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
 }
 
 /// A parameter may be left out, and is never `null`: in an address and in a header there is no such thing.

@@ -2,7 +2,7 @@
 //!
 //! A message is written as soon as its source has it: nothing is gathered, because the first byte that a follower sees is what people
 //! wait for. A stream ends when its source does, or when the process is to end; its connection is closed with it, so that nothing idle
-//! stands in the way of a shutdown.
+//! stands in the way of a shutdown. It ends, too, when the token of whoever follows is taken away.
 
 use std::{pin::Pin, time::Duration};
 
@@ -44,8 +44,8 @@ impl Message {
 }
 
 /// Answers with the messages of `source`.
-pub(super) fn response(seat: Seat, token: CancellationToken, source: impl Stream<Item = Message> + 'static) -> HttpResponse {
-    let written = Written { source: Box::pin(source), silent_since: Instant::now(), token };
+pub(super) fn response(seat: Seat, ends: [CancellationToken; 2], source: impl Stream<Item = Message> + 'static) -> HttpResponse {
+    let written = Written { source: Box::pin(source), silent_since: Instant::now(), ends };
     let messages = stream::unfold(written, |mut written| async move { written.next().await.map(|bytes| (Ok(bytes), written)) });
     HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -58,14 +58,17 @@ pub(super) fn response(seat: Seat, token: CancellationToken, source: impl Stream
 struct Written {
     source: Pin<Box<dyn Stream<Item = Message>>>,
     silent_since: Instant,
-    token: CancellationToken,
+    /// Any of them ends the stream: that of the process, and that of who follows.
+    ends: [CancellationToken; 2],
 }
 
 impl Written {
     async fn next(&mut self) -> Option<Bytes> {
+        let [process, follower] = &self.ends;
         let bytes = tokio::select! {
             biased;
-            () = self.token.cancelled() => None,
+            () = process.cancelled() => None,
+            () = follower.cancelled() => None,
             message = self.source.next() => message.map(|message| message.0),
             () = sleep_until(self.silent_since + HEARTBEAT) => Some(HEARTBEAT_MESSAGE),
         };
@@ -88,7 +91,7 @@ mod tests {
     }
 
     fn written(source: impl Stream<Item = Message> + 'static, token: &CancellationToken) -> Written {
-        Written { source: Box::pin(source), silent_since: Instant::now(), token: token.clone() }
+        Written { source: Box::pin(source), silent_since: Instant::now(), ends: [token.clone(), CancellationToken::new()] }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The API as a client sees it: a real server on a free port, over runs whose records are given to it.
 
 mod artifacts;
+mod bodies;
 mod delivered;
 mod everything;
 mod rights;

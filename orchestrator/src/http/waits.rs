@@ -10,7 +10,7 @@ use model::{
     event::run::{Answer, Question, WaitKey},
 };
 
-use super::{Api, ApiError, access::Caller, runs::find, view};
+use super::{Api, ApiError, access::Caller, body::Body, runs::find, view};
 use crate::{CommandError, core::Run};
 
 /// What waits in one answer.
@@ -61,10 +61,10 @@ pub(super) async fn answer(
     caller: Caller,
     api: web::Data<Api>,
     run: web::Path<String>,
-    body: web::Json<AnswerCreate>,
+    body: Body<AnswerCreate>,
 ) -> Result<web::Json<RunView>, ApiError> {
     let snapshot = find(&api, &caller, &run).await?;
-    let AnswerCreate { stage, wait, answer: given } = body.into_inner();
+    let AnswerCreate { stage, wait, answer: given } = body.0;
     let (stage, wait) = pick(&snapshot.run, stage.as_deref(), wait.map(|name| name.0), &given)?;
     check_asked(&api, &caller, &snapshot.run, (&stage, wait))?;
     let said = match given {

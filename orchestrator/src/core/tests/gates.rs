@@ -1,14 +1,17 @@
 //! Stories of what stands before and after a stage: conditions, gates, waits, locks, and time.
 
+use std::sync::Arc;
+
 use model::{
-    RunId, RunOutcome, StageOutcome, Timestamp, TriggerId,
-    event::run::{Answer, CancelReason, Question, SkipReason, WaitKey},
+    Digest, RunId, RunOutcome, StageOutcome, Timestamp, TriggerId,
+    event::run::{Answer, CancelReason, Planned, Question, SkipReason, WaitKey},
     plan::{Condition, Plan, Skip, Stage, StageKind, Value, Wait},
+    trigger::Trigger,
 };
 
 use super::driven::{Driven, cancel, finished, kinds, stage, trigger, variable, waiting};
 use crate::core::{
-    Beginning, Effect, Input, Status, effects,
+    Beginning, Effect, Input, Run, Status, effects,
     wait::{Unfit, delivery, fits},
 };
 
@@ -98,6 +101,25 @@ fn an_approval_of_another_delivery_and_a_second_answer_are_ignored() {
     assert!(run.answer("a", WaitKey::Itself, Answer::Refused { reason: None }).events.is_empty());
     assert_eq!(fits(&run.run, 0, WaitKey::Itself, &Answer::Refused { reason: None }), Err(Unfit::Late));
     assert_eq!(fits(&run.run, 1, WaitKey::Enter(7), &Answer::CalledBack), Err(Unfit::Unknown));
+}
+
+#[test]
+fn what_is_approved_is_this_plan_source_context_and_run() {
+    let run = Driven::new(vec![a_wait("a", &[], confirm(None))]).run.clone();
+    let asked = delivery(&run, 0, WaitKey::Itself);
+    let changed = |change: &dyn Fn(&mut Run)| {
+        let mut other = run.clone();
+        change(&mut other);
+        delivery(&other, 0, WaitKey::Itself)
+    };
+    let of_trigger = |change: &dyn Fn(&mut Trigger)| changed(&|run| change(Arc::make_mut(&mut run.trigger)));
+    let another = Digest::of(b"a script that was changed after the approval");
+    assert_ne!(of_trigger(&|trigger| trigger.source = Some(another)), asked);
+    assert_ne!(of_trigger(&|trigger| trigger.context.commit.push('0')), asked);
+    assert_ne!(of_trigger(&|trigger| trigger.context.branch.push('0')), asked);
+    assert_ne!(changed(&|run| run.planned = Planned::plan(another)), asked);
+    assert_ne!(changed(&|run| run.id = RunId::of(&TriggerId::of("test", "another"))), asked);
+    assert_eq!(changed(&|_| ()), asked);
 }
 
 #[test]

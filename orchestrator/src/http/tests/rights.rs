@@ -157,6 +157,10 @@ async fn a_token_is_made_and_taken_away_without_a_restart() {
     let token = Token { name: "new".parse().unwrap(), digest: Digest::of(b"new"), role: Role::View, projects: None };
     fs::write(served.tokens_file(), config::token::with_token("", &token).unwrap()).unwrap();
     becomes(StatusCode::OK).await;
+    let follow = served.client.get(format!("{}/v1/events/follow", served.base)).bearer_auth("new");
+    let followed = follow.header("Accept", "text/event-stream").send().await.unwrap();
     fs::remove_file(served.tokens_file()).unwrap();
     becomes(StatusCode::UNAUTHORIZED).await;
+    let told = tokio::time::timeout(DEADLINE, followed.text()).await.expect("what it followed ends").unwrap();
+    assert!(told.starts_with("event: here"), "{told}");
 }

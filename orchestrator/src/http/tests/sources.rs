@@ -1,6 +1,7 @@
 //! Sources are brought through the API, and named by runs.
 
 use apispec::SourceCreated;
+use futures_util::StreamExt as _;
 
 use super::*;
 use crate::http::sources::UPLOADS_MAX;
@@ -50,4 +51,41 @@ async fn only_so_many_are_brought_at_once_and_each_makes_room_for_another() {
         }
     };
     tokio::time::timeout(DEADLINE, seen).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn one_token_brings_at_most_half_of_them() {
+    let served = rights::with_tokens();
+    let bring =
+        |token: &str, body: reqwest::Body| served.client.post(format!("{}/v1/sources", served.base)).bearer_auth(token).body(body).send();
+    let mut begun = tokio::task::JoinSet::new();
+    for _ in 0..=UPLOADS_MAX / 2 {
+        let body = futures_util::stream::once(async { Ok::<_, std::io::Error>("the beginning") }).chain(futures_util::stream::pending());
+        begun.spawn(bring("run", reqwest::Body::wrap_stream(body)));
+    }
+    let refused = begun.join_next().await.unwrap().unwrap().unwrap();
+    check_problem(refused, Code::TooManyUploads).await;
+    assert_eq!(bring(rights::STRANGER, "all of it".into()).await.unwrap().status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_token_of_one_project_names_what_it_has_brought_and_nothing_else() {
+    let served = rights::with_tokens();
+    let bytes = Bytes::from_static(b"the tree of another project");
+    let digest = Digest::of(&bytes);
+    let ask = |path: &str, token: &str| {
+        let create = json!({ "project": "other", "pipeline": "pipeline {}", "source": digest });
+        served.client.post(format!("{}{path}", served.base)).bearer_auth(token).json(&create).send()
+    };
+    let bring = |token: &str| {
+        let request = served.client.post(format!("{}/v1/sources", served.base)).bearer_auth(token);
+        request.body(bytes.clone()).send()
+    };
+    assert_eq!(bring("run").await.unwrap().status(), StatusCode::CREATED);
+    for path in ["/v1/runs", "/v1/plans"] {
+        check_problem(ask(path, rights::STRANGER).await.unwrap(), Code::UnknownSource).await;
+    }
+    assert_eq!(ask("/v1/runs", "admin").await.unwrap().status(), StatusCode::CREATED, "it is for all projects");
+    assert_eq!(bring(rights::STRANGER).await.unwrap().status(), StatusCode::CREATED);
+    assert_eq!(ask("/v1/runs", rights::STRANGER).await.unwrap().status(), StatusCode::CREATED);
 }
