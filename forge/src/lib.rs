@@ -173,6 +173,7 @@ pub async fn run(options: ForgeOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
             .default_service(web::to(routes::no_such_path))
     })
     .workers(WORKERS)
+    .tcp_nodelay(true)
     .max_connections(CONNECTIONS_MAX)
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .shutdown_signal(supervisor.token().clone().cancelled_owned())

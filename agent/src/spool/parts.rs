@@ -28,7 +28,7 @@ pub(crate) const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What of it is kept for Otto's own words, so that the reason of the end is the end of the output.
 const RESERVE_BYTES: u64 = 64 * 1024;
 /// The bytes of a full part: large enough that a file each costs nothing, small enough to be fetched for some lines of it.
-const PART_BYTES: u64 = 8 * 1024 * 1024;
+const PART_BYTES: u64 = 4 * 1024 * 1024;
 /// The begins of a full part: with their lengths they are an index of about 2 MiB.
 const PART_BEGINS_MAX: u32 = 16 * 1024;
 /// The most parts: their list is one event, and a message of the bus has at most 1 MiB.

@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncSeekExt as _},
 };
 
-/// The largest part that is read into memory: twice what an agent makes. A larger one, as agents made them once, lies in a file meanwhile.
+/// The largest part that is read into memory: four times what an agent makes. A larger one, as agents made them once, lies in a file meanwhile.
 const MEMORY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Why stored output cannot be read.
