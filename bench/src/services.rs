@@ -26,6 +26,11 @@ use crate::{
 
 /// Stages of the long run: the differences between their first bytes are the samples.
 const STAGES: usize = 400;
+/// Agents of which one is stopped, and which.
+const AGENTS: usize = 10;
+const STOPPED: &str = "agent-10";
+/// How often it is stopped.
+const TURNS: usize = 4;
 /// Runs of one stage.
 const RUNS: usize = 100;
 /// Until the services must be ready.
@@ -47,23 +52,30 @@ pub(crate) async fn measure(otto: &Path, floor: &Samples) -> anyhow::Result<Vec<
         ends.push(end);
     }
     services.end().await?;
-    Ok(vec![
+    let mut rows = vec![
         stages.row("services: one more stage, first byte to first byte", Some(floor.p50())),
         first_bytes.row("services: one run of one stage, request to first byte", None),
         ends.row("services: one run of one stage, request to the run's end", Some(floor.p50())),
         webhook::measure(otto).await?.row("services: a forge's webhook to the first byte of its run, without a fetch", None),
-        beside_a_stopped_agent(otto).await?.row("services: one more stage beside a stopped agent (one of three)", Some(floor.p50())),
-    ])
+    ];
+    rows.extend(beside_a_stopped_agent(otto, floor).await?);
+    Ok(rows)
 }
 
-async fn beside_a_stopped_agent(otto: &Path) -> anyhow::Result<Samples> {
-    let services = Services::start(otto, 3, &[]).await?;
+/// Each with its share of the stages, in turns, so that a machine that drifts slows both.
+async fn beside_a_stopped_agent(otto: &Path, floor: &Samples) -> anyhow::Result<[Row; 2]> {
+    let services = Services::start(otto, AGENTS, &[]).await?;
     services.chain(20).await?;
-    services.signal("agent-3", Signal::SIGSTOP)?;
-    let samples = services.chain(STAGES).await?;
-    services.signal("agent-3", Signal::SIGCONT)?;
+    let [mut all, mut without] = <[Samples; 2]>::default();
+    for _ in 0..TURNS {
+        all.extend(services.chain(STAGES / TURNS).await?);
+        services.signal(STOPPED, Signal::SIGSTOP)?;
+        without.extend(services.chain(STAGES / TURNS).await?);
+        services.signal(STOPPED, Signal::SIGCONT)?;
+    }
     services.end().await?;
-    Ok(samples)
+    Ok([("services: one more stage with ten agents", all), ("services: the same while one of the ten is stopped", without)]
+        .map(|(name, samples)| samples.row(name, Some(floor.p50()))))
 }
 
 /// How services are started.
