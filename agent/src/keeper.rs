@@ -192,7 +192,7 @@ impl Keeper {
     }
 
     async fn execute(&mut self, assignment: &Assignment, entry: &Entry, parts: Parts, storing: &mut Storing) -> Conclusion {
-        let mut output = Output::new(parts.clone(), self.live());
+        let mut output = Output::new(parts.clone(), self.live(), self.shared.tools.live.share());
         let deadline = Instant::now().checked_add(Duration::from_millis(assignment.stage.timeout_ms));
         let mut halt = Halt::new(deadline, self.stop.clone());
         // Said now, and not after the source is unpacked: whoever waits for it places the attempt elsewhere after a while.

@@ -57,7 +57,7 @@ use self::{
     container::{ContainerOptions, Containers, Runtime},
     core::slots::{Slots, Terms},
     desk::Desk,
-    executor::{Tools, archives::Archives, library::Libraries, sources::Sources},
+    executor::{Tools, archives::Archives, library::Libraries, output::LiveBudget, sources::Sources},
     keeper::{Happened, Shared},
     sandbox::{Sandbox, end_nurseries},
     spool::{Recovered, Spool},
@@ -230,10 +230,9 @@ async fn look_for_containers(search: ContainerOptions, containers: &OnceLock<Arc
 ///
 /// What an earlier life with the same data folder left running is ended first, and reported as lost.
 pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Supervisor) -> Result<(), Error> {
-    let ahead = options.attempts;
     // Nobody but its owner puts a link there.
     let in_place = options.in_place.map(|folder| folder.canonicalize().unwrap_or(folder));
-    let (data, mut isolate) = (options.data.clone(), options.sandbox.clone());
+    let (data, mut isolate, ahead) = (options.data.clone(), options.sandbox.clone(), options.attempts);
     isolate.writable.extend(in_place.clone());
     let opened = spawn_blocking(move || Stock::open(&data, &isolate, ahead)).await;
     let Stock { spool, recovered, archives, sources, libraries, step_caches, sandbox } =
@@ -260,6 +259,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
         in_place: in_place.clone(),
         containers: containers.clone(),
         sandbox: Arc::new(sandbox),
+        live: LiveBudget::default(),
     };
     let disk = disk::DiskWatch::new(options.data.clone(), options.disk_reserve_bytes);
     let shared = Arc::new(Shared { agent: options.name.clone(), commands: options.commands, bus, spool, tools, disk });

@@ -231,10 +231,8 @@ impl Auctioneer {
                 self.bus.publish(&Subject::auction(class.as_str()), announcement).await
             }
             Audience::Agents(agents) => {
-                for agent in agents {
-                    self.bus.publish(&Subject::call(&agent), announcement).await?;
-                }
-                Ok(())
+                let calls: Vec<Subject> = agents.iter().map(Subject::call).collect();
+                self.bus.publish_to_each(&calls, announcement).await
             }
         }
     }

@@ -305,6 +305,16 @@ impl Bus {
         self.0.publish(subject, encode(subject, message)?).await
     }
 
+    /// Sends the same soft message to each of these subjects.
+    pub async fn publish_to_each<T: Serialize + Sync>(&self, subjects: &[Subject], message: &T) -> Result<(), BusError> {
+        let Some(first) = subjects.first() else { return Ok(()) };
+        let payload = encode(first, message)?;
+        for subject in subjects {
+            self.0.publish(subject, payload.clone()).await?;
+        }
+        Ok(())
+    }
+
     /// Sends a soft message that is no JSON.
     pub async fn publish_bytes(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
         self.0.publish(subject, within_limit(subject, payload)?).await

@@ -52,7 +52,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use self::{
-    archives::Archives, attempt::Attempt, environment::Variables, floor::Floor, halt::Halt, library::Libraries, output::Output,
+    archives::Archives,
+    attempt::Attempt,
+    environment::Variables,
+    floor::Floor,
+    halt::Halt,
+    library::Libraries,
+    output::{LiveBudget, Output},
     sources::Sources,
 };
 use crate::{
@@ -84,6 +90,8 @@ pub(crate) struct Tools {
     pub(crate) containers: Arc<OnceLock<Arc<Runtime>>>,
     /// Where stages' processes run.
     pub(crate) sandbox: Arc<Sandbox>,
+    /// What attempts may say live.
+    pub(crate) live: LiveBudget,
 }
 
 impl Tools {

@@ -3,7 +3,7 @@
 //! The spool holds up the step that speaks, and nobody else. The bus holds up nobody: what it does not take, or what is too much for people to
 //! read along, those who follow are given from the depot a moment later.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eventbus::{Bus, Subject};
@@ -25,10 +25,14 @@ use crate::spool::parts::{OUTPUT_BYTES_MAX, Parts};
 const LIVE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the bus is left alone after it did not take a chunk, so that a stage without a bus runs at most a quarter slower.
 const LIVE_PAUSE: Duration = Duration::from_secs(1);
-/// What one attempt says live at most, in bytes a second: far more than anybody reads, far less than what a bus for all can carry.
-const LIVE_BYTES_PER_S: u32 = 8 * 1024 * 1024;
-/// What it may say at once after it was quiet.
+/// What the attempts of one agent say live at most, together and in bytes a second: far more than anybody reads, far less than what a bus for
+/// all can carry. Reports of other attempts go through the same connection, and must not stand behind it.
+const LIVE_BYTES_PER_S: f64 = 8.0 * 1024.0 * 1024.0;
+/// What they may say at once after they were quiet.
 const LIVE_BURST_BYTES: f64 = 2.0 * 1024.0 * 1024.0;
+/// The least that one may say at once, however many there are: a chunk.
+#[expect(clippy::cast_precision_loss, reason = "some thousand")]
+const LIVE_BURST_BYTES_MIN: f64 = CHUNK_BYTES_MAX as f64;
 
 /// Why output could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,7 @@ pub(crate) enum OutputError {
 pub(crate) struct Output {
     parts: Parts,
     live: Live,
+    share: LiveShare,
     offset: u64,
     lines: u64,
     step: u32,
@@ -56,9 +61,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// What the attempt says to the spool and to `live`, from its first byte.
-    pub(crate) fn new(parts: Parts, live: Live) -> Self {
-        Self { parts, live, offset: 0, lines: 0, step: 0, is_broken: false, has_missed: false }
+    /// What the attempt says to the spool and to `live`, from its first byte; to the latter no more than its `share`.
+    pub(crate) fn new(parts: Parts, live: Live, share: LiveShare) -> Self {
+        Self { parts, live, share, offset: 0, lines: 0, step: 0, is_broken: false, has_missed: false }
     }
 
     /// Takes what a stream of step `step` said. When this returns it is in the spool, and on the bus if that is there.
@@ -95,7 +100,7 @@ impl Output {
 
     async fn chunk(&mut self, mark: LogMark, bytes: &[u8]) -> Result<(), OutputError> {
         trace!(target: crate::WATERFALL, point = "first byte", lease = ?self.live.lease, stream = ?mark.stream);
-        let is_live = self.live.may_take(bytes.len());
+        let is_live = self.share.takes(bytes.len(), Instant::now());
         let (parts, kept, its_mark) = (self.parts.clone(), bytes.to_vec(), mark.clone());
         let keeping = tokio::task::spawn_blocking(move || parts.append(&its_mark, &kept, !is_live));
         let is_said = is_live && self.live.say(mark, bytes.to_vec(), Vec::new()).await;
@@ -108,6 +113,47 @@ impl Output {
     }
 }
 
+/// What all attempts of an agent may say live. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveBudget(Arc<()>);
+
+impl LiveBudget {
+    /// The part of one more attempt, until it is dropped: as much as any other has, so that who prints little is heard beside those who print
+    /// much.
+    pub(crate) fn share(&self) -> LiveShare {
+        LiveShare { budget: self.clone(), allowed: (LIVE_BURST_BYTES, Instant::now()) }
+    }
+
+    /// How many have a share.
+    #[expect(clippy::cast_precision_loss, reason = "some hundred")]
+    fn sharers(&self) -> f64 {
+        // One is the agent's own.
+        (Arc::strong_count(&self.0) - 1).max(1) as f64
+    }
+}
+
+/// What one attempt may say live.
+#[derive(Debug)]
+pub(crate) struct LiveShare {
+    budget: LiveBudget,
+    /// Bytes that may be said at once, as of then.
+    allowed: (f64, Instant),
+}
+
+impl LiveShare {
+    /// Whether so much may be said now; if so, it counts as said.
+    fn takes(&mut self, bytes: usize, now: Instant) -> bool {
+        let sharers = self.budget.sharers();
+        let (allowed, then) = self.allowed;
+        let allowed = allowed + (now - then).as_secs_f64() * LIVE_BYTES_PER_S / sharers;
+        let allowed = allowed.min((LIVE_BURST_BYTES / sharers).max(LIVE_BURST_BYTES_MIN));
+        let bytes = f64::from(u32::try_from(bytes).expect("a chunk has at most CHUNK_BYTES_MAX bytes"));
+        let takes = bytes <= allowed;
+        self.allowed = (if takes { allowed - bytes } else { allowed }, now);
+        takes
+    }
+}
+
 /// What an attempt says on the bus.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -116,24 +162,11 @@ pub(crate) struct Live {
     lease: Lease,
     /// Until then the bus is left alone.
     quiet_until: Option<Instant>,
-    /// Bytes that may be said at once, as of then.
-    allowed: (f64, Instant),
 }
 
 impl Live {
     pub(crate) fn new(bus: Bus, subject: Subject, lease: Lease) -> Self {
-        Self { bus, subject, lease, quiet_until: None, allowed: (LIVE_BURST_BYTES, Instant::now()) }
-    }
-
-    /// Whether so much may be said now.
-    fn may_take(&mut self, bytes: usize) -> bool {
-        let now = Instant::now();
-        let (allowed, then) = self.allowed;
-        let allowed = (allowed + (now - then).as_secs_f64() * f64::from(LIVE_BYTES_PER_S)).min(LIVE_BURST_BYTES);
-        let bytes = f64::from(u32::try_from(bytes).expect("a chunk has at most CHUNK_BYTES_MAX bytes"));
-        let takes = bytes <= allowed;
-        self.allowed = (if takes { allowed - bytes } else { allowed }, now);
-        takes
+        Self { bus, subject, lease, quiet_until: None }
     }
 
     /// Says it, if the bus takes it; tells whether it did.
@@ -159,5 +192,37 @@ impl Live {
         let at = Timestamp(clock::unix_ms());
         let mark = LogMark { offset, length: 0, step: 0, stream: Stream::Otto, at, lines_before: 0 };
         self.say(mark, Vec::new(), segments).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many chunks of this size are said live in a second, of one every millisecond.
+    fn said(share: &mut LiveShare, bytes: usize, begin: Instant) -> usize {
+        (1..=1_000).filter(|ms| share.takes(bytes, begin + Duration::from_millis(*ms))).count()
+    }
+
+    #[test]
+    fn attempts_that_print_much_share_what_is_said_live_and_who_prints_little_is_heard() {
+        let budget = LiveBudget::default();
+        let mut shares: Vec<LiveShare> = (0..9).map(|_| budget.share()).collect();
+        let begin = Instant::now();
+        let mut quiet = shares.pop().unwrap();
+        let much: usize = shares.iter_mut().map(|share| said(share, CHUNK_BYTES_MAX, begin) * CHUNK_BYTES_MAX).sum();
+        assert!((6 << 20..11 << 20).contains(&much), "{much}");
+        assert_eq!(said(&mut quiet, 80, begin), 1_000);
+        drop((shares, quiet));
+        let alone = said(&mut budget.share(), CHUNK_BYTES_MAX, begin) * CHUNK_BYTES_MAX;
+        assert!((8 << 20..11 << 20).contains(&alone), "{alone}");
+    }
+
+    #[test]
+    fn among_very_many_attempts_each_has_a_chunk_now_and_then() {
+        let budget = LiveBudget::default();
+        let mut shares: Vec<LiveShare> = (0..1_000).map(|_| budget.share()).collect();
+        let begin = Instant::now();
+        assert!(shares.iter_mut().all(|share| share.takes(CHUNK_BYTES_MAX, begin + Duration::from_secs(10))));
     }
 }

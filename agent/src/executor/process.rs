@@ -25,6 +25,8 @@ use crate::sandbox::{Confined, Launch, Outlets, Running};
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(4);
 /// The same where the agent itself is ending, whose own supervisor waits five seconds.
 const KILL_GRACE_SHUTDOWN: Duration = Duration::from_secs(1);
+/// How long a process runs before it comes after what begins: the start of a step, and a short one, are not held up by those that compute.
+const YIELD_AFTER: Duration = Duration::from_millis(200);
 /// How often both streams are read before something else is looked at. After the process's end that is the largest pipe that an ordinary user can
 /// have, 1 MiB (`man 7 pipe`): whoever still writes has left the group, and is not waited for.
 const ROUNDS_MAX: usize = 1024 * 1024 / CHUNK_BYTES_MAX;
@@ -79,6 +81,7 @@ impl Process {
         let mut stop = None;
         let mut muted = None;
         let mut kill_at = None;
+        let mut yield_at = Some(Instant::now() + YIELD_AFTER);
         let status = loop {
             let (pipe, other) = tokio::select! {
                 status = self.running.wait() => break status,
@@ -99,6 +102,11 @@ impl Process {
                 () = due(kill_at) => {
                     kill_at = None;
                     self.running.signal(Signal::SIGKILL).await;
+                    continue;
+                }
+                () = due(yield_at) => {
+                    yield_at = None;
+                    self.running.yield_to_others().await;
                     continue;
                 }
                 note = sink.note() => {

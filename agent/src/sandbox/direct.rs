@@ -11,6 +11,7 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use rustix::process::{getpriority_process, setpriority_pgrp};
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
@@ -24,6 +25,11 @@ use super::{BUSY_PAUSE, BUSY_TRIES_MAX, Launch, Outlets};
 const GONE_WAIT: Duration = Duration::from_millis(200);
 /// Between two looks whether they are gone.
 const GONE_PAUSE: Duration = Duration::from_millis(1);
+/// How far what has run for a while comes after what begins (`man 7 sched`): where both want the processor, it has about a tenth.
+const YIELDING_NICE: i32 = 10;
+/// The last place there is.
+const NICE_MAX: i32 = 19;
+
 /// A child, and the group that it leads.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -50,6 +56,13 @@ pub(super) async fn spawn(launch: &Launch, outlets: Outlets) -> io::Result<Runni
     let id = child.id().expect("it was not waited for yet");
     let group = Pid::from_raw(i32::try_from(id).expect("process ids fit into pid_t"));
     Ok(Running { child, group })
+}
+
+/// Lets a group, with all that it starts from now on, come after what begins.
+pub(super) fn yield_to_others(leader: Pid) {
+    let nice = getpriority_process(None).map_or(YIELDING_NICE, |own| (own + YIELDING_NICE).min(NICE_MAX));
+    // It may have ended just now; and what may not be changed goes on as it is.
+    let _gone = rustix::process::Pid::from_raw(leader.as_raw()).map(|group| setpriority_pgrp(Some(group), nice));
 }
 
 impl Running {

@@ -28,7 +28,7 @@ use nix::{
 };
 
 use super::{
-    BUSY_PAUSE, BUSY_TRIES_MAX, Launch,
+    BUSY_PAUSE, BUSY_TRIES_MAX, Launch, direct,
     isolation::Level,
     kin::{self, Kin},
     names, overlay, sys,
@@ -212,10 +212,15 @@ impl Init {
                 self.note_ends()
             }
             Order::Signal { number, signal } => {
-                let leader = self.running.iter().find(|(_, running)| **running == number).map(|(pid, _)| *pid);
-                if let (Some(leader), Ok(signal)) = (leader, Signal::try_from(signal)) {
+                if let (Some(leader), Ok(signal)) = (self.leader(number), Signal::try_from(signal)) {
                     // It may have ended just now.
                     let _gone = killpg(leader, signal);
+                }
+                Ok(())
+            }
+            Order::Yield { number } => {
+                if let Some(leader) = self.leader(number) {
+                    direct::yield_to_others(leader);
                 }
                 Ok(())
             }
@@ -229,6 +234,11 @@ impl Init {
                 self.say(&Word::Cleared)
             }
         }
+    }
+
+    /// The process of this number, while it runs.
+    fn leader(&self, number: u32) -> Option<Pid> {
+        self.running.iter().find(|(_, running)| **running == number).map(|(pid, _)| *pid)
     }
 
     fn start(&mut self, number: u32, launch: &Launch, descriptors: Vec<OwnedFd>) -> io::Result<()> {

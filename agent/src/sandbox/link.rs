@@ -178,6 +178,11 @@ impl Running {
         Ok(ExitStatus::from_raw(status))
     }
 
+    pub(super) async fn yield_to_others(&self) {
+        // If the init is gone, so is what it held.
+        let _gone = self.link.send(&Order::Yield { number: self.number }, &[]).await;
+    }
+
     pub(super) async fn signal(&mut self, signal: Signal) {
         let order = if signal == Signal::SIGKILL {
             self.gone_by.get_or_insert_with(|| Instant::now() + GONE_DEADLINE);

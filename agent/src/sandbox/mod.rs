@@ -272,6 +272,15 @@ impl Running {
         }
     }
 
+    /// It and its group come after what begins, from now on. Of a container, the runtime decides.
+    pub(crate) async fn yield_to_others(&self) {
+        match self {
+            Self::Direct(running) => direct::yield_to_others(running.group()),
+            Self::Container(_) => {}
+            Self::Held { running, .. } => running.yield_to_others().await,
+        }
+    }
+
     /// To it and its group; SIGKILL to everything of the attempt.
     pub(crate) async fn signal(&mut self, signal: Signal) {
         match self {

@@ -51,6 +51,8 @@ pub(super) enum Order {
     Start { number: u32, launch: Launch },
     /// Send a signal to the group of a process that was started.
     Signal { number: u32, signal: i32 },
+    /// Let the group of a process that was started come after what begins.
+    Yield { number: u32 },
     /// End everything at this time, by [`crate::clock`], if another is not said before. The agent may stand still.
     LiveUntil { ms: u64 },
     /// End everything that was started.

@@ -32,6 +32,18 @@ async fn what_forks_twice_and_calls_setsid_ends_with_its_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_run_for_a_while_comes_after_what_begins() {
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        let yields = "set +x; nice; first=$(nice); until [ $(nice) -gt $first ]; do sleep 0.05; done; echo yields";
+        let (outcome, reason, said) = office.run("long", vec![sh(yields), sh("set +x; nice")]).await;
+        assert_eq!((outcome, reason), (StageOutcome::Success, None), "{level}: {said}");
+        let [first, "yields", next] = said.lines().collect::<Vec<_>>()[..] else { panic!("{level}: {said}") };
+        assert_eq!(first, next, "{level}: a step that begins is as any other");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_in_namespaces_sees_and_writes_what_is_its_own() {
     let Some(mut office) = Office::isolated(Level::Namespaces).await else { return };
     let script = "set +x

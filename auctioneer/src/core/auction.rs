@@ -13,7 +13,7 @@ use super::{
     times::Times,
 };
 
-/// Bids that one auction takes; with so many it closes. More than [`SAMPLE_MAX`](super::roster::SAMPLE_MAX) come only where an auctioneer
+/// Bids that one auction takes; with so many it closes. More than [`WHOLE_MAX`](super::roster::WHOLE_MAX) come only where an auctioneer
 /// does not know its fleet yet, and calls the whole class.
 pub(super) const BIDS_MAX: usize = 1_024;
 /// Offers in a proposal. They are kept with the award, in a record that may hold some dozens of awards and has less than 1 MiB.

@@ -1,6 +1,6 @@
 //! Who is there, who answers, how fast, and whom an auction asks.
 //!
-//! A small fleet is asked as a whole. Of a large one, [`SAMPLE_MAX`] are asked that can run the attempt by what they say of themselves: those
+//! A fleet of at most [`WHOLE_MAX`] is asked as a whole. Of a larger one, [`SAMPLE_MAX`] are asked that can run the attempt by what they say of themselves: those
 //! that the stage ran on for the least money before, those that are the cheapest and have a slot free, and some in turn, so that what was
 //! said long ago does not hide anybody for ever.
 //!
@@ -34,17 +34,19 @@ use super::{rank::cost, times::Times};
 pub const FORGET_AFTER: Duration = Duration::from_millis(3 * RENEW_MS);
 /// Agents that are known at once. One more is not waited for, but its offers count.
 pub const AGENTS_MAX: usize = 16 * 1024;
-/// Agents that one auction asks. With ten agents, all are asked; with ten thousand, an auction costs at most a fifth more than with ten.
-pub const SAMPLE_MAX: usize = 12;
+/// The largest fleet that is asked as a whole, by one message.
+pub const WHOLE_MAX: usize = 12;
+/// Agents that one auction asks of a larger fleet, each by a message of its own: so few that it costs at most a fifth more than among ten.
+pub const SAMPLE_MAX: usize = 6;
 /// Of those, the ones with which the stage was the cheapest before; and the ones that are the cheapest by what they say. The rest is asked
 /// in turn.
-pub const PROVEN_MAX: usize = 4;
-const CHEAPEST_MAX: usize = 4;
+pub const PROVEN_MAX: usize = 2;
+const CHEAPEST_MAX: usize = 2;
 /// Demands that are remembered with the agents that meet them: those of the stages of a busy installation. The one that was asked for the
 /// longest ago is forgotten.
 pub const DEMANDS_MAX: usize = 32;
 /// Silent agents that an auction asks or names, where nobody else could run the attempt.
-const SILENT_MAX: usize = SAMPLE_MAX;
+const SILENT_MAX: usize = WHOLE_MAX;
 /// The least that an auction waits for better offers after its first: below it, a timer is not exact.
 pub const WAIT_MIN: Duration = Duration::from_millis(2);
 /// The most that an auction waits for better offers after its first: a stage's start must not suffer from a slow agent.
@@ -60,7 +62,8 @@ pub struct Roster {
     /// Who was enrolled as what; `None` where agents get whatever they can do.
     roll: Option<Roll>,
     agents: BTreeMap<AgentName, Presence>,
-    /// The keys of `agents`, the one that was silent the longest first.
+    /// The keys of `agents`, each with a time at which it was heard, the oldest first. It may have been heard since: whoever looks at it then
+    /// puts it where it belongs, so that a voice costs no place in the order.
     by_age: BTreeSet<(Duration, AgentName)>,
     /// Those of `agents` that left an auction unanswered, and said nothing since.
     silent: BTreeSet<AgentName>,
@@ -187,7 +190,10 @@ impl Roster {
 
     /// Whether an agent may be given what the request is for, whatever it can do.
     pub fn may_have(&self, agent: &AgentName, request: &AuctionRequest) -> bool {
-        self.right(agent).allows(work(request))
+        match self.agents.get(agent) {
+            Some(presence) => presence.right.allows(work(request)),
+            None => self.right(agent).allows(work(request)),
+        }
     }
 
     /// What the agent lacks by its own words, for people.
@@ -197,11 +203,18 @@ impl Roster {
 
     /// An agent said something, whatever it was.
     pub fn heard(&mut self, agent: &AgentName, now: Duration) {
-        self.change(agent, Some(now), |_| {});
+        match self.agents.get_mut(agent) {
+            Some(presence) if !presence.silent => {
+                self.turn += 1;
+                (presence.heard_at, presence.heard_turn) = (now, self.turn);
+            }
+            Some(_) | None => self.change(agent, Some(now), |_| {}),
+        }
     }
 
     /// An agent said what it is and has.
     pub fn showed(&mut self, status: &AgentStatus, agent: &AgentName, now: Duration) {
+        self.forget(now);
         let known = self.agents.get(agent).and_then(|presence| presence.facts.clone());
         let facts = known.filter(|known| **known == status.facts).unwrap_or_else(|| Arc::new(status.facts.clone()));
         self.change(agent, Some(now), |presence| {
@@ -213,7 +226,9 @@ impl Roster {
 
     /// An agent that was asked has a slot free, or not.
     pub fn is_full(&mut self, agent: &AgentName, full: bool) {
-        self.change(agent, None, |presence| presence.full = full);
+        if self.agents.get(agent).is_some_and(|presence| presence.full != full) {
+            self.change(agent, None, |presence| presence.full = full);
+        }
     }
 
     /// Alters what is known of an agent, and where it stands among the candidates. One that is not known and did not speak stays so.
@@ -229,8 +244,9 @@ impl Roster {
         };
         if let Some(heard_at) = heard_at {
             self.turn += 1;
-            self.by_age.remove(&(after.heard_at, agent.clone()));
-            self.by_age.insert((heard_at, agent.clone()));
+            if before.is_none() {
+                self.by_age.insert((heard_at, agent.clone()));
+            }
             (after.heard_at, after.heard_turn, after.silent) = (heard_at, self.turn, false);
             self.silent.remove(agent);
         }
@@ -269,6 +285,12 @@ impl Roster {
             && now.saturating_sub(heard_at) >= FORGET_AFTER
         {
             self.by_age.pop_first();
+            if let Some(presence) = self.agents.get(&agent)
+                && now.saturating_sub(presence.heard_at) < FORGET_AFTER
+            {
+                self.by_age.insert((presence.heard_at, agent));
+                continue;
+            }
             self.silent.remove(&agent);
             let gone = self.agents.remove(&agent);
             self.replace(&agent, gone.as_ref(), None);
@@ -278,7 +300,7 @@ impl Roster {
     /// Whom an auction asks that begins now.
     pub fn ask(&mut self, request: &AuctionRequest, times: &Times, now: Duration) -> Asked {
         self.forget(now);
-        if self.agents.len() > SAMPLE_MAX {
+        if self.agents.len() > WHOLE_MAX {
             return self.sample(request, times);
         }
         let (mut asked, mut passed_over, mut somebody_can) = (Asked::default(), false, false);
@@ -302,7 +324,7 @@ impl Roster {
         } else if passed_over && asked.expected.is_empty() {
             // Who is not heard of yet may; who may not would keep a slot for nothing.
             let may = self.roll.iter().flat_map(|roll| roll.fitting(work(request))).filter(|agent| !request.except.contains(agent));
-            let unheard = may.filter(|agent| !self.agents.contains_key(*agent)).take(SAMPLE_MAX).cloned();
+            let unheard = may.filter(|agent| !self.agents.contains_key(*agent)).take(WHOLE_MAX).cloned();
             asked.audience = Audience::Agents(asked.silent.iter().cloned().chain(unheard).collect());
         }
         asked

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     core::{Attempt, AttemptEnd, Run, shape::Index},
-    output::{Excerpt, Output, Passage, Piece, Range},
+    output::{Excerpt, Output, Passage, Piece, Range, when_stored},
 };
 
 /// Digits of a number in a range: what fits in 64 bits, with and without a sign.
@@ -110,7 +110,10 @@ pub(super) async fn part(
     let has_begun = |attempt: &Attempt| !matches!(attempt.end, Some(AttemptEnd::Declined { .. }));
     let is_wanted = |attempt: &Attempt| query.attempt.is_none_or(|wanted| attempt.number == wanted);
     let attempt = run.stages[at].attempts.iter().rfind(|attempt| has_begun(attempt) && is_wanted(attempt));
-    let attempt = attempt.ok_or_else(|| ApiError::UnknownAttempt { run: run.id.clone(), stage: query.stage.clone() })?;
+    let unknown = || ApiError::UnknownAttempt { run: run.id.clone(), stage: query.stage.clone() };
+    let fence = attempt.ok_or_else(unknown)?.fence;
+    let run = when_stored(&api.orchestrator, run.clone(), at, fence).await;
+    let attempt = run.stages[at].attempts.iter().find(|attempt| attempt.fence == fence).ok_or_else(unknown)?;
     let excerpt = Excerpt::open(&api.orchestrator, &run.lease(at, attempt), attempt, range).await;
     let (offset, lines) = excerpt.begin();
     let body = stream::unfold(excerpt, |mut excerpt| async move {

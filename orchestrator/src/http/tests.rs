@@ -550,6 +550,25 @@ async fn in_parts(served: &Served, parts: &[&str], kept: &[usize]) -> StoredLog 
 }
 
 #[tokio::test]
+async fn the_end_of_an_output_that_is_still_being_stored_is_waited_for() {
+    let served = Served::start();
+    let mut run = served.begin("one", &["Build"], 1);
+    served.append(&mut run, 2, vec![awarded("Build")]);
+    served.orchestrator.logs.take(chunk(&run, "Build", 2, 0, "1\n"));
+    let RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, outputs, .. } = finished("Build") else { unreachable!() };
+    let finished_at = Timestamp(clock::unix_ms());
+    let just_now = RunEvent::StageFinished { stage, attempt, outcome, reason, started_at, finished_at, outputs };
+    served.append(&mut run, 3, vec![just_now]);
+    let path = format!("/v1/runs/{}/output?stage=Build", run.id);
+    let mut asked = std::pin::pin!(served.text(&path));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut asked).await;
+    assert!(early.is_err(), "half of it is not the output: {early:?}");
+    let log = in_parts(&served, &["1\n", "2\n"], &[0, 1]).await;
+    served.append(&mut run, 4, vec![stored("Build", log), END]);
+    assert_eq!(asked.await, "1\n2\n");
+}
+
+#[tokio::test]
 async fn a_part_of_an_output_is_given_by_bytes_by_lines_and_from_its_end() {
     let served = Served::start();
     let mut run = served.begin("one", &["Build"], 1);

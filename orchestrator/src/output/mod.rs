@@ -30,7 +30,7 @@ use model::{
 use service::{clock, supervisor::chain};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::warn;
 
@@ -50,6 +50,28 @@ const STORED_WAIT: Duration = Duration::from_secs(10);
 /// How long what comes next in a running attempt's output may be unknown before its absence is marked: an agent stores within a second or two
 /// what it could not send.
 const HOLE_WAIT: Duration = Duration::from_secs(10);
+
+/// The run as soon as all is stored that the attempt of this fence has said, or will not be any more: an agent stores the end of it just after it has
+/// reported the attempt's end. Of an attempt that runs, the run as it is.
+pub(crate) async fn when_stored(orchestrator: &Orchestrator, mut run: Arc<Run>, at: Index, fence: u64) -> Arc<Run> {
+    let mut appended = orchestrator.runs.follow();
+    loop {
+        if let Some(snapshot) = orchestrator.runs.get(&run.id) {
+            run = snapshot.run;
+        }
+        let attempt = run.stages[at].attempts.iter().find(|attempt| attempt.fence == fence);
+        let left = attempt.map_or(Duration::ZERO, |attempt| match &attempt.end {
+            Some(AttemptEnd::Finished { at, .. }) if attempt.log.is_none() => {
+                STORED_WAIT.saturating_sub(Timestamp(clock::unix_ms()).since(*at))
+            }
+            Some(_) | None => Duration::ZERO,
+        });
+        tokio::select! {
+            news = appended.recv() => if matches!(news, Err(RecvError::Closed)) { return run },
+            () = sleep(left) => return run,
+        }
+    }
+}
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
