@@ -334,13 +334,16 @@ mod tests {
         workspace.folders().map(|path| fs::symlink_metadata(path).unwrap().ino())
     }
 
+    /// What is done, how many of the directories stay then, and how it is done.
+    type Touch = (&'static str, usize, fn(&Workspace));
+
     #[test]
     fn what_nobody_touched_is_the_next_ones_and_what_somebody_did_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let tells = stamps_tell(folder.path());
         let mut workspace = Workspace::at(folder.path().join("w")).furnish(tells).unwrap();
         let fresh = seen(&workspace);
-        let touches: [(&str, usize, fn(&Workspace)); 8] = [
+        let touches: [Touch; 8] = [
             ("nothing", 4, |_| {}),
             ("a file in the source", 3, |workspace| fs::write(workspace.source().join("file"), "x").unwrap()),
             ("one that is gone again", 3, |workspace| {
