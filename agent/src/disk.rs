@@ -21,6 +21,8 @@ use crate::executor::halt::Stop;
 pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 /// Between two looks at what is free.
 const LOOK: Duration = Duration::from_millis(500);
+/// A stage that has written less is not ended: it was somebody else who filled the disk.
+const WRITTEN_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Entries of a tree that are looked at: enough to tell who has written the most, and over within a second.
 const ENTRIES_MAX: usize = 500_000;
 /// Bytes of a block as `stat` counts them (`man 2 stat`).
@@ -85,13 +87,7 @@ impl DiskWatch {
             if suspects.is_empty() || !self.is_nearly_full() {
                 continue;
             }
-            let measured = spawn_blocking(move || {
-                suspects.into_iter().map(|(lease, trees)| (trees.iter().map(|tree| tree_bytes(tree)).sum::<u64>(), lease)).max()
-            })
-            .await;
-            if let Ok(Some((bytes, lease))) = measured
-                && bytes > 0
-            {
+            if let Ok(Some((bytes, lease))) = spawn_blocking(move || to_end(suspects)).await {
                 self.end(&lease, bytes);
             }
         }
@@ -114,6 +110,12 @@ impl DiskWatch {
             writer.stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Stop::DiskFull)).is_some());
         }
     }
+}
+
+/// Who has written the most, if ending it gives room back.
+fn to_end(suspects: Vec<(Lease, [PathBuf; 2])>) -> Option<(u64, Lease)> {
+    let written = suspects.into_iter().map(|(lease, trees)| (trees.iter().map(|tree| tree_bytes(tree)).sum::<u64>(), lease));
+    written.max().filter(|(bytes, _)| *bytes >= WRITTEN_BYTES_MIN)
 }
 
 fn free_bytes(folder: &Path) -> io::Result<u64> {
@@ -142,6 +144,8 @@ fn tree_bytes(tree: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use model::{AttemptId, RunId, StageId, TriggerId};
+
     use super::*;
 
     #[test]
@@ -154,5 +158,23 @@ mod tests {
         let taken = tree_bytes(folder.path()) - empty;
         assert!((1 << 20..2 << 20).contains(&taken), "{taken}");
         assert!(free_bytes(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn who_has_written_the_most_is_ended_and_nobody_who_has_written_little() {
+        let folder = tempfile::tempdir().unwrap();
+        let lease = |fence| {
+            let attempt = AttemptId { run: RunId::of(&TriggerId::of("test", "1")), stage: StageId::of("build"), attempt: 1 };
+            Lease { attempt, fence }
+        };
+        let suspects =
+            || [1, 2].map(|fence| (lease(fence), ["work", "layers"].map(|tree| folder.path().join(format!("{fence}-{tree}"))))).to_vec();
+        for (_, trees) in suspects() {
+            trees.iter().for_each(|tree| fs::create_dir(tree).unwrap());
+            fs::write(trees[0].join("file"), vec![1; 1 << 20]).unwrap();
+        }
+        assert_eq!(to_end(suspects()), None, "what else fills the disk is not theirs");
+        fs::write(folder.path().join("2-layers/file"), vec![1; usize::try_from(WRITTEN_BYTES_MIN).unwrap()]).unwrap();
+        assert_eq!(to_end(suspects()).map(|(_, lease)| lease), Some(lease(2)));
     }
 }
