@@ -170,7 +170,9 @@ mod tests {
         let suspects =
             || [1, 2].map(|fence| (lease(fence), ["work", "layers"].map(|tree| folder.path().join(format!("{fence}-{tree}"))))).to_vec();
         for (_, trees) in suspects() {
-            trees.iter().for_each(|tree| fs::create_dir(tree).unwrap());
+            for tree in &trees {
+                fs::create_dir(tree).unwrap();
+            }
             fs::write(trees[0].join("file"), vec![1; 1 << 20]).unwrap();
         }
         assert_eq!(to_end(suspects()), None, "what else fills the disk is not theirs");
