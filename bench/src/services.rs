@@ -134,6 +134,16 @@ impl Services {
         data_in(&self.folder)
     }
 
+    /// Waits until the agent has looked for the tools of this machine, which takes both cores for some seconds after its start.
+    pub(crate) async fn settled(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY;
+        while !self.get("/v1/agents").await?.text().await?.contains("git.version") {
+            ensure!(Instant::now() < deadline, "the agent does not say that this machine has git");
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// Creates a run of `stages` stages, one after the other.
     pub(crate) async fn create(&self, stages: usize) -> anyhow::Result<String> {
         self.create_of(&baseline::pipeline(stages)).await
