@@ -295,6 +295,22 @@ fn a_run_that_asks_nobody_is_left_and_goes_on_with_the_answer() {
 }
 
 #[test]
+fn a_run_goes_on_as_isolated_as_it_began() {
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let tell =
+        format!(r#"set +x; if [ "$(readlink /proc/self/ns/mnt)" = "{}" ]; then echo everybodys; else echo apart; fi"#, own.display());
+    let folder = folder(&format!(
+        "pipeline {{ stage 'A' {{ steps [ sh '{tell}' ] }} stage 'Ship' {{ gates {{ enter {{ input 'Ship it?' }} }} steps [ sh '{tell}' ] }} }}",
+    ));
+    let seen = |text: &str| ["│ everybodys", "│ apart"].map(|word| text.contains(word));
+    // Where the machine can, that is more than a run has by itself.
+    let (code, first) = otto(folder.path(), &["run", "--isolation", "auto"]);
+    assert_eq!(code, 6, "{first}");
+    let (code, second) = otto(folder.path(), &["run", "--resume", "--yes"]);
+    assert_eq!((code, seen(&second)), (0, seen(&first)), "{first}{second}");
+}
+
+#[test]
 fn a_run_is_told_as_json_a_line_each() {
     let folder = folder("pipeline { stage 'A' { steps [ echo 'hello' ] } }");
     let output = command(folder.path(), &["run", "--json"]).output().unwrap();

@@ -140,18 +140,17 @@ impl RunArgs {
 
     /// How far stages are kept apart. One's own pipeline is trusted with one's own machine, so it is isolated only if somebody wants that.
     fn isolation(&self, plan: Option<&Plan>) -> Isolation {
-        let default = if plan.is_none_or(demands_isolation) { Isolation::Auto } else { Isolation::Level(Level::Group) };
-        self.where_stages_run.isolation.unwrap_or(default)
+        let default = || if plan.is_none_or(demands_isolation) { Isolation::Auto } else { Isolation::Level(Level::Group) };
+        self.where_stages_run.isolation.unwrap_or_else(default)
     }
 
     /// How stages are run. Of a run without a record, the plan is not known yet.
-    fn means(&self, store: &Store, root: &Path, fit: Fit, plan: Option<&Plan>) -> anyhow::Result<Means> {
+    fn means(&self, store: &Store, root: &Path, (fit, isolation): (Fit, Isolation), plan: Option<&Plan>) -> anyhow::Result<Means> {
         let in_place = self.where_stages_run.in_place.then(|| root.to_owned());
         // A notification is one more.
         let stages = plan.and_then(|plan| u32::try_from(plan.stages.len() + usize::from(!plan.notify.is_empty())).ok()).unwrap_or(u32::MAX);
         let is_called = plan.is_none_or(|plan| plan.stages.iter().any(Stage::waits_for_a_call));
         let callback_key = is_called.then(|| store.callback_key()).transpose()?;
-        let isolation = self.isolation(plan);
         let limits_stages = plan.is_none_or(|plan| plan.stages.iter().any(demands_limits));
         // One that waits for another run does nothing meanwhile, and must not keep that one from running.
         let waiting =
@@ -202,14 +201,16 @@ async fn begin(args: &RunArgs, nursery: Option<Nursery>, has_begun: &mut bool) -
     let only = args.stage.as_ref().map(|path| stage_at(&planned, path)).transpose()?.map(|stage| stage.id.clone());
     let plan = plan_of(&planned)?;
     args.given().fits(plan)?;
-    let found = fit::of(&fit::chosen(plan, only.as_ref()), args.isolation(Some(plan))).await?;
+    let isolation = args.isolation(Some(plan));
+    let found = fit::of(&fit::chosen(plan, only.as_ref()), isolation).await?;
     let place = Place::open(&source)?;
-    let means = Means { nursery, ..args.means(&place.store, source.pipeline.root(), found, Some(plan))? };
+    let means = Means { nursery, ..args.means(&place.store, source.pipeline.root(), (found, isolation), Some(plan))? };
     let earlier = args.from_failed.then(|| Earlier::find(&place.store, &source.pipeline.path)).transpose()?;
     let blobs = Blobs::Disk(place.store.depot()?);
     let held = place.store.begin(&model::RunId::of(&source.trigger))?;
     let mut journal = Journal::open(&held.kept.journal())?;
     let prepared = async {
+        held.set_isolation(isolation)?;
         let (house, trigger) = if let Some(earlier) = &earlier {
             let tree = forge::source::pack_working_tree(source.pipeline.root())?.store(&blobs).await?;
             let trigger = earlier.again(source.trigger.clone(), digest(&planned)?, tree)?;
@@ -271,15 +272,17 @@ async fn resume(args: &RunArgs, nursery: Option<Nursery>, run: Option<&str>, has
     let snapshot = again::read(&held.kept, blobs.clone()).await?;
     let journal = Journal::open(&held.kept.journal())?;
     let plan = snapshot.as_ref().map(|snapshot| snapshot.run.shape.plan());
+    // As it began: where it was killed before it had a plan, that does not say so.
+    let isolation = args.where_stages_run.isolation.or_else(|| held.kept.isolation()).unwrap_or_else(|| args.isolation(plan));
     let found = match &snapshot {
         None => fit::of_machine().await,
         Some(Snapshot { run, .. }) => {
             let open = (0..run.shape.len()).filter(|at| !run.stages[*at].is_over()).map(|at| run.shape.stage(at));
             let open: Vec<&Stage> = open.filter(|stage| stage.skipped.is_none()).collect();
-            fit::of(&open, args.isolation(plan)).await?
+            fit::of(&open, isolation).await?
         }
     };
-    let means = Means { nursery, ..args.means(&store, store.root(), found, plan)? };
+    let means = Means { nursery, ..args.means(&store, store.root(), (found, isolation), plan)? };
     let house = House::start(blobs, &held, journal, store.hints(), means).await?;
     *has_begun = true;
     go(args, house, &store, held, &mut signals, true).await

@@ -8,6 +8,7 @@
 //! .otto/runs/<began>-<run>/journal          what the bus has stored: triggers and run logs
 //! .otto/runs/<began>-<run>/lock             held by the process that runs it
 //! .otto/runs/<began>-<run>/workplace        the path of the folder in which its stages work, while there is one
+//! .otto/runs/<began>-<run>/isolation        how far its stages are kept apart
 //! .otto/runs/<began>-<run>/outcome          how it ended, once it has
 //! ```
 //!
@@ -28,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+use agent::Isolation;
 use anyhow::{Context as _, bail};
 use blob::{DiskStore, disk::Durability};
 use model::{RunId, RunOutcome};
@@ -49,6 +51,7 @@ pub const AGENT: &str = "agent";
 const WORKPLACE: &str = "workplace";
 const HINTS: &str = "hints";
 const OUTCOME: &str = "outcome";
+const ISOLATION: &str = "isolation";
 const CALLBACK_KEY: &str = "callback.key";
 /// Digits of a time in milliseconds until the year 2286, so that names sort by it.
 const TIME_DIGITS: usize = 13;
@@ -228,6 +231,11 @@ impl Kept {
         serde_json::from_slice(&text).ok()
     }
 
+    /// How far its stages are kept apart; `None` of a run that an older Otto began.
+    pub fn isolation(&self) -> Option<Isolation> {
+        fs::read_to_string(self.folder.join(ISOLATION)).ok()?.parse().ok()
+    }
+
     /// Whether `text` is its id, or the beginning of it.
     pub fn is_named(&self, text: &str) -> bool {
         let wanted = text.strip_prefix(RunId::PREFIX).unwrap_or(text);
@@ -274,6 +282,11 @@ impl Held {
     /// Removes the run, which has not begun.
     pub fn forget(self) -> io::Result<()> {
         fs::remove_dir_all(&self.kept.folder)
+    }
+
+    /// Notes how far the run's stages are kept apart, so that who goes on with it does the same.
+    pub fn set_isolation(&self, isolation: Isolation) -> anyhow::Result<()> {
+        Ok(fs::write(self.kept.folder.join(ISOLATION), isolation.to_string())?)
     }
 
     /// Notes how the run ended.
