@@ -26,6 +26,7 @@ mod load;
 mod local;
 mod output;
 mod peers;
+mod printing;
 mod processes;
 mod services;
 mod slow_disk;
@@ -44,11 +45,11 @@ use anyhow::{Context as _, bail, ensure};
 use stats::Row;
 
 /// The tables, in the order in which they are printed.
-const TABLES: [&str; 9] = ["local", "services", "load", "fleet", "idle", "peers", "disk", "cache", "language"];
+const TABLES: [&str; 10] = ["local", "services", "load", "printing", "fleet", "idle", "peers", "disk", "cache", "language"];
 /// What the names of folders begin with that a measurement works in.
 const SCRATCH: &str = "otto-bench-";
 /// Those that measure the program.
-const OF_THE_PROGRAM: [&str; 7] = ["local", "services", "load", "fleet", "idle", "peers", "disk"];
+const OF_THE_PROGRAM: [&str; 8] = ["local", "services", "load", "printing", "fleet", "idle", "peers", "disk"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -85,6 +86,9 @@ async fn main() -> anyhow::Result<()> {
         }
         if wants("load") {
             writeln!(out, "{}", load::measure(&otto).await?)?;
+        }
+        if wants("printing") {
+            writeln!(out, "{}", printing::measure(&otto).await?)?;
         }
         if wants("fleet") {
             writeln!(out, "{}", fleet::measure(&otto).await?)?;
