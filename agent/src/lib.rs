@@ -51,7 +51,7 @@ pub use sandbox::{
     UnknownUsers, fork_nursery, stage_init,
 };
 pub use spool::SpoolError;
-pub use tools::{find_tools, tool_facts};
+pub use tools::{ALL_TOOLS, find_tools, tool_facts};
 
 use self::{
     container::{ContainerOptions, Containers, Runtime},
@@ -283,7 +283,7 @@ pub async fn run(options: AgentOptions, bus: Bus, blobs: Blobs, supervisor: &Sup
     if options.finds_tools {
         let (told, token) = (desk.ear(), supervisor.token().clone());
         supervisor.spawn("agent tools", OnError::Log, async move {
-            if let Some(tools) = token.run_until_cancelled(find_tools()).await {
+            if let Some(tools) = token.run_until_cancelled(find_tools(1)).await {
                 info!(?tools, "these tools are here");
                 // The desk is gone when the agent ends.
                 let _ended = told.send(Happened::Learned { facts: tool_facts(&tools) }).await;

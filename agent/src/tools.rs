@@ -1,11 +1,12 @@
 //! Tools that stages ask for, found on the agent's `PATH` with their versions: facts for `runtime { python { version = '~> 3.8' } }` and
 //! `runtime { cargo = true }`.
 //!
-//! Each is asked once in an agent's life, all at once and behind its start. One that does not answer in time is not there.
+//! Each is asked once in an agent's life, behind its start and one after the other: all together take every core of a machine for a second, from
+//! the first stages. One that does not answer in time is not there.
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use model::{plan::Value, version};
 use tokio::{process::Command, time::timeout};
 
@@ -35,10 +36,13 @@ const TOOLS: [(&str, &str, &str); 17] = [
     ("podman", "podman", "--version"),
 ];
 
-/// The tools that are there, with their versions, by name.
-pub async fn find_tools() -> BTreeMap<&'static str, String> {
+/// All tools, asked at once: where somebody waits for the answer.
+pub const ALL_TOOLS: usize = TOOLS.len();
+
+/// The tools that are there, with their versions, by name. So many are asked `at_once`.
+pub async fn find_tools(at_once: usize) -> BTreeMap<&'static str, String> {
     let asked = TOOLS.map(|(name, program, argument)| async move { Some((name, version_of(program, argument).await?)) });
-    join_all(asked).await.into_iter().flatten().collect()
+    stream::iter(asked).buffer_unordered(at_once).filter_map(std::future::ready).collect().await
 }
 
 /// As an agent says it of itself: `git = true` and `git.version = '2.39.5'`.

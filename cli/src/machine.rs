@@ -81,7 +81,7 @@ impl Machine {
         facts.insert(CLASS.to_owned(), Value::from(AgentClass::DEFAULT));
         facts.extend(labels()?.facts());
         if asked.iter().any(|fact| !KNOWN.contains(fact)) {
-            facts.extend(agent::tool_facts(&agent::find_tools().await));
+            facts.extend(agent::tool_facts(&agent::find_tools(agent::ALL_TOOLS).await));
         }
         if asked.contains(ISOLATION) {
             facts.extend(match isolation {
@@ -140,7 +140,8 @@ fn labels() -> anyhow::Result<Labels> {
 
 /// The tools that an agent finds here, beside the other findings.
 pub(crate) async fn of_tools() -> anyhow::Result<Vec<Finding>> {
-    let tools: Vec<String> = agent::find_tools().await.into_iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let tools: Vec<String> =
+        agent::find_tools(agent::ALL_TOOLS).await.into_iter().map(|(name, version)| format!("{name} {version}")).collect();
     let (there, found) = (!tools.is_empty(), if tools.is_empty() { "none".to_owned() } else { tools.join(", ") });
     let meaning = "stages that ask in `runtime` for one of these, such as `python { version = '~> 3.8' }`, run here";
     let tools = Finding { subject: "tools", there, found, meaning, remedy: None };

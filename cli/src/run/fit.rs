@@ -50,7 +50,7 @@ pub(super) async fn of(stages: &[&Stage], isolation: Isolation) -> anyhow::Resul
 /// What any stage would find here; for a run whose stages are not known yet.
 pub(super) async fn of_machine() -> Fit {
     let options = container_options();
-    let (runtime, tools) = tokio::join!(probe(&options), agent::find_tools());
+    let (runtime, tools) = tokio::join!(probe(&options), agent::find_tools(agent::ALL_TOOLS));
     let facts = agent::machine_facts().into_iter().chain(agent::tool_facts(&tools)).collect();
     Fit { runtime: runtime.ok(), facts }
 }
