@@ -123,7 +123,8 @@ impl Workspace {
     /// The same, for processes of the agent's own user. Nobody has used it yet.
     pub(crate) fn taken_back(self) -> io::Result<Self> {
         if self.user.is_some() {
-            self.take_back()?;
+            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+            self.folders().iter().try_for_each(|path| lchown(path, Some(user), Some(group)))?;
         }
         Ok(Self { user: None, ..self })
     }
@@ -171,11 +172,8 @@ impl Workspace {
             }
         }
         remove_tree(&self.layers_folder())?;
-        if self.user.is_some() {
-            // Its user is somebody else's soon, who must not find them.
-            self.take_back()?;
-        }
-        Ok(Self { user: None, ..self })
+        // Its user is somebody else's soon, who must not find them.
+        self.taken_back()
     }
 
     fn vanish(&self) -> io::Result<Self> {
@@ -196,11 +194,6 @@ impl Workspace {
     fn give_away(&self) -> io::Result<()> {
         let Some(user) = &self.user else { return Ok(()) };
         self.folders().iter().rev().try_for_each(|path| lchown(path, Some(user.id()), Some(user.id())))
-    }
-
-    fn take_back(&self) -> io::Result<()> {
-        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        self.folders().iter().try_for_each(|path| lchown(path, Some(user), Some(group)))
     }
 
     /// Where steps run, as the agent reaches it.
