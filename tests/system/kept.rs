@@ -12,10 +12,24 @@ use testkit::{Random, TEST_DEADLINE, wait_for};
 
 use crate::{house::OTTO, random_kills::seeds};
 
-fn folder(pipeline: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    write_pipeline(folder.path(), pipeline);
-    folder
+/// A project, with room beside it.
+struct Project {
+    path: PathBuf,
+    _around: tempfile::TempDir,
+}
+
+impl Project {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn folder(pipeline: &str) -> Project {
+    let around = tempfile::tempdir().unwrap();
+    let path = around.path().join("project");
+    fs::create_dir(&path).unwrap();
+    write_pipeline(&path, pipeline);
+    Project { path, _around: around }
 }
 
 /// `WITNESS` in it is a file beside the folder: what a stage writes must not change the source.
@@ -24,7 +38,7 @@ fn write_pipeline(folder: &Path, pipeline: &str) {
 }
 
 fn witness(folder: &Path) -> PathBuf {
-    folder.with_extension("witness")
+    folder.with_file_name("witness")
 }
 
 fn lines(folder: &Path) -> Vec<String> {
