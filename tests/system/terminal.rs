@@ -194,6 +194,15 @@ async fn the_summary_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_asks_at_the_terminal_is_refused_at_once_as_on_an_agent() {
+    let folder = folder("pipeline { stage 'Ask' { steps [ sh 'set +x; read answer </dev/tty' ] } }", &[]);
+    let mut terminal = Terminal::run(folder.path(), 90, 24, &["run"]);
+    let shown = terminal.shows("run: failure").await;
+    assert!(shown.contains("No such device or address"), "{shown}");
+    assert_eq!(terminal.ends().await, 1);
+}
+
+#[tokio::test]
 async fn a_small_terminal_shows_what_runs() {
     let stages: String =
         ["One", "Two", "Three", "Four", "Five"].map(|name| format!("stage '{name}' {{ steps [ sh 'sleep 0.2' ] }} ")).concat();

@@ -31,14 +31,14 @@ use nix::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{Gid, Pid, Uid, dup2_stdin, dup2_stdout, setsid},
+    unistd::{Gid, Pid, Uid, dup2_stdin, dup2_stdout, setpgid},
 };
 
 use super::{
     init,
     isolation::Level,
     kin::{self, Kin},
-    sys::{close_inherited, fork_alone, fork_into},
+    sys::{close_inherited, fork_alone, fork_into, leave_terminal},
     wire::{self, Birth, Born},
 };
 
@@ -100,8 +100,11 @@ fn serve(socket: &UnixStream) -> io::Result<After> {
     let nowhere = fs::File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&nowhere)?;
     dup2_stdout(&nowhere)?;
-    // What the terminal sends to the agent's group is not for stages, which the agent ends in order.
-    setsid()?;
+    // What the terminal sends to the agent's group is not for stages, which the agent ends in order; nor is the terminal. The session stays: the
+    // kernel shares the processor out among sessions first (`man 7 sched`, the autogroup feature), and what stages run would have as much of it as
+    // everything else of Otto, whatever its `nice`.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    leave_terminal()?;
     prctl::set_child_subreaper(true)?;
     let mask = SigSet::from(Signal::SIGCHLD);
     mask.thread_block()?;

@@ -4,7 +4,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "fork, clone, close_range, mounts, capset and received descriptors have no safe form; each call says why it is sound"
+    reason = "fork, clone, close_range, TIOCNOTTY, mounts, capset and received descriptors have no safe form; each call says why it is sound"
 )]
 
 use std::{
@@ -71,6 +71,15 @@ pub(super) fn fork_into(namespaces: CloneFlags) -> io::Result<Option<Pid>> {
     let child = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, NOTHING, NOTHING, NOTHING, NOTHING) })?;
     let child = i32::try_from(child).map_err(io::Error::other)?;
     Ok((child != 0).then(|| Pid::from_raw(child)))
+}
+
+/// Gives up the terminal that this process has from its session, if it has one: `/dev/tty` is nothing to it then, and to what it starts.
+pub(super) fn leave_terminal() -> io::Result<()> {
+    // Where there is none, it cannot be opened.
+    let Ok(terminal) = fs::File::options().read(true).write(true).open("/dev/tty") else { return Ok(()) };
+    // SAFETY: it takes no argument, and the descriptor is open.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) })?;
+    Ok(())
 }
 
 /// Closes whatever this process was started with beside its standard streams and `kept`. To be called before it has opened anything else.

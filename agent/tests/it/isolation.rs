@@ -44,6 +44,17 @@ async fn what_has_run_for_a_while_comes_after_what_begins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stages_run_shares_the_processor_with_the_agent_as_its_own_processes_do() {
+    // Without the feature there is no such file, and nothing to divide by.
+    let Ok(own) = std::fs::read_to_string("/proc/self/autogroup") else { return };
+    for level in Level::ALL {
+        let Some(mut office) = Office::isolated(level).await else { continue };
+        let (outcome, reason, said) = office.run("look", vec![sh("set +x; cat /proc/self/autogroup")]).await;
+        assert_eq!((outcome, reason, said.as_str()), (StageOutcome::Success, None, own.as_str()), "{level}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_in_namespaces_sees_and_writes_what_is_its_own() {
     let Some(mut office) = Office::isolated(Level::Namespaces).await else { return };
     let script = "set +x
