@@ -8,10 +8,13 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use model::{plan::Value, version};
+use rustix::process::{Pid, setpriority_process};
 use tokio::{process::Command, time::timeout};
 
-/// How long a tool may take to say its version: a Java machine on a busy laptop.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a tool may take to say its version: a Java machine on a busy laptop, after everything else.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The tools come after everything else on the machine (`man 7 sched`): some of them compute for half a second until they know their version.
+const NICE: i32 = 19;
 /// The most bytes of what a tool says that are looked at.
 const SAID_BYTES_MAX: usize = 4 * 1024;
 
@@ -55,8 +58,13 @@ pub fn tool_facts(tools: &BTreeMap<&'static str, String>) -> BTreeMap<String, Va
 
 async fn version_of(program: &str, argument: &str) -> Option<String> {
     let mut command = Command::new(program);
-    command.arg(argument).stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(DEADLINE, command.output()).await.ok()?.ok()?;
+    command.arg(argument).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().ok()?;
+    if let Some(asked) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+        // It may have answered already.
+        let _gone = setpriority_process(Some(asked), NICE);
+    }
+    let output = timeout(DEADLINE, child.wait_with_output()).await.ok()?.ok()?;
     if !output.status.success() {
         return None;
     }
