@@ -35,7 +35,6 @@ const ENDED: &str = "ended";
 pub(crate) async fn measure(otto: &Path) -> anyhow::Result<String> {
     let mut figures = Figures::new();
     let services = Services::start(otto, 1, &[]).await?;
-    services.settled().await?;
     let mut own = Vec::new();
     for (steps, runs, _) in LENGTHS {
         services.single(steps).await?;

@@ -97,8 +97,11 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// As they are a while after their start.
     pub(crate) async fn start(otto: &Path, agents: usize, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::start_in(installation()?, otto, &Plan { agents, are_played: false, environment }).await
+        let services = Self::start_in(installation()?, otto, &Plan { agents, are_played: false, environment }).await?;
+        services.settled(agents).await?;
+        Ok(services)
     }
 
     /// In a folder that may have been prepared, or used before: that of `otto up` is `up` in it.
@@ -134,11 +137,11 @@ impl Services {
         data_in(&self.folder)
     }
 
-    /// Waits until the agent has looked for the tools of this machine, which takes both cores for some seconds after its start.
-    pub(crate) async fn settled(&self) -> anyhow::Result<()> {
+    /// Waits until so many agents have looked for the tools of this machine, which takes a core for some seconds after their start.
+    pub(crate) async fn settled(&self, agents: usize) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY;
-        while !self.get("/v1/agents").await?.text().await?.contains("git.version") {
-            ensure!(Instant::now() < deadline, "the agent does not say that this machine has git");
+        while self.get("/v1/agents").await?.text().await?.matches("git.version").count() < agents {
+            ensure!(Instant::now() < deadline, "not all agents say that this machine has git");
             tokio::time::sleep(LOOK).await;
         }
         Ok(())

@@ -46,6 +46,7 @@ pub(crate) async fn measure(otto: &Path) -> anyhow::Result<Samples> {
         fs::write(clone.join(format!("file-{number}")), "some text\n".repeat(100))?;
     }
     let services = Services::start_in(folder, otto, &Plan { agents: 1, are_played: false, environment: &[] }).await?;
+    services.settled(1).await?;
     let address = format!("http://127.0.0.1:{}/v1/hooks/projects/shop", port(&services.data(), "forge")?);
     let client = reqwest::Client::new();
     let (mut before, mut samples) = ("0".repeat(40), Samples::default());
