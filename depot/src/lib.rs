@@ -27,7 +27,7 @@ use std::{
 
 use actix_web::{App, HttpServer, middleware, web};
 use blob::{BlobError, DiskStore, Durability, token::Verifier};
-use service::{OnError, Supervisor};
+use service::{OnError, Supervisor, threads::request_threads};
 use tracing::info;
 
 pub use problem::Problem;
@@ -38,8 +38,6 @@ pub const BLOB_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at a time; more wait in the system's queue. Each may hold a few buffers of 64 KiB, so all hold below 1 GiB.
 const CONNECTIONS_MAX: usize = 2048;
-/// Threads that serve connections. They only move bytes; the disk's work is done by a pool of others.
-const WORKERS: usize = 2;
 /// How long requests may go on after the depot was told to end, in seconds: less than the supervisor's grace, so that it ends in order.
 const SHUTDOWN_SECONDS: u64 = 3;
 
@@ -96,7 +94,7 @@ pub async fn run(options: DepotOptions, supervisor: &Supervisor) -> Result<Socke
             .configure(routes::configure)
             .default_service(web::to(problem::no_such_path))
     })
-    .workers(WORKERS)
+    .workers(request_threads())
     // A blob goes out in pieces: the second would wait until the first is acknowledged, which clients put off for 40 ms (RFC 896, RFC 1122 4.2.3.2).
     .tcp_nodelay(true)
     .max_connections(CONNECTIONS_MAX)

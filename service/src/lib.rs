@@ -11,6 +11,7 @@ pub mod settings;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;
+pub mod threads;
 pub mod tool;
 
 pub use supervisor::{OnError, Supervisor};

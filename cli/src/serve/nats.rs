@@ -42,7 +42,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two looks whether a server that was ready still is: each makes it read its folders, and is much of what an idle one does.
-const HEALTH_PAUSE: Duration = Duration::from_secs(2);
+const HEALTH_PAUSE: Duration = Duration::from_secs(5);
+/// The same after one that found it ill.
+const ILL_PAUSE: Duration = Duration::from_secs(2);
 /// How many looks in a row must find the server ill before it is ended: what passes by itself has passed by then, and a disk that stays full
 /// has it started again every few seconds only.
 const ILL_LOOKS_MAX: u32 = 3;
@@ -132,6 +134,11 @@ impl Doctor {
 struct Illness(u32);
 
 impl Illness {
+    /// Until the next look.
+    fn pause(&self) -> Duration {
+        if self.0 == 0 { HEALTH_PAUSE } else { ILL_PAUSE }
+    }
+
     /// Why the server is to be ended, if it is.
     fn after(&mut self, health: Health) -> Option<String> {
         let Health::Ill(why) = health else {
@@ -155,7 +162,7 @@ async fn until_healthy(monitor: SocketAddr) {
 async fn until_ill(monitor: SocketAddr) -> String {
     let (doctor, mut illness) = (Doctor::new(monitor), Illness::default());
     loop {
-        sleep(HEALTH_PAUSE).await;
+        sleep(illness.pause()).await;
         if let Some(why) = illness.after(doctor.look().await) {
             return why;
         }

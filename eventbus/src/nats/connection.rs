@@ -35,8 +35,11 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// The pauses between tries to connect again: none before the first, then doubling between these two.
 const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// A server that does not answer two pings is given up, so a silent one is noticed after three times this.
+/// A server that does not answer two pings is given up, so a silent one is noticed after three times this: within the time in which a stage with a lock
+/// must be confirmed (RFC 0008), for agents and the orchestrators that confirm it.
 const PING_PERIOD: Duration = Duration::from_secs(2);
+/// The same for those who only answer. Each ping wakes both ends, however little there is to do.
+const PING_PERIOD_ANSWERING: Duration = Duration::from_secs(5);
 /// Commands that wait for the socket. Messages of an outage are not kept: whoever sends them is told, and sends them again.
 const COMMANDS_MAX: usize = 4 * 1024;
 /// How long one call of JetStream's API is waited for. A disk's slow fsync is in it.
@@ -290,7 +293,7 @@ fn connect_options(user: Arc<User>, options: &NatsOptions, told: watch::Sender<F
         .connection_timeout(HANDSHAKE_DEADLINE)
         .max_reconnects(None)
         .reconnect_delay_callback(reconnect_pause)
-        .ping_interval(PING_PERIOD)
+        .ping_interval(ping_period(&options.identity))
         .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
         .client_capacity(COMMANDS_MAX)
         .request_timeout(Some(CALL_DEADLINE))
@@ -298,6 +301,13 @@ fn connect_options(user: Arc<User>, options: &NatsOptions, told: watch::Sender<F
             note(&identity, &told, &event);
             ready(())
         })
+}
+
+fn ping_period(identity: &Identity) -> Duration {
+    match identity {
+        Identity::Agent(_) | Identity::Service(Role::Orchestrator) => PING_PERIOD,
+        Identity::Service(Role::Parser | Role::Auctioneer | Role::Forge | Role::Eventbus) | Identity::System => PING_PERIOD_ANSWERING,
+    }
 }
 
 /// The pause before this try to connect, counted from 1 since the connection was lost.

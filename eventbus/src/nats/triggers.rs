@@ -37,7 +37,7 @@ use crate::{
 /// Triggers that wait in this process. More would be kept from the other orchestrators.
 const WAITING_MAX: usize = 16;
 /// The server says that it is there every so often; after two of these without a word the consumer is looked up anew.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long one request for triggers stands on the server.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Between two tries to reach the consumer.

@@ -24,9 +24,9 @@ use tokio::time::Instant;
 /// A run is in the partition of its project: what runs mean to each other, locks and newer ones, ends there.
 pub(super) type Partition = u8;
 
-/// How often an orchestrator tells that it is there.
-pub(super) const BEAT: Duration = Duration::from_millis(500);
-/// After which it works on nothing when it has not heard itself: six beats, as a machine under load is slow.
+/// How often an orchestrator tells that it is there. Each beat wakes the bus and all orchestrators, however little there is to do.
+pub(super) const BEAT: Duration = Duration::from_secs(1);
+/// After which it works on nothing when it has not heard itself: three beats, as a machine under load is slow.
 pub(super) const UNHEARD: Duration = Duration::from_secs(3);
 /// After which another that was not heard does not count any more. With what taking over takes, it is below the 10 s in which runs go on.
 pub(super) const GONE: Duration = Duration::from_secs(6);

@@ -45,7 +45,7 @@ use std::{
 };
 
 use actix_web::{App, HttpServer, middleware::from_fn, web};
-use service::{OnError, Supervisor};
+use service::{OnError, Supervisor, threads::request_threads};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
@@ -68,8 +68,6 @@ use crate::Orchestrator;
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Streams that are served at once; each costs a few receivers and at most one temporary file.
 const FOLLOWERS_MAX: usize = 256;
-/// Threads that serve requests. They wait most of the time, and the engine should have the other cores.
-const WORKERS: usize = 2;
 /// How long requests have to end at a shutdown, in seconds; less than [`service::supervisor::GRACE`]. Streams end at once.
 const SHUTDOWN_S: u64 = 2;
 
@@ -163,7 +161,7 @@ pub fn serve(options: HttpOptions, orchestrator: Orchestrator, supervisor: &Supe
         let app = App::new().wrap(from_fn(access::guard)).into_utoipa_app().configure(|config| configure(config, &api));
         app.into_app()
     })
-    .workers(WORKERS)
+    .workers(request_threads())
     .tcp_nodelay(true)
     .shutdown_signal(token.cancelled_owned())
     .shutdown_timeout(SHUTDOWN_S)
