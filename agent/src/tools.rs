@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::join_all;
 use model::{plan::Value, version};
 use rustix::process::{Pid, setpriority_process};
 use tokio::{process::Command, time::timeout};
@@ -44,8 +44,15 @@ pub const ALL_TOOLS: usize = TOOLS.len();
 
 /// The tools that are there, with their versions, by name. So many are asked `at_once`.
 pub async fn find_tools(at_once: usize) -> BTreeMap<&'static str, String> {
-    let asked = TOOLS.map(|(name, program, argument)| async move { Some((name, version_of(program, argument).await?)) });
-    stream::iter(asked).buffer_unordered(at_once).filter_map(std::future::ready).collect().await
+    let mut found = BTreeMap::new();
+    for some in TOOLS.chunks(at_once) {
+        found.extend(join_all(some.iter().copied().map(ask)).await.into_iter().flatten());
+    }
+    found
+}
+
+async fn ask((name, program, argument): (&'static str, &'static str, &'static str)) -> Option<(&'static str, String)> {
+    Some((name, version_of(program, argument).await?))
 }
 
 /// As an agent says it of itself: `git = true` and `git.version = '2.39.5'`.
