@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use eventbus::{Bus, StoredRecord};
 use model::{ProjectName, event::run::RunRecord};
 use service::supervisor::{TaskError, chain};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -32,6 +33,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_mins(5);
 /// How long something is tried to be said, in milliseconds. What happened a day ago is no news for a forge that was down that long.
 const OLD_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// How long a forge's answer is waited for when the role is to end: less than [`service::supervisor::GRACE`]. Whoever hears no answer says it again.
+const LAST_ANSWER: Duration = Duration::from_secs(3);
 
 /// Reads the logs of runs until it is cancelled.
 pub(crate) async fn read(board: Arc<Board>, bus: Bus, cancelled: CancellationToken) -> Result<(), TaskError> {
@@ -151,13 +155,16 @@ pub(crate) async fn say(
             continue;
         };
         let statuses = place.statuses.clone();
-        let saying = tokio::task::spawn_blocking(move || api::show(&statuses, &report, now_ms).map(|()| report));
+        let mut saying = tokio::task::spawn_blocking(move || api::show(&statuses, &report, now_ms).map(|()| report));
         // What is on its way is waited for, so that no later word overtakes it; it has a deadline of its own. What is cut short is said again.
         let shown = tokio::select! {
-            () = cancelled.cancelled() => return Ok(()),
-            shown = saying => shown.expect("asking a forge does not panic"),
+            () = cancelled.cancelled() => match timeout(LAST_ANSWER, &mut saying).await {
+                Ok(shown) => shown,
+                Err(_) => return Ok(()),
+            },
+            shown = &mut saying => shown,
         };
-        match shown {
+        match shown.expect("asking a forge does not panic") {
             Ok(report) => {
                 info!(%project, %run, commit = %report.commit, status = report.name, outcome = ?report.outcome, "the forge shows it");
                 on_disk(&board, move |board| Ok(board.said(&wanted)?)).await?;

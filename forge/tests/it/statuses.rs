@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -22,6 +22,7 @@ use model::{
 };
 use serde_json::{Value, json};
 use service::{OnError, Supervisor};
+use tokio::sync::watch;
 
 use crate::world::{World, wait_for};
 
@@ -55,6 +56,8 @@ type Answer = (u16, Vec<(&'static str, String)>, &'static str);
 struct Shared {
     /// Whether nothing is taken, nor counted.
     down: Arc<AtomicBool>,
+    /// Whether what comes is counted, and has no answer yet.
+    held: Arc<watch::Sender<bool>>,
     came: Arc<Mutex<Vec<Came>>>,
     /// Once each; then 201.
     answers: Arc<Mutex<VecDeque<Answer>>>,
@@ -113,6 +116,7 @@ async fn answer(shared: web::Data<Shared>, request: HttpRequest, body: web::Byte
     let headers = request.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     let body = serde_json::from_slice(&body).unwrap();
     shared.came.lock().unwrap().push(Came { path: request.uri().to_string(), headers, body });
+    shared.held.subscribe().wait_for(|held| !held).await.unwrap();
     let (status, headers, body) = shared.answers.lock().unwrap().pop_front().unwrap_or((201, vec![], "{}"));
     let mut response = HttpResponse::build(StatusCode::from_u16(status).unwrap());
     for header in headers {
@@ -243,6 +247,25 @@ async fn what_a_forge_that_is_down_was_not_told_is_told_after_a_restart_and_no_b
     let _next = Written::begin(&world, &push("2")).await;
     states.push("pending".to_owned());
     api.wait(&states.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_ends_in_order_hears_the_answer_to_what_it_has_just_said() {
+    let api = Api::start();
+    let mut world = world(&api.url(), "github", "private_network: true");
+    start(&world).await;
+    api.shared.held.send_replace(true);
+    let run = Written::begin(&world, &push("1")).await;
+    api.wait(&["pending"]).await;
+    let address = world.address;
+    let answered_at_its_end = async {
+        wait_for("the role ends", || TcpStream::connect(address).is_err()).await;
+        api.shared.held.send_replace(false);
+    };
+    tokio::join!(world.restart(), answered_at_its_end);
+    run.end(RunOutcome::Success).await;
+    api.wait(&["pending", "success"]).await;
     world.end().await;
 }
 
