@@ -156,13 +156,16 @@ fn limited(controller: &str) -> bool {
     findings.iter().any(|finding| finding.subject == subject && finding.there)
 }
 
-/// The folders of the control groups of stages that a process is in, of either version.
+/// The folders of the control groups of stages that a process is in, of either version. Those are not among them that this process is in, too: these tests
+/// may be a stage themselves.
 pub(crate) fn groups_of(pid: &str) -> Vec<PathBuf> {
-    let of_process = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let read = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let (of_process, own) = (read(pid), read("self"));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let tops = mounts.lines().filter(|line| line.contains(" - cgroup")).map(|line| line.split(' ').nth(4).unwrap().to_owned());
     let tops: Vec<String> = tops.collect();
-    let groups = of_process.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|group| group.contains("/otto-"));
+    let others = of_process.lines().filter(|line| !own.lines().any(|own| own == *line));
+    let groups = others.filter_map(|line| line.splitn(3, ':').nth(2)).filter(|group| group.contains("/otto-"));
     let folders = groups.flat_map(|group| tops.iter().map(move |top| Path::new(top).join(group.trim_start_matches('/'))));
     folders.filter(|folder| folder.is_dir()).collect()
 }
