@@ -6,7 +6,7 @@
 //! **Invariant:** what stands under a digest's name was compared with that digest before it got the name.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use model::{Digest, digest::DigestBuilder};
+use service::file::LockFile;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::io::AsyncWriteExt as _;
 
@@ -56,7 +57,7 @@ struct Shared {
     /// Held while a blob is removed that nobody uses, and while it is noted that somebody does.
     removal: Mutex<()>,
     /// Held shared while the store is open: nobody else then removes what lies in `incoming/`.
-    _lock: File,
+    _lock: LockFile,
 }
 
 /// A blob that arrives in pieces. Dropping it leaves nothing behind.
@@ -93,14 +94,12 @@ impl DiskStore {
             fs::create_dir_all(path).map_err(failed("create", path))?;
         }
         let path = incoming.join(LOCK);
-        let lock = File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => remove_leftovers(&incoming)?,
-            // Somebody has the store open, and what lies there may be theirs.
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        let lock = LockFile::open(&path).map_err(failed("open", &path))?;
+        // Where somebody has the store open, what lies there may be theirs.
+        if lock.try_hold().map_err(failed("lock", &path))? {
+            remove_leftovers(&incoming)?;
         }
-        lock.lock_shared().map_err(failed("lock", &path))?;
+        lock.share().map_err(failed("lock", &path))?;
         if durability == Durability::Fsync {
             sync_folder(folder)?;
         }

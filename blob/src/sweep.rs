@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, DirEntry, File, TryLockError},
-    io::{self, Read as _},
+    fs::{self, DirEntry, File},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use model::Digest;
+use service::file::LockFile;
 
 use crate::{
     BlobError,
@@ -18,22 +19,16 @@ use crate::{
 #[derive(Debug)]
 pub struct Sweep {
     blobs: PathBuf,
-    _lock: File,
+    _lock: LockFile,
 }
 
 impl DiskStore {
     /// Holds the store of this folder alone; `None` while somebody has it open. Whoever opens it waits for the end of this.
     pub fn sweep(folder: &Path) -> Result<Option<Sweep>, BlobError> {
         let path = folder.join(INCOMING).join(LOCK);
-        let lock = match File::options().append(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(failed("open", &path))?,
-        };
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Sweep { blobs: folder.join(BLOBS), _lock: lock })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
-        }
+        let Some(lock) = LockFile::find(&path).map_err(failed("open", &path))? else { return Ok(None) };
+        let is_alone = lock.try_hold().map_err(failed("lock", &path))?;
+        Ok(is_alone.then(|| Sweep { blobs: folder.join(BLOBS), _lock: lock }))
     }
 }
 

@@ -5,9 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fmt,
-    fs::{File, TryLockError},
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -18,6 +16,8 @@ use tokio::{
     process::Command,
     time::{Instant, sleep, timeout},
 };
+
+use crate::file::LockFile;
 
 /// How long a program may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
@@ -207,19 +207,20 @@ fn aside(place: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Waits until no other process installs to `place`.
-async fn lock(place: &Path) -> Result<File, ToolError> {
+async fn lock(place: &Path) -> Result<LockFile, ToolError> {
     let path = aside(place, ".lock");
     let failed = |source| ToolError::Io { path: path.clone(), source };
     fs::create_dir_all(place.parent().expect("a place lies in the folder of tools")).await.map_err(failed)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file = LockFile::open(&path).map_err(failed)?;
     let deadline = Instant::now() + LOCK_DEADLINE;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Err(ToolError::Locked { path }),
-            Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE).await,
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        if file.try_hold().map_err(failed)? {
+            return Ok(file);
         }
+        if Instant::now() >= deadline {
+            return Err(ToolError::Locked { path });
+        }
+        sleep(LOCK_PAUSE).await;
     }
 }
 

@@ -6,9 +6,9 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
@@ -20,6 +20,7 @@ use std::{
 };
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use service::file::LockFile;
 use tokio::task::spawn_blocking;
 
 use crate::{process_file, spool::leftovers};
@@ -126,7 +127,7 @@ pub(crate) struct User {
     id: u32,
     clearing: Arc<Clearing>,
     /// It ends with the process, too.
-    _lock: File,
+    _lock: LockFile,
 }
 
 impl Users {
@@ -162,11 +163,9 @@ impl Users {
             while tried < count && locked.len() < wanted as usize {
                 tried += 1;
                 let id = first + self.next.fetch_add(1, Ordering::Relaxed) % count;
-                let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(self.locks.join(id.to_string()))?;
-                match lock.try_lock() {
-                    Ok(()) => locked.push(User { id, clearing: self.clearing.clone(), _lock: lock }),
-                    Err(TryLockError::WouldBlock) => {}
-                    Err(TryLockError::Error(error)) => return Err(error),
+                let lock = LockFile::open(&self.locks.join(id.to_string()))?;
+                if lock.try_hold()? {
+                    locked.push(User { id, clearing: self.clearing.clone(), _lock: lock });
                 }
             }
             let running = running()?;

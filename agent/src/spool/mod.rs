@@ -18,7 +18,7 @@ pub(crate) mod parts;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -35,6 +35,7 @@ use model::{
 };
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
+use service::file::LockFile;
 use tracing::warn;
 
 use crate::{
@@ -130,7 +131,7 @@ pub(crate) struct Spool {
     /// Whether it can be told if somebody has touched a folder.
     stamps_tell: bool,
     /// Its lock ends with the process.
-    _lock: File,
+    _lock: LockFile,
 }
 
 /// What is made ahead.
@@ -193,22 +194,21 @@ impl Spool {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(disk)?;
         }
         let stamps_tell = stamps_tell(&spool);
-        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(data.join("lock")).map_err(disk)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                attempts: spool,
-                work,
-                stock: Mutex::new(Stock { left: ahead, ..Stock::default() }),
-                made: Condvar::new(),
-                next: AtomicU64::new(0),
-                is_used,
-                users: None,
-                stamps_tell,
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: data.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(disk(source)),
+        let lock = LockFile::open(&data.join("lock")).map_err(disk)?;
+        if !lock.try_hold().map_err(disk)? {
+            return Err(SpoolError::InUse { path: data.to_owned() });
         }
+        Ok(Self {
+            attempts: spool,
+            work,
+            stock: Mutex::new(Stock { left: ahead, ..Stock::default() }),
+            made: Condvar::new(),
+            next: AtomicU64::new(0),
+            is_used,
+            users: None,
+            stamps_tell,
+            _lock: lock,
+        })
     }
 
     /// Whether an agent has worked in the data folder before.

@@ -20,7 +20,7 @@ mod sweep;
 
 use std::{
     env::current_dir,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -34,7 +34,7 @@ use anyhow::{Context as _, bail};
 use blob::{DiskStore, disk::Durability};
 use model::{RunId, RunOutcome};
 use orchestrator::{callbacks::CallbackKey, engine::Hint};
-use service::clock;
+use service::{clock, file::LockFile};
 
 pub use reader::{Reader, Source, reach};
 pub use sweep::sweep;
@@ -80,7 +80,7 @@ pub struct Kept {
 pub struct Held {
     /// The run.
     pub kept: Kept,
-    _lock: File,
+    _lock: LockFile,
 }
 
 impl Store {
@@ -242,26 +242,25 @@ impl Kept {
         !wanted.is_empty() && self.run.as_str().strip_prefix(RunId::PREFIX).is_some_and(|rest| rest.starts_with(wanted))
     }
 
-    fn lock(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(self.folder.join(LOCK))
+    fn lock(&self) -> io::Result<LockFile> {
+        LockFile::open(&self.folder.join(LOCK))
     }
 
     /// Takes the run for this process; `None` while another one has it.
     pub fn hold(&self) -> io::Result<Option<Held>> {
         let lock = self.lock()?;
         for _ in 0..HOLD_TRIES {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Some(Held { kept: self.clone(), _lock: lock })),
-                Err(TryLockError::WouldBlock) => sleep(HOLD_PAUSE),
-                Err(TryLockError::Error(error)) => return Err(error),
+            if lock.try_hold()? {
+                return Ok(Some(Held { kept: self.clone(), _lock: lock }));
             }
+            sleep(HOLD_PAUSE);
         }
         Ok(None)
     }
 
     /// Whether a process runs it now.
     pub fn is_live(&self) -> bool {
-        self.lock().is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        self.lock().is_ok_and(|lock| matches!(lock.try_share(), Ok(false)))
     }
 
     /// The folder in which its stages work, if it is there, and its owner's. It lies where everybody may make folders.

@@ -15,9 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io,
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, SystemTime},
@@ -31,7 +29,7 @@ use model::{
 use nkeys::{KeyPair, KeyPairType};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use service::clock;
+use service::{clock, file::LockFile};
 
 use super::{
     Account, KeyError,
@@ -441,11 +439,11 @@ impl Enrolment {
     }
 
     /// Held until it is dropped: the role and the administrator's commands are processes of their own.
-    fn lock(&self) -> Result<File, EnrolmentError> {
+    fn lock(&self) -> Result<LockFile, EnrolmentError> {
         let path = self.folder.join("lock");
         let open = || {
-            let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-            file.lock()?;
+            let file = LockFile::open(&path)?;
+            file.hold()?;
             Ok(file)
         };
         open().map_err(|source| EnrolmentError::Io { path: path.clone(), source })

@@ -1,11 +1,12 @@
 //! The tables, and what is asked of them.
 
-use std::{fs::File, path::PathBuf};
+use std::path::PathBuf;
 
 use apispec::RunView;
 use model::ProjectName;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params, params_from_iter, types::Value};
 use serde::de::DeserializeOwned;
+use service::file::LockFile;
 
 use super::{AuditEntry, AuditFilter, Delivery, DeliveryFilter, DeliveryStatus, RunFilter, ViewError, entry, worker::Taken};
 
@@ -47,7 +48,7 @@ pub(super) enum Place {
 pub(super) struct Database {
     connection: Connection,
     /// Held while the database is: two processes do not make one anew at once.
-    _lock: Option<File>,
+    _lock: Option<LockFile>,
 }
 
 impl Place {
@@ -62,10 +63,10 @@ impl Place {
     }
 
     /// `None` where another process has it, or there is no file for a lock.
-    fn lock(&self, waits: bool) -> Option<File> {
+    fn lock(&self, waits: bool) -> Option<LockFile> {
         let Self::File(file) = self else { return None };
-        let lock = File::create(file.with_extension("lock")).ok()?;
-        let taken = if waits { lock.lock().is_ok() } else { lock.try_lock().is_ok() };
+        let lock = LockFile::open(&file.with_extension("lock")).ok()?;
+        let taken = if waits { lock.hold().is_ok() } else { lock.try_hold().is_ok_and(|held| held) };
         taken.then_some(lock)
     }
 
@@ -94,7 +95,7 @@ impl Database {
         place.connect()?.execute("UPDATE whole SET is_whole = 0", []).map(drop)
     }
 
-    fn open_locked(place: &Place, mut lock: Option<File>) -> Result<Self, rusqlite::Error> {
+    fn open_locked(place: &Place, mut lock: Option<LockFile>) -> Result<Self, rusqlite::Error> {
         let found = place.connect().and_then(|connection| Self::set_up(connection, false));
         match found {
             Ok(Some(connection)) => return Ok(Self { connection, _lock: lock.take() }),

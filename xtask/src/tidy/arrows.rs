@@ -22,7 +22,7 @@ const TABLE: [(&str, May); 22] = [
     ("model", Only(&[])),
     ("service", Only(&[])),
     ("graph", Only(&["model"])),
-    ("blob", Only(&["model"])),
+    ("blob", Only(&["model", "service"])),
     ("tree", Only(&["model"])),
     ("apispec", Only(&["model"])),
     ("config", Only(&["model", "service"])),
