@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
+use service::web;
 use tempfile::TempDir;
 
 use crate::{
@@ -126,7 +127,7 @@ impl Peer {
         let mut worker = command(&programs, "buildbot-worker", &folder);
         let worker = worker.args(["start", "--nodaemon", "worker"]).stdout(Stdio::null()).spawn()?;
         let address = format!("http://127.0.0.1:{www_port}/api/v2/forceschedulers/force");
-        let ask = Ask::Post(address, reqwest::Client::new());
+        let ask = Ask::Post(address.clone(), web::client(&address).build()?);
         Self { processes: vec![worker, master], said: BufReader::new(said).lines(), ask, _folder: folder }.when_ready()
     }
 

@@ -16,6 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
+use service::web;
 use tempfile::TempDir;
 
 use crate::{
@@ -116,7 +117,7 @@ impl Services {
             command.arg("--procfile").arg(procfile);
         }
         command.envs(plan.environment.iter().copied()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut services = Self { folder, up: command.spawn()?, api: String::new(), http: reqwest::Client::new() };
+        let mut services = Self { folder, up: command.spawn()?, api: String::new(), http: web::client("").build()? };
         let deadline = Instant::now() + READY;
         while !fs::read_to_string(services.folder.path().join("up.log"))?.contains("Otto is ready") {
             ensure!(Instant::now() < deadline, "the services are not ready");
@@ -129,7 +130,7 @@ impl Services {
         let token = fs::read_to_string(value("OTTO_API_TOKEN_FILE")?)?;
         let mut headers = reqwest::header::HeaderMap::new();
         headers.insert(reqwest::header::AUTHORIZATION, format!("Bearer {}", token.trim()).parse()?);
-        services.http = reqwest::Client::builder().default_headers(headers).build()?;
+        services.http = web::client(&services.api).default_headers(headers).build()?;
         Ok(services)
     }
 

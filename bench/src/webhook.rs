@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
+use service::web;
 use sha2::Sha256;
 
 use crate::{
@@ -48,7 +49,7 @@ pub(crate) async fn measure(otto: &Path) -> anyhow::Result<Samples> {
     let services = Services::start_in(folder, otto, &Plan { agents: 1, are_played: false, environment: &[] }).await?;
     services.settled(1).await?;
     let address = format!("http://127.0.0.1:{}/v1/hooks/projects/shop", port(&services.data(), "forge")?);
-    let client = reqwest::Client::new();
+    let client = web::client(&address).build()?;
     let (mut before, mut samples) = ("0".repeat(40), Samples::default());
     for number in 0..=PUSHES {
         fs::write(clone.join("changed"), number.to_string())?;

@@ -8,8 +8,9 @@ use std::{fmt, fs::File, path::Path, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use model::Digest;
-use reqwest::{Method, Response, StatusCode, Url, header, redirect};
+use reqwest::{Method, Response, StatusCode, Url, header};
 use serde::Deserialize;
+use service::web;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
 
@@ -83,10 +84,7 @@ impl DepotClient {
         let unusable = |why: String| BlobError::Unavailable(format!("`{url}` is no address of a depot: {why}"));
         let base = Url::parse(url).map_err(|error| unusable(error.to_string()))?;
         let blobs = base.join("/v1/blobs/").map_err(|error| unusable(error.to_string()))?;
-        let client = reqwest::Client::builder()
-            // The token is for the depot alone: it goes through no proxy and follows no redirect.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
+        let client = web::client(url)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(IDLE_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)

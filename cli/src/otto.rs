@@ -180,7 +180,7 @@ impl Command {
             Self::Token(args) => token::run(args),
             Self::Hook(args) => hook::run(args).await,
             Self::Repo(args) => repo::run(args),
-            Self::Serve(args) => Ok(serve::run(args).await),
+            Self::Serve(args) => Ok(Box::pin(serve::run(args)).await),
             Self::Agent(args) => agent_command::run(args).await,
             Self::Fsck(args) => fsck::run(args).await,
             Self::Lsp => lsp::run(),

@@ -12,7 +12,7 @@ use actix_web::{
 };
 use blob::token::{Claims, Read};
 use model::{Digest, Timestamp};
-use service::host::is_own_host;
+use service::host::{is_host, is_own_host};
 
 use crate::{Depot, problem::ApiError};
 
@@ -56,14 +56,14 @@ fn holder(request: &HttpRequest) -> Result<Holder, ApiError> {
     Ok(Holder(depot.verifier.verify(token, Timestamp(service::clock::unix_ms()))?))
 }
 
-/// Refuses requests that were meant for another host; see [`is_own_host`].
+/// Refuses requests that were meant for another host; see [`is_own_host`]. It has at most one more name.
 pub(crate) async fn check_host(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let depot = request.app_data::<web::Data<Depot>>().expect("run puts it there");
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !is_own_host(host, depot.address) {
+    if !is_own_host(host, depot.address) && !depot.host.as_ref().is_some_and(|name| is_host(host, name)) {
         return Err(ApiError::ForeignHost.into());
     }
     next.call(request).await

@@ -50,6 +50,8 @@ pub struct DepotOptions {
     pub data: PathBuf,
     /// Checks the tokens.
     pub verifier: Verifier,
+    /// The name of a host under which it is reached from elsewhere: that of a proxy that passes requests on, say.
+    pub host: Option<String>,
 }
 
 /// Why a depot does not start.
@@ -76,17 +78,18 @@ pub(crate) struct Depot {
     pub(crate) verifier: Verifier,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    pub(crate) host: Option<String>,
 }
 
 /// Starts a depot as a task of the supervisor, and gives the address on which it listens.
 pub async fn run(options: DepotOptions, supervisor: &Supervisor) -> Result<SocketAddr, StartError> {
-    let DepotOptions { listen, data, verifier } = options;
+    let DepotOptions { listen, data, verifier, host } = options;
     let store = tokio::task::spawn_blocking(move || DiskStore::open(&data, Durability::Fsync));
     let store = store.await.expect("opening a store does not panic").map_err(StartError::Store)?;
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let depot = web::Data::new(Depot { store, verifier, address });
+    let depot = web::Data::new(Depot { store, verifier, address, host });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(depot.clone())

@@ -113,7 +113,8 @@ settings! {
     LOG = "OTTO_LOG", EVERY, Text;
     /// `text` or `json`. Default: `text`.
     LOG_FORMAT = "OTTO_LOG_FORMAT", EVERY, Text;
-    /// The addresses of nats-server, separated by commas, such as `nats://127.0.0.1:4222`.
+    /// The addresses of nats-server, separated by commas, such as `nats://127.0.0.1:4222`; `tls://` demands TLS, and `wss://` goes by WebSocket, which all
+    /// of them must then do.
     BUS_URLS = "OTTO_BUS_URLS", &[EVENTBUS, PARSER, AUCTIONEER, ORCHESTRATOR, FORGE, AGENT], List(','), wired;
     /// The file of the process's credentials for the bus: a JWT, and the seed of the nkey of which it speaks.
     BUS_CREDENTIALS_FILE = "OTTO_BUS_CREDENTIALS_FILE", &[EVENTBUS, PARSER, AUCTIONEER, ORCHESTRATOR, FORGE, AGENT], Path, wired;
@@ -124,10 +125,12 @@ settings! {
     AGENT_USER_LIFE_S = "OTTO_AGENT_USER_LIFE_S", &[EVENTBUS], Text;
     /// On how many servers of a cluster of nats-server each message of the bus's streams must be: 1, 3 or 5. Default: as they are; new ones on one.
     BUS_REPLICAS = "OTTO_BUS_REPLICAS", &[EVENTBUS], Text;
-    /// Where agents that enrol themselves reach the bus, as `OTTO_BUS_URLS`. Default: where the eventbus role does.
+    /// Where agents that enrol themselves reach the bus, as `OTTO_BUS_URLS`, or by `wss://`, such as `wss://otto.example.org/bus`. Default: where the
+    /// eventbus role does.
     BUS_PUBLIC_URLS = "OTTO_BUS_PUBLIC_URLS", &[EVENTBUS], List(',');
-    /// Where agents that enrol themselves reach the depot. Default: `OTTO_DEPOT_URL`.
-    DEPOT_PUBLIC_URL = "OTTO_DEPOT_PUBLIC_URL", &[EVENTBUS], Text;
+    /// Where agents that enrol themselves reach the depot, such as `https://otto.example.org`; it answers under that name, too. Default:
+    /// `OTTO_DEPOT_URL`.
+    DEPOT_PUBLIC_URL = "OTTO_DEPOT_PUBLIC_URL", &[EVENTBUS, DEPOT], Text;
     /// Where the depot is reached, such as `http://127.0.0.1:7481`.
     DEPOT_URL = "OTTO_DEPOT_URL", &[EVENTBUS, PARSER, ORCHESTRATOR, FORGE, AGENT], Text, wired;
     /// The address on which a role listens for HTTP, such as `127.0.0.1:7480`.

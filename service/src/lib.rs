@@ -13,5 +13,6 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod threads;
 pub mod tool;
+pub mod web;
 
 pub use supervisor::{OnError, Supervisor};

@@ -56,7 +56,8 @@ impl NatsCluster {
             let name = format!("n{}", at + 1);
             let store = folder.path().join(&name);
             let cluster = Cluster { server: &name, listen: routes[at], routes, password: "of-this-test" };
-            let config = ServerConfig { listen: *listen, monitor: *monitor, store: &store, keys: &keys, cluster: Some(cluster) };
+            let config =
+                ServerConfig { listen: *listen, monitor: *monitor, websocket: None, store: &store, keys: &keys, cluster: Some(cluster) };
             fs::write(folder.path().join(format!("{name}.conf")), config.text()).expect("the configuration can be written");
             nodes.push(Node { name, listen: *listen, monitor: *monitor, process: None });
         }

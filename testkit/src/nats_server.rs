@@ -190,7 +190,8 @@ impl NatsServer {
 
     fn write_config(&self, change: &impl Fn(String) -> String) {
         let store = self.folder.path().join("store");
-        let config = ServerConfig { listen: self.listen, monitor: self.monitor, store: &store, keys: &self.keys, cluster: None };
+        let config =
+            ServerConfig { listen: self.listen, monitor: self.monitor, websocket: None, store: &store, keys: &self.keys, cluster: None };
         fs::write(self.config_file(), change(config.text())).expect("the configuration can be written");
     }
 

@@ -1,20 +1,25 @@
 //! An agent on a machine that has nothing but Otto: it is let in by the administrator's token, works, and is cut off.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 
 use eventbus::nats::jwt::{self, Life};
 use serde_json::Value;
+use testkit::ReservedProxy;
 
-use crate::house::{House, OTTO, until};
+use crate::house::{House, OTTO, Plan, until};
 
 /// The agent's process on the other machine.
 struct Elsewhere {
     folder: PathBuf,
+    /// What it is told beside what it finds there.
+    environment: BTreeMap<&'static str, PathBuf>,
     process: Option<Child>,
 }
 
@@ -22,13 +27,13 @@ impl Elsewhere {
     fn new(house: &House) -> Self {
         let folder = house.scratch().join("elsewhere");
         fs::create_dir(&folder).unwrap();
-        Self { folder, process: None }
+        Self { folder, environment: BTreeMap::new(), process: None }
     }
 
     /// A command of Otto that finds nothing of the house.
     fn otto(&self) -> Command {
         let mut command = Command::new(OTTO);
-        command.env("OTTO_HOME", self.folder.join("home")).current_dir(&self.folder).stdin(Stdio::null());
+        command.env("OTTO_HOME", self.folder.join("home")).envs(&self.environment).current_dir(&self.folder).stdin(Stdio::null());
         command
     }
 
@@ -84,9 +89,28 @@ fn administer(house: &House, arguments: &[&str]) -> Output {
     output
 }
 
-fn eventbus_url(house: &House) -> String {
+/// Where the process of this name listens.
+fn listen(house: &House, process: &str) -> SocketAddr {
     let ports: Value = serde_json::from_slice(&fs::read(house.data().join("ports.json")).unwrap()).unwrap();
-    format!("http://127.0.0.1:{}", ports["eventbus"])
+    (Ipv4Addr::LOCALHOST, u16::try_from(ports[process].as_u64().unwrap()).unwrap()).into()
+}
+
+fn eventbus_url(house: &House) -> String {
+    format!("http://{}", listen(house, "eventbus"))
+}
+
+/// What docs/operation.md says that a proxy is told, with the ports of this house.
+fn documented_site(house: &House) -> String {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operation.md")).unwrap();
+    let (_, site) = docs.split_once("otto.example.org {\n").unwrap();
+    let mut site = site.split_once("\n}").unwrap().0.to_owned();
+    let by_default = [("api", 7480), ("depot", 7481), ("forge", 7482), ("eventbus", 7486), ("nats_websocket", 7487)];
+    for (process, port) in by_default {
+        let usual = format!("127.0.0.1:{port}");
+        assert!(site.contains(&usual), "{process}");
+        site = site.replace(&usual, &listen(house, process).to_string());
+    }
+    site
 }
 
 /// Every file below a folder.
@@ -189,5 +213,49 @@ async fn an_agents_user_is_renewed_while_a_stage_runs_and_the_stage_goes_on_and_
     assert_eq!(ended["status"]["outcome"], "success", "{ended}");
     let said = Value::from(house.events(&run).await).to_string();
     assert_eq!(said.matches("stage_awarded").count(), 1, "{said}");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_and_agents_come_through_one_proxy_that_brings_tls() {
+    let proxy = ReservedProxy::new();
+    let (web, bus) = (format!("https://{}", proxy.authority()), format!("wss://{}/bus", proxy.authority()));
+    let settings = [("OTTO_PUBLIC_URL", web.as_str()), ("OTTO_DEPOT_PUBLIC_URL", &web), ("OTTO_BUS_PUBLIC_URLS", &bus)];
+    let house = House::planned(tempfile::tempdir().unwrap(), Plan { settings: &settings, ..Plan::default() }).await;
+    let proxy = proxy.start(&documented_site(&house)).await;
+
+    // A person, and nobody whose certificate the machine does not trust.
+    let mut elsewhere = Elsewhere::new(&house);
+    let login = |elsewhere: &Elsewhere| {
+        let mut login =
+            elsewhere.otto().args(["login", &web]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        login.stdin.take().unwrap().write_all(house.token().as_bytes()).unwrap();
+        login.wait_with_output().unwrap()
+    };
+    let refused = login(&elsewhere);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("does not prove that it is that server") && said.contains("SSL_CERT_FILE"),
+        "{said}"
+    );
+    elsewhere.environment.insert("SSL_CERT_FILE", proxy.certificate_file());
+    let known = login(&elsewhere);
+    assert!(known.status.success(), "{}", String::from_utf8_lossy(&known.stderr));
+
+    // An agent, by that address alone.
+    let joined = elsewhere.join(&web, &invite(&house, "any"));
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let told = fs::read_to_string(elsewhere.own().join("agent.env")).unwrap();
+    assert!(told.contains(&format!("OTTO_BUS_URLS={bus}\n")) && told.contains(&format!("OTTO_DEPOT_URL={web}\n")), "{told}");
+    elsewhere.start(&house);
+    administer(&house, &["revoke", "agent-1"]);
+    fs::write(elsewhere.folder.join("Ottofile"), "pipeline { stage 'Build' { steps [ sh 'cat source.txt; seq 20000' ] } }").unwrap();
+    fs::write(elsewhere.folder.join("source.txt"), "brought by the proxy\n").unwrap();
+    let ran = elsewhere.otto().args(["run", "--remote"]).output().unwrap();
+    let printed = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{printed}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(printed.contains("brought by the proxy") && printed.contains("20000"), "{printed}");
+    let why = elsewhere.otto().args(["why", "latest"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&why.stdout).contains("far"), "{}", String::from_utf8_lossy(&why.stdout));
     house.end().await;
 }

@@ -91,7 +91,7 @@ impl House {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut house = Self { folder, up, api: String::new(), token: String::new(), http: reqwest::Client::new() };
+        let mut house = Self { folder, up, api: String::new(), token: String::new(), http: testkit::http_client() };
         until("the services to be ready", async || house.is_ready()).await;
         house.read_client_env();
         house
@@ -121,6 +121,11 @@ impl House {
     /// A folder that stages of every level of isolation share with the test.
     pub(crate) fn shared(&self) -> PathBuf {
         self.folder.path().join(SHARED)
+    }
+
+    /// The API's token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     /// Environment with which commands find this house.

@@ -67,7 +67,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 async fn asked(method: Method, address: &str) -> StatusCode {
-    reqwest::Client::new().request(method, address).body("x".repeat(100_000)).send().await.unwrap().status()
+    testkit::http_client().request(method, address).body("x".repeat(100_000)).send().await.unwrap().status()
 }
 
 #[tokio::test]

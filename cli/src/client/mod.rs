@@ -20,6 +20,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use model::{AgentName, Digest, ProjectName, RunId};
 use reqwest::{Method, RequestBuilder, Response, header};
 use serde::de::DeserializeOwned;
+use service::web;
 
 pub use connection::{Connection, Login};
 pub use follow::{AllFollower, EventFollower, EventMessage, LogFollower, LogMessage};
@@ -51,6 +52,22 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// Somebody listens, and may be anybody.
+    #[error("{url} does not prove that it is that server: {why}. Of an authority of your own, SSL_CERT_FILE names the certificate")]
+    Untrusted {
+        /// Where it should be.
+        url: String,
+        /// What is wrong with its certificate.
+        why: String,
+    },
+    /// It is elsewhere.
+    #[error("{url} sends its callers to {to}: set OTTO_API_URL, or log in, to where the API itself is")]
+    Moved {
+        /// What was asked.
+        url: String,
+        /// Where it says that it is.
+        to: String,
+    },
     /// A stream broke, and could not be taken up again.
     #[error("the orchestrator at {0} is gone: see what `otto up` says; the run goes on when it is back")]
     Lost(String),
@@ -66,7 +83,7 @@ pub enum ClientError {
         status: u16,
     },
     /// The address is none.
-    #[error("`{0}` is no address of the API: it begins with http://, such as http://127.0.0.1:7480")]
+    #[error("`{0}` is no address of the API: it begins with https://, such as https://otto.example.org, or with http://")]
     Address(String),
 }
 
@@ -74,10 +91,10 @@ impl Client {
     /// A client of the API at `connection`.
     pub fn new(connection: Connection) -> Result<Self, ClientError> {
         let url: reqwest::Url = connection.url.parse().map_err(|_| ClientError::Address(connection.url.clone()))?;
-        if url.scheme() != "http" || !url.has_host() {
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(ClientError::Address(connection.url.clone()));
         }
-        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_MAX).tcp_nodelay(true).no_proxy();
+        let builder = web::client(&connection.url).connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_MAX).tcp_nodelay(true);
         let unreachable = |source| ClientError::Unreachable { url: connection.url.clone(), source };
         let http = builder.build().map_err(unreachable)?;
         Ok(Self { http, connection })
@@ -280,6 +297,9 @@ impl Client {
             return Ok(response);
         }
         let (url, status) = (response.url().to_string(), response.status().as_u16());
+        if let Some(to) = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection()) {
+            return Err(ClientError::Moved { url, to: String::from_utf8_lossy(to.as_bytes()).into_owned() });
+        }
         let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|media| media == "application/problem+json");
         let bytes = response.bytes().await.map_err(|source| self.unreachable(source))?;
         match serde_json::from_slice(&bytes) {
@@ -289,7 +309,11 @@ impl Client {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
-        ClientError::Unreachable { url: self.connection.url.clone(), source }
+        let url = self.connection.url.clone();
+        match web::distrust(&source) {
+            Some(why) => ClientError::Untrusted { url, why },
+            None => ClientError::Unreachable { url, source },
+        }
     }
 }
 
@@ -304,7 +328,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => matches!(problem.code, Code::BusUnavailable | Code::DepotUnavailable | Code::TooManyFollowers),
-            Self::Lost(_) | Self::Foreign { .. } | Self::Address(_) => false,
+            Self::Lost(_) | Self::Foreign { .. } | Self::Address(_) | Self::Untrusted { .. } | Self::Moved { .. } => false,
         }
     }
 }

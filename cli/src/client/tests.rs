@@ -14,7 +14,11 @@ use orchestrator::{
 use parser_service::{Isolation, ParserOptions};
 use service::Supervisor;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::timeout,
+};
 
 use super::*;
 use crate::command::log::follow;
@@ -165,27 +169,44 @@ async fn an_error_says_what_where_and_how_to_mend_it() {
 
     let error = house.client.list(1, None).await.unwrap_err().to_string();
     assert!(error.contains(&url) && error.contains("otto up"), "{error}");
-    for address in ["", "127.0.0.1:7480", "https://otto.test", "http://"] {
+    for address in ["", "127.0.0.1:7480", "wss://otto.test", "http://", "https://"] {
         assert!(matches!(Client::new(Connection::new(address, TOKEN)), Err(ClientError::Address(_))), "{address}");
     }
 }
 
+/// Some server, and a client that takes it for an orchestrator.
+async fn a_server() -> (Client, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (Client::new(Connection::new(&url, TOKEN)).unwrap(), listener)
+}
+
+/// Answers one request, and gives what was asked.
+async fn answer(listener: TcpListener, answer: String) -> String {
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let mut asked = Vec::new();
+    while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+        connection.read_buf(&mut asked).await.unwrap();
+    }
+    connection.write_all(answer.as_bytes()).await.unwrap();
+    String::from_utf8(asked).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_sends_its_callers_elsewhere_is_not_followed_there() {
+    let (client, listener) = a_server().await;
+    let moved = "HTTP/1.1 308 Permanent Redirect\r\nLocation: https://otto.test/v1/runs\r\nContent-Length: 0\r\n\r\n";
+    let (listed, _) = tokio::join!(client.list(1, None), answer(listener, moved.to_owned()));
+    let error = listed.unwrap_err().to_string();
+    assert!(error.contains(client.url()) && error.contains("to https://otto.test/v1/runs"), "{error}");
+}
+
 #[tokio::test]
 async fn a_server_that_is_older_is_named_as_such() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(Connection::new(&format!("http://{}", listener.local_addr().unwrap()), TOKEN)).unwrap();
-    let answering = async {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let (mut connection, _) = listener.accept().await.unwrap();
-        let mut asked = Vec::new();
-        while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
-            connection.read_buf(&mut asked).await.unwrap();
-        }
-        let problem = serde_json::to_string(&Code::UnknownPath.problem("there is no path `/v1/sources`")).unwrap();
-        let head = format!("HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json\r\nContent-Length: {}", problem.len());
-        connection.write_all(format!("{head}\r\n\r\n{problem}").as_bytes()).await.unwrap();
-    };
-    let (brought, ()) = tokio::join!(client.bring(""), answering);
+    let (client, listener) = a_server().await;
+    let problem = serde_json::to_string(&Code::UnknownPath.problem("there is no path `/v1/sources`")).unwrap();
+    let head = format!("HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json\r\nContent-Length: {}", problem.len());
+    let (brought, _) = tokio::join!(client.bring(""), answer(listener, format!("{head}\r\n\r\n{problem}")));
     let error = brought.unwrap_err().to_string();
     assert!(error.contains("/v1/sources") && error.contains("the server is older than this otto"), "{error}");
     // What an older server would not read is not sent where it is not needed.

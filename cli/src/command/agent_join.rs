@@ -7,7 +7,7 @@ use eventbus::{
     nats::UserKey,
     role::{EnrolmentAnswer, EnrolmentRequest},
 };
-use service::env;
+use service::{env, web};
 
 use crate::provision::write_secret;
 
@@ -24,7 +24,7 @@ const COMMANDS_KEY: &str = "commands.key";
 pub(super) async fn join(url: &str, token: &str, folder: &Path) -> anyhow::Result<String> {
     let folder = std::path::absolute(folder).with_context(|| format!("{} is no path", folder.display()))?;
     let key = UserKey::open(&folder)?;
-    let client = reqwest::Client::builder().timeout(ANSWER_DEADLINE).no_proxy().build()?;
+    let client = web::client(url).timeout(ANSWER_DEADLINE).build()?;
     let request = EnrolmentRequest { token: token.to_owned(), public_key: key.public_key() };
     let sent = client.post(format!("{}/v1/enrolments", url.trim_end_matches('/'))).json(&request).send().await;
     let answer = sent.with_context(|| format!("{url} does not answer"))?;

@@ -20,7 +20,7 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 /// `OTTO_API_TOKEN` count before what is kept.
 #[derive(Debug, Args)]
 pub struct LoginArgs {
-    /// Where the server's API is, such as `http://127.0.0.1:7480`
+    /// Where the server's API is, such as `https://otto.example.org`
     #[arg(required_unless_present = "forget")]
     url: Option<String>,
     /// Forget the server and the token that are kept

@@ -73,6 +73,8 @@ pub struct Options {
     pub nats_server: PathBuf,
     /// The servers of the bus, where it is not one of this folder.
     pub bus: Option<BusServers>,
+    /// Whether the bus is reached by WebSocket, too.
+    pub websocket: bool,
 }
 
 /// A bus that runs elsewhere, with the keys of this folder.
@@ -216,7 +218,7 @@ pub fn nats_config(data: &Path) -> PathBuf {
 impl Provision {
     /// Takes the folder for this process, and makes what is missing in it.
     pub async fn open(options: Options) -> Result<Self, ProvisionError> {
-        let Options { data, ports, agents, trust, nats_server, bus } = options;
+        let Options { data, ports, agents, trust, nats_server, bus, websocket } = options;
         let data = std::path::absolute(&data).map_err(|source| FileError::new("find", &data, source))?;
         if data.to_str().is_none() || nats_server.to_str().is_none() {
             return Err(ProvisionError::NotUtf8 { data });
@@ -233,7 +235,7 @@ impl Provision {
             files::create_private_folder(&data.join("agents").join(agent_name(number).as_str()))?;
         }
         let provision = Self { data, nats_server, ports, keys, bus, _lock: lock };
-        provision.write_nats_config()?;
+        provision.write_nats_config(websocket)?;
         provision.write_bus_file()?;
         provision.write_depot_keys()?;
         provision.write_command_keys()?;
@@ -434,11 +436,13 @@ impl Provision {
         depot_token(&self.data, role)
     }
 
-    fn write_nats_config(&self) -> Result<(), FileError> {
+    fn write_nats_config(&self, by_websocket: bool) -> Result<(), FileError> {
         let store = self.data.join("nats/jetstream");
         adopt_streams(&store, &self.keys.public(Account::Core))?;
-        let (listen, monitor) = (ports::listen(self.ports.nats), ports::listen(self.ports.monitor));
-        let config = ServerConfig { listen, monitor, store: &store, keys: &self.keys, cluster: None };
+        let Ports { nats, monitor, nats_websocket, .. } = self.ports;
+        let (listen, monitor) = (ports::listen(nats), ports::listen(monitor));
+        let websocket = by_websocket.then(|| ports::listen(nats_websocket));
+        let config = ServerConfig { listen, monitor, websocket, store: &store, keys: &self.keys, cluster: None };
         files::write_secret(&self.nats_config(), &config.text())
     }
 
@@ -493,7 +497,16 @@ mod tests {
     async fn open(data: &Path, agents: usize) -> Result<Provision, ProvisionError> {
         let agents = NonZeroUsize::new(agents).unwrap();
         let (ports, trust) = (PortChoice::Auto, AgentTrust::Any);
-        Provision::open(Options { data: data.to_owned(), ports, agents, trust, nats_server: "nats-server".into(), bus: None }).await
+        Provision::open(Options {
+            data: data.to_owned(),
+            ports,
+            agents,
+            trust,
+            nats_server: "nats-server".into(),
+            bus: None,
+            websocket: false,
+        })
+        .await
     }
 
     fn secrets(folder: &Path) -> BTreeMap<PathBuf, String> {
@@ -617,6 +630,7 @@ mod tests {
             trust: AgentTrust::Any,
             nats_server: "nats-server".into(),
             bus,
+            websocket: false,
         };
         let provision = Provision::open(options).await.unwrap();
         for process in ["eventbus", "parser", "orchestrator", "agent-1"] {

@@ -27,7 +27,7 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 /// Which ports are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PortChoice {
-    /// 7480 to 7486.
+    /// 7480 to 7487.
     #[default]
     Default,
     /// Free ones; those of the last time if they still are.
@@ -53,16 +53,22 @@ pub struct Ports {
     /// The eventbus role; 0 in a folder from before it listened.
     #[serde(default)]
     pub eventbus: u16,
+    /// nats-server's clients that come by WebSocket; 0 in a folder from before there were any.
+    #[serde(default)]
+    pub nats_websocket: u16,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { api: 7480, depot: 7481, forge: 7482, nats: 7483, monitor: 7484, parser: 7485, eventbus: 7486 }
+        Self { api: 7480, depot: 7481, forge: 7482, nats: 7483, monitor: 7484, parser: 7485, eventbus: 7486, nats_websocket: 7487 }
     }
 }
 
+/// Ports that are still to be chosen.
+const NONE: Ports = Ports { api: 0, depot: 0, forge: 0, parser: 0, nats: 0, monitor: 0, eventbus: 0, nats_websocket: 0 };
+
 impl Ports {
-    fn named(self) -> [(&'static str, u16); 7] {
+    fn named(self) -> [(&'static str, u16); 8] {
         [
             ("API", self.api),
             ("depot", self.depot),
@@ -71,7 +77,23 @@ impl Ports {
             ("nats", self.nats),
             ("nats monitoring", self.monitor),
             ("eventbus", self.eventbus),
+            ("nats by WebSocket", self.nats_websocket),
         ]
+    }
+
+    /// Those that there are, and free ones for those that there are not.
+    fn filled(mut self) -> Result<Self, ProvisionError> {
+        // All are held until the last is found, so they differ.
+        let mut held = Vec::new();
+        let Self { api, depot, forge, parser, nats, monitor, eventbus, nats_websocket } = &mut self;
+        for port in [api, depot, forge, parser, nats, monitor, eventbus, nats_websocket] {
+            if *port == 0 {
+                let listener = free()?;
+                *port = listener.local_addr().map_err(|_| ProvisionError::NoFreePort)?.port();
+                held.push(listener);
+            }
+        }
+        Ok(self)
     }
 
     /// The ports on which somebody listens, with their names.
@@ -104,7 +126,7 @@ pub(super) async fn choose(data: &Path, choice: PortChoice) -> Result<Ports, Pro
     let before = read(data);
     let wanted = match choice {
         PortChoice::Default => Some(Ports::default()),
-        PortChoice::Auto => before.filter(|ports| ports.eventbus != 0),
+        PortChoice::Auto => before.map(Ports::filled).transpose()?,
     };
     // Where nothing stood before nothing of ours can still be ending.
     let patience = if before.is_some() && before == wanted { RELEASE_DEADLINE } else { Duration::ZERO };
@@ -115,7 +137,7 @@ pub(super) async fn choose(data: &Path, choice: PortChoice) -> Result<Ports, Pro
     let ports = match (choice, wanted) {
         (_, Some(ports)) if taken.is_empty() => ports,
         (PortChoice::Default, _) => return Err(ProvisionError::PortsTaken { taken: taken.join(", ") }),
-        (PortChoice::Auto, _) => free()?,
+        (PortChoice::Auto, _) => NONE.filled()?,
     };
     let text = serde_json::to_string(&ports).expect("numbers have a JSON form");
     files::write_secret(&file(data), &text)?;
@@ -141,22 +163,17 @@ fn is_free(port: u16) -> bool {
     }
 }
 
-/// Ports that nobody listens on now. They are all held until the last is found, so they differ.
-fn free() -> Result<Ports, ProvisionError> {
-    let mut held = Vec::new();
-    let mut next = || {
-        for _ in 0..TRIES_MAX {
-            let mut random = [0; 2];
-            getrandom::fill(&mut random).map_err(ProvisionError::Randomness)?;
-            let port = FREE.start + u16::from_ne_bytes(random) % (FREE.end - FREE.start);
-            if let Ok(listener) = TcpListener::bind(listen(port)) {
-                held.push(listener);
-                return Ok(port);
-            }
+/// Holds a port that nobody listens on.
+fn free() -> Result<TcpListener, ProvisionError> {
+    for _ in 0..TRIES_MAX {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(ProvisionError::Randomness)?;
+        let port = FREE.start + u16::from_ne_bytes(random) % (FREE.end - FREE.start);
+        if let Ok(listener) = TcpListener::bind(listen(port)) {
+            return Ok(listener);
         }
-        Err(ProvisionError::NoFreePort)
-    };
-    Ok(Ports { api: next()?, depot: next()?, forge: next()?, parser: next()?, nats: next()?, monitor: next()?, eventbus: next()? })
+    }
+    Err(ProvisionError::NoFreePort)
 }
 
 #[cfg(test)]
@@ -170,8 +187,15 @@ mod tests {
         let mut numbers = first.named().map(|(_, port)| port).to_vec();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), 7);
+        assert_eq!(numbers.len(), 8);
         assert_eq!(choose(folder.path(), PortChoice::Auto).await.unwrap(), first);
+        // A folder of an older version keeps what it has.
+        let old = serde_json::to_string(&first).unwrap().replace(&format!(",\"nats_websocket\":{}", first.nats_websocket), "");
+        assert!(!old.contains("websocket"), "{old}");
+        fs::write(file(folder.path()), old).unwrap();
+        let newer = choose(folder.path(), PortChoice::Auto).await.unwrap();
+        assert_eq!(Ports { nats_websocket: first.nats_websocket, ..newer }, first);
+        assert_ne!(newer.nats_websocket, 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -119,7 +119,7 @@ impl Common {
 pub async fn run(args: ServeArgs) -> ExitCode {
     match args.role {
         Role::Nats => nats(args).await,
-        Role::Eventbus => role::<Eventbus>(&args).await,
+        Role::Eventbus => Box::pin(role::<Eventbus>(&args)).await,
         Role::Depot => role::<Depot>(&args).await,
         Role::Parser => role::<Parser>(&args).await,
         Role::Auctioneer => role::<Auctioneer>(&args).await,

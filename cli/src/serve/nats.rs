@@ -26,7 +26,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use service::{env, supervisor::GRACE};
+use service::{env, supervisor::GRACE, web};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
@@ -116,8 +116,9 @@ struct Doctor {
 
 impl Doctor {
     fn new(monitor: SocketAddr) -> Self {
-        let client = reqwest::Client::builder().timeout(LOOK_DEADLINE).no_proxy().build().expect("a client of these options can be built");
-        Self { client, url: format!("http://{monitor}/healthz") }
+        let url = format!("http://{monitor}/healthz");
+        let client = web::client(&url).timeout(LOOK_DEADLINE).build().expect("a client of these options can be built");
+        Self { client, url }
     }
 
     async fn look(&self) -> Health {

@@ -22,6 +22,7 @@ use eventbus::{
     nats::{
         self, Enrolment, Identity, NatsOptions,
         enrolment::{USER_LIFE_DEFAULT, USER_LIFE_MIN},
+        is_websocket,
         setup::Servers,
     },
     role::{Directions, EventbusOptions},
@@ -71,8 +72,8 @@ struct BusSettings {
 
 impl BusSettings {
     fn read(reader: &mut Reader) -> Option<Self> {
-        let (urls, credentials) = (reader.required::<String>(env::BUS_URLS), reader.required_file(env::BUS_CREDENTIALS_FILE));
-        Some(Self { urls: addresses(&urls?), credentials: credentials? })
+        let (urls, credentials) = (reader.required::<BusUrls>(env::BUS_URLS), reader.required_file(env::BUS_CREDENTIALS_FILE));
+        Some(Self { urls: urls?.0, credentials: credentials? })
     }
 
     fn options(self, identity: Identity) -> NatsOptions {
@@ -81,6 +82,25 @@ impl BusSettings {
 
     async fn connect(self, identity: Identity) -> anyhow::Result<Bus> {
         nats::connect(&self.options(identity)).await.context("cannot connect to the bus")
+    }
+}
+
+/// Where servers of the bus are reached: all by WebSocket, or none.
+struct BusUrls(Vec<String>);
+
+impl FromStr for BusUrls {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let urls = addresses(text);
+        let is_known = |url: &&String| is_websocket(url) || url.starts_with("tls://") || url.starts_with("nats://") || !url.contains("://");
+        if let Some(url) = urls.iter().find(|url| !is_known(url)) {
+            return Err(format!("`{url}` is no address of the bus: it begins with nats://, tls:// or wss://"));
+        }
+        if urls.iter().any(|url| is_websocket(url)) && !urls.iter().all(|url| is_websocket(url)) {
+            return Err("some of the servers are reached by WebSocket and others are not: name those of one kind".to_owned());
+        }
+        Ok(Self(urls))
     }
 }
 
@@ -143,10 +163,10 @@ impl Serve for Eventbus {
         let life = reader.or(env::AGENT_USER_LIFE_S, UserLife::default());
         let (listen, depot_url) = (reader.required(env::LISTEN), reader.required::<String>(env::DEPOT_URL));
         let commands_key = reader.required_file(env::COMMANDS_KEY_FILE);
-        let bus_urls = reader.optional::<String>(env::BUS_PUBLIC_URLS);
-        let depot_url = reader.optional(env::DEPOT_PUBLIC_URL).or(depot_url);
+        let bus_urls = reader.optional::<BusUrls>(env::BUS_PUBLIC_URLS);
+        let depot_url = reader.optional::<PublicUrl>(env::DEPOT_PUBLIC_URL).map(|public| public.url).or(depot_url);
         let bus = bus?;
-        let bus_urls = bus_urls.map_or_else(|| bus.urls.clone(), |urls| addresses(&urls));
+        let bus_urls = bus_urls.map_or_else(|| bus.urls.clone(), |BusUrls(urls)| urls);
         let directions = Directions { commands_key: commands_key?, bus_urls, depot_url: depot_url? };
         let enrolment = enrolment?.with_user_life(life.0);
         Some(Self { bus, servers: Servers { monitors: monitors?, replicas }, enrolment, listen: listen?, directions })
@@ -168,7 +188,8 @@ impl Serve for Depot {
         let (listen, data) = (reader.required(env::LISTEN), reader.required::<PathBuf>(env::DATA));
         let key = reader.required_file(env::DEPOT_VERIFYING_KEY_FILE);
         let verifier = reader.required_with(env::DEPOT_VERIFYING_KEY_FILE, key, str::parse::<token::Verifier>);
-        Some(Self(depot::DepotOptions { listen: listen?, data: data?, verifier: verifier? }))
+        let host = reader.optional::<PublicUrl>(env::DEPOT_PUBLIC_URL).map(|public| public.host);
+        Some(Self(depot::DepotOptions { listen: listen?, data: data?, verifier: verifier?, host }))
     }
 
     async fn start(self, supervisor: &Supervisor) -> anyhow::Result<String> {
@@ -317,7 +338,7 @@ fn protections(projects: &[config::Project]) -> Protections {
     Protections::of(projects.iter().map(|project| (project.name.clone(), project.protection.clone())))
 }
 
-/// Where the API is reached from outside. It answers under that name, too.
+/// Where a role is reached from outside. It answers under that name, too.
 struct PublicUrl {
     url: String,
     host: String,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use config::ConfigFile;
+use eventbus::nats::is_websocket;
 use futures_util::future::join_all;
 use model::protocol::enrolment::AgentTrust;
 use service::{OnError, Supervisor, env, settings::Settings, tool::ToolError};
@@ -123,7 +124,8 @@ impl Fleet {
     pub async fn launch(options: FleetOptions, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Self, FleetError> {
         let FleetOptions { data, procfile, agents, trust, ports, otto, home, bus, config, shown } = options;
         let nats_server = eventbus::nats::server::find_or_install(&home, say).await?;
-        let provision = Provision::open(Options { data, ports, agents, trust, nats_server, bus: bus.clone() }).await?;
+        let websocket = is_reached_by_websocket(config.as_ref());
+        let provision = Provision::open(Options { data, ports, agents, trust, nats_server, bus: bus.clone(), websocket }).await?;
         let io = |doing| move |source| FleetError::Io { doing, source };
         let registry = Registry::create(provision.data()).map_err(io("write processes.json"))?;
         let screen = if shown { Some(Screen::start().map_err(io("start a thread"))?) } else { None };
@@ -241,6 +243,13 @@ fn instances(procfile: Procfile, agents: NonZeroUsize) -> Vec<(String, Entry)> {
 fn role_of(name: &str) -> &str {
     let role = name.rsplit_once('-').map_or(name, |(role, _number)| role);
     if env::EVERY.contains(&role) { role } else { env::AGENT }
+}
+
+/// Whether agents elsewhere are told to come to the bus by WebSocket.
+fn is_reached_by_websocket(file: Option<&ConfigFile>) -> bool {
+    let said = file.map(|file| file.of(env::EVENTBUS)).unwrap_or_default();
+    let settings = Settings::from_environment().below(said, []);
+    settings.text(env::BUS_PUBLIC_URLS).is_some_and(|urls| is_websocket(urls.trim_start()))
 }
 
 /// What a process is given, where the file and the environment have their say: what only they may say, or may say better, is left to them.

@@ -39,7 +39,8 @@ impl Running {
         let signer = Signer::generate().unwrap();
         let supervisor = Supervisor::new();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let options = DepotOptions { listen, data: folder.path().join("data"), verifier: signer.verifier() };
+        let options =
+            DepotOptions { listen, data: folder.path().join("data"), verifier: signer.verifier(), host: Some("depot.test".to_owned()) };
         let address = depot::run(options, &supervisor).await.unwrap();
         Self { folder, signer, address, supervisor }
     }
@@ -138,7 +139,7 @@ async fn what_is_missing_is_said() {
 async fn a_body_under_a_wrong_digest_is_refused_and_not_stored() {
     let depot = Running::start().await;
     let digest = Digest::of(b"abc");
-    let request = reqwest::Client::new().put(depot.url(&digest)).bearer_auth(depot.token(Read::All, true)).body("abd");
+    let request = testkit::http_client().put(depot.url(&digest)).bearer_auth(depot.token(Read::All, true)).body("abd");
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
     let problem = problem(response).await;
@@ -176,10 +177,10 @@ async fn a_forged_or_expired_token_is_refused_even_with_a_large_body() {
         let error = depot.client(&token).put(body.clone()).await.unwrap_err();
         assert!(matches!(&error, BlobError::Refused { reason, .. } if reason.contains(why)), "{error}");
     }
-    let response = reqwest::get(depot.url(&Digest::of(b"abc"))).await.unwrap();
+    let response = testkit::http_get(depot.url(&Digest::of(b"abc"))).await.unwrap();
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
     assert_eq!(problem(response).await.code, "unauthorized");
-    let health = reqwest::get(format!("http://{}/health", depot.address)).await.unwrap();
+    let health = testkit::http_get(format!("http://{}/health", depot.address)).await.unwrap();
     assert_eq!(health.status(), StatusCode::OK);
     assert_eq!(depot.files(), 0);
     depot.end().await;
@@ -249,7 +250,7 @@ async fn one_range_of_the_bytes_can_be_got() {
     let depot = Running::start().await;
     let digest = depot.everything().put(Bytes::from_static(b"0123456789")).await.unwrap();
     let token = depot.token(Read::All, false);
-    let client = reqwest::Client::new();
+    let client = testkit::http_client();
     let get = async |range: &str| client.get(depot.url(&digest)).bearer_auth(&token).header(header::RANGE, range).send().await.unwrap();
     for (range, bytes, said) in [
         ("bytes=2-4", "234", "bytes 2-4/10"),
@@ -277,12 +278,13 @@ async fn one_range_of_the_bytes_can_be_got() {
 #[tokio::test]
 async fn what_is_no_request_of_a_blob_is_refused() {
     let depot = Running::start().await;
-    let (client, token) = (reqwest::Client::new(), depot.token(Read::All, true));
+    let (client, token) = (testkit::http_client(), depot.token(Read::All, true));
     let digest = Digest::of(b"abc");
     for (url, host, code) in [
         (format!("http://{}/v1/blobs/sha256:00", depot.address), "localhost", "no_digest"),
         (format!("http://{}/v1/blobs/..%2f..%2fetc%2fpasswd", depot.address), "localhost", "no_digest"),
         (format!("http://{}/v2", depot.address), "localhost", "no_such_path"),
+        (format!("http://{}/v2", depot.address), "Depot.Test:443", "no_such_path"),
         (depot.url(&digest), "rebound.example.org", "foreign_host"),
     ] {
         let response = client.get(url).bearer_auth(&token).header(header::HOST, host).send().await.unwrap();
@@ -313,7 +315,12 @@ async fn a_restart_is_bridged_by_the_client_and_loses_nothing() {
     let restart = async {
         drop(broken.accept().await.unwrap());
         drop(broken);
-        let options = DepotOptions { listen: address, data: folder.path().join("data"), verifier: signer.verifier() };
+        let options = DepotOptions {
+            listen: address,
+            data: folder.path().join("data"),
+            verifier: signer.verifier(),
+            host: Some("depot.test".to_owned()),
+        };
         depot::run(options, &supervisor).await.unwrap()
     };
     let (bytes, _) = tokio::join!(client.get(&digest), restart);

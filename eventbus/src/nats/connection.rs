@@ -82,7 +82,7 @@ impl fmt::Display for Identity {
 /// How to connect.
 #[derive(Clone)]
 pub struct NatsOptions {
-    /// The servers, such as `nats://127.0.0.1:4222`.
+    /// The servers, such as `nats://127.0.0.1:4222`: all by WebSocket (`wss://`, `ws://`), or none (`nats://`, `tls://`).
     pub urls: Vec<String>,
     /// The text of a file of credentials: the user's JWT and the seed of its nkey.
     pub credentials: String,
@@ -287,7 +287,7 @@ impl Connection {
 
 fn connect_options(user: Arc<User>, options: &NatsOptions, told: watch::Sender<Fate>) -> ConnectOptions {
     let identity = options.identity.to_string();
-    ConnectOptions::with_auth_callback(move |nonce| ready(user.answer(&nonce)))
+    let connect = ConnectOptions::with_auth_callback(move |nonce| ready(user.answer(&nonce)))
         .name(format!("otto {identity}"))
         .custom_inbox_prefix(options.identity.inbox_prefix())
         .connection_timeout(HANDSHAKE_DEADLINE)
@@ -300,7 +300,14 @@ fn connect_options(user: Arc<User>, options: &NatsOptions, told: watch::Sender<F
         .event_callback(move |event| {
             note(&identity, &told, &event);
             ready(())
-        })
+        });
+    // Servers tell of each other where they are among themselves, and that is behind the proxy by which WebSockets come.
+    if options.urls.iter().any(|url| is_websocket(url)) { connect.ignore_discovered_servers() } else { connect }
+}
+
+/// Whether the server at this address is reached by WebSocket.
+pub fn is_websocket(url: &str) -> bool {
+    url.starts_with("wss://") || url.starts_with("ws://")
 }
 
 fn ping_period(identity: &Identity) -> Duration {

@@ -21,7 +21,7 @@ mod triggers;
 
 pub use self::{
     accounts::{Accounts, AccountsError},
-    connection::{Identity, NatsOptions, UserEnded, connect},
+    connection::{Identity, NatsOptions, UserEnded, connect, is_websocket},
     enrolment::{Enrolment, EnrolmentError},
     keys::{Account, KeyError, Keys, UserKey},
     renewal::{Renewal, connect_agent},

@@ -28,6 +28,8 @@ pub async fn find_or_install(home: &Path, say: &(dyn Fn(&str) + Send + Sync)) ->
 pub struct ServerConfig<'a> {
     /// Where clients connect; loopback, as there is no TLS.
     pub listen: SocketAddr,
+    /// Where clients connect by WebSocket (RFC 6455), if they may: those that come through a proxy, which brings TLS. Loopback.
+    pub websocket: Option<SocketAddr>,
     /// Where the server tells how it is; loopback.
     pub monitor: SocketAddr,
     /// The folder of the streams.
@@ -70,6 +72,9 @@ impl ServerConfig<'_> {
             "resolver": "MEMORY",
             "resolver_preload": self.keys.account_jwts(),
         });
+        if let Some(listen) = self.websocket {
+            config["websocket"] = json!({ "listen": listen.to_string(), "no_tls": true });
+        }
         if let Some(Cluster { server: _, listen, routes, password }) = &self.cluster {
             let routes: Vec<String> = routes.iter().map(|route| format!("nats-route://otto:{password}@{route}")).collect();
             config["cluster"] = json!({

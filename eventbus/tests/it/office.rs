@@ -54,7 +54,7 @@ impl Office {
     }
 
     async fn post(&self, body: String) -> reqwest::Response {
-        let request = reqwest::Client::new().post(self.url("/v1/enrolments")).header("content-type", "application/json");
+        let request = testkit::http_client().post(self.url("/v1/enrolments")).header("content-type", "application/json");
         request.body(body).send().await.unwrap()
     }
 
@@ -135,7 +135,7 @@ async fn what_is_no_request_is_told_so_and_the_role_says_how_the_bus_is() {
         assert_eq!(answer.status(), status, "{body:.40}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
     }
-    let client = reqwest::Client::new();
+    let client = testkit::http_client();
     assert_eq!(client.post(office.url("/v1/enrolments")).body("{}").send().await.unwrap().status(), 400);
     assert_eq!(client.get(office.url("/v1/enrolments")).send().await.unwrap().status(), 405);
     assert_eq!(client.get(office.url("/v2")).send().await.unwrap().status(), 404);

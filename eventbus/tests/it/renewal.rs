@@ -46,7 +46,7 @@ fn nearly_over() -> Life {
 /// Until when the user holds with whom the server knows `a1` to be connected; `None` while it is not.
 async fn until_s(server: &NatsServer) -> Option<u64> {
     let url = format!("http://{}/connz?auth=1", server.monitor());
-    let told: Value = reqwest::get(url).await.ok()?.json().await.ok()?;
+    let told: Value = testkit::http_get(url).await.ok()?.json().await.ok()?;
     let connections = told["connections"].as_array()?.clone();
     let own = connections.into_iter().find(|connection| connection["name"] == "otto agent a1")?;
     jwt::life(own["jwt"].as_str()?)?.until_s

@@ -10,6 +10,7 @@ use std::{
 use config::project::bare_repository;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
+use service::web;
 use tracing::debug;
 
 use super::{HookConfig, create_folder, pending, write_durably};
@@ -148,13 +149,7 @@ fn store(repository: &Path, updates: Vec<Update>) -> Result<(PathBuf, Delivery),
 async fn deliver(repository: &Path, delivery: &Delivery) -> Result<Answer, Away> {
     let config = HookConfig::read(repository).map_err(|error| Away::Refused(format!("otto/hook.json cannot be read: {error}")))?;
     let no_answer = |error: reqwest::Error| Away::NoAnswer(service::supervisor::chain(&error.without_url()));
-    let client = reqwest::Client::builder()
-        // The secret is for the forge alone: it goes through no proxy and follows no redirect.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .build()
-        .map_err(no_answer)?;
+    let client = web::client(&config.url).connect_timeout(CONNECT_TIMEOUT).build().map_err(no_answer)?;
     let url = format!("{}{}", config.url.trim_end_matches('/'), crate::HOOK_PATH);
     let mut response = client.post(url).bearer_auth(config.secret).json(delivery).send().await.map_err(no_answer)?;
     let mut body = Vec::new();

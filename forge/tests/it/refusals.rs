@@ -42,7 +42,7 @@ async fn a_commit_without_a_pipeline_file_starts_no_run_and_says_so() {
 async fn whoever_watches_the_forge_is_answered() {
     let world = World::with_forge().await;
     let get = async |path: &str| {
-        let answer = reqwest::get(format!("http://{}{path}", world.address)).await.unwrap();
+        let answer = testkit::http_get(format!("http://{}{path}", world.address)).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(get("/health").await, (200, r#"{"status":"ok"}"#.to_owned()));
@@ -81,11 +81,11 @@ async fn only_the_repositorys_hook_is_believed() {
     let problem = async |request: reqwest::RequestBuilder| request.send().await.unwrap().json::<Problem>().await.unwrap();
     let mut without = world.request(body()).build().unwrap();
     without.headers_mut().remove("authorization");
-    let without: Problem = reqwest::Client::new().execute(without).await.unwrap().json().await.unwrap();
+    let without: Problem = testkit::http_client().execute(without).await.unwrap().json().await.unwrap();
     assert_eq!(without.code, "unauthorized");
     let mut wrong = world.request(body()).build().unwrap();
     wrong.headers_mut().insert("authorization", "Bearer 00".parse().unwrap());
-    let wrong: Problem = reqwest::Client::new().execute(wrong).await.unwrap().json().await.unwrap();
+    let wrong: Problem = testkit::http_client().execute(wrong).await.unwrap().json().await.unwrap();
     assert_eq!(wrong.code, "unauthorized");
     assert_eq!(problem(world.request(body()).header("host", "rebound.example.org")).await.code, "foreign_host");
     let secret = world.request(body());

@@ -208,13 +208,13 @@ impl World {
 
     pub(crate) fn request(&self, body: String) -> reqwest::RequestBuilder {
         let url = format!("http://{}{}", self.address, forge::HOOK_PATH);
-        reqwest::Client::new().post(url).header("content-type", "application/json").bearer_auth(self.secret()).body(body)
+        testkit::http_client().post(url).header("content-type", "application/json").bearer_auth(self.secret()).body(body)
     }
 
     /// A webhook for a project, with these headers besides the content type.
     pub(crate) async fn webhook(&self, project: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> reqwest::Response {
         let url = format!("http://{}{}/{project}", self.address, forge::WEBHOOK_PATH);
-        let request = reqwest::Client::new().post(url).header("content-type", "application/json").header("host", "otto.example.org");
+        let request = testkit::http_client().post(url).header("content-type", "application/json").header("host", "otto.example.org");
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(body).send().await.unwrap()
     }
 

@@ -104,7 +104,7 @@ impl Served {
             origins: Vec::new(),
         };
         let address = serve(options, orchestrator.clone(), &supervisor).unwrap();
-        let client = Client::builder().timeout(DEADLINE).build().unwrap();
+        let client = service::web::client("").timeout(DEADLINE).build().unwrap();
         Self { orchestrator, supervisor, client, base: format!("http://{address}"), folder }
     }
 

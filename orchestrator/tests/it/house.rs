@@ -146,7 +146,7 @@ impl House {
         };
         let address = orchestrator::http::serve(options, orchestrator.clone(), &self.others).unwrap();
         Api {
-            client: reqwest::Client::builder().timeout(DEADLINE).build().unwrap(),
+            client: service::web::client("").timeout(DEADLINE).build().unwrap(),
             base: format!("http://{address}"),
             token: TOKEN.to_owned(),
         }

@@ -260,7 +260,7 @@ async fn what_an_endpoint_refuses_is_dropped_and_counted() {
     let a = inbox.assignment(None).await;
     finish(&inbox, &a.lease, StageOutcome::Success, None).await;
     ended(&orchestrator, &trigger).await;
-    let metrics = async || reqwest::get(format!("{}/metrics", api.base())).await.unwrap().text().await.unwrap();
+    let metrics = async || testkit::http_get(format!("{}/metrics", api.base())).await.unwrap().text().await.unwrap();
     let counted = async {
         while !metrics().await.contains("otto_spans_dropped_total 5") {
             tokio::task::yield_now().await;

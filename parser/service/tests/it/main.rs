@@ -172,7 +172,7 @@ async fn the_role_ends_when_it_is_told_to() {
 
 /// A request over HTTP: its status and the JSON of its answer.
 async fn parse(role: &Role, query: &str, kind: Option<&str>, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
-    let request = reqwest::Client::new().post(format!("http://{}/v1/parse{query}", role.address)).body(body);
+    let request = testkit::http_client().post(format!("http://{}/v1/parse{query}", role.address)).body(body);
     let request = if let Some(kind) = kind { request.header("content-type", kind) } else { request };
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())
@@ -186,7 +186,7 @@ async fn a_file_is_planned_over_http_as_over_the_bus() {
     assert_eq!(answer["digest"], planned(SOURCE).digest().to_string());
     let plan: serde_json::Value = serde_json::from_slice(planned(SOURCE).bytes()).unwrap();
     assert_eq!(answer["plan"], plan);
-    let health = reqwest::get(format!("http://{}/health", role.address)).await.unwrap();
+    let health = testkit::http_get(format!("http://{}/health", role.address)).await.unwrap();
     assert_eq!(health.status(), 200);
 }
 
@@ -215,14 +215,14 @@ async fn what_is_no_pipeline_file_is_told_by_its_status() {
     assert_eq!((status, problem["code"].as_str()), (413, Some("too_large")), "{problem}");
     let (status, problem) = parse(&role, "", Some("application/json"), "{}").await;
     assert_eq!((status, problem["code"].as_str()), (415, Some("no_text")), "{problem}");
-    let foreign = reqwest::Client::new().get(format!("http://{}/health", role.address)).header("host", "example.org").send().await.unwrap();
+    let foreign = testkit::http_client().get(format!("http://{}/health", role.address)).header("host", "example.org").send().await.unwrap();
     assert_eq!(foreign.status(), 421);
 }
 
 #[tokio::test]
 async fn other_methods_and_pages_of_other_sites_are_refused() {
     let role = Role::start().await;
-    let client = reqwest::Client::new();
+    let client = testkit::http_client();
     let url = |path: &str| format!("http://{}{path}", role.address);
     for (method, path, allow) in [("GET", "/v1/parse", "POST"), ("DELETE", "/v1/parse", "POST"), ("POST", "/health", "GET, HEAD")] {
         let response = client.request(method.parse().unwrap(), url(path)).send().await.unwrap();
