@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use model::RunOutcome;
+use apispec::PlanView;
+use model::{RunId, RunOutcome};
+
+use crate::client::Client;
 
 /// What they mean, for the help of a command.
 pub const HELP: &str = "Exit codes: 0 success, also where there was nothing to do · 1 failed · 2 bad input: nothing was run · 3 unstable · \
@@ -22,6 +25,13 @@ pub fn of_run(outcome: RunOutcome) -> ExitCode {
         RunOutcome::Aborted => ExitCode::from(4),
         RunOutcome::Unknown => ExitCode::from(5),
     }
+}
+
+/// The same of a run of the services that was followed to its end. Of a refused one, nothing was run.
+pub async fn of_followed(client: &Client, run: &RunId, outcome: anyhow::Result<RunOutcome>) -> anyhow::Result<ExitCode> {
+    let outcome = outcome?;
+    let is_refused = outcome == RunOutcome::Failure && matches!(client.show(run).await?.run.plan, PlanView::Refused { .. });
+    Ok(if is_refused { bad_input() } else { of_run(outcome) })
 }
 
 /// The run has not ended: it waits for somebody, and nobody can be asked.

@@ -155,8 +155,15 @@ async fn an_interrupted_run_goes_on_and_runs_nothing_again_that_has_ended() {
     has_written(folder.path(), "two").await;
     let (code, text) = otto(folder.path(), &["run", "--resume"]);
     assert!(code == 2 && text.contains("another process goes on with"), "{text}");
+    let stands = |arguments: &[&str], how: &str| {
+        let (code, text) = otto(folder.path(), arguments);
+        assert!(code == 0 && text.contains(how), "{arguments:?}: {text}");
+    };
+    stands(&["runs"], "  running  ");
     run.kill().unwrap();
     run.wait().unwrap();
+    stands(&["runs"], "  interrupted  ");
+    stands(&["show"], "  interrupted, began ");
     fs::write(format!("{}.go", witness(folder.path()).display()), "").unwrap();
     let (code, text) = otto(folder.path(), &["run", "--resume"]);
     assert_eq!(code, 0, "{text}");

@@ -121,6 +121,12 @@ async fn a_working_tree_is_run_by_the_services_and_ends_as_it_would_here() {
     assert!(code == 2 && text.contains("shh"), "{code}: {text}");
     let runs = got(&house, "/v1/runs").await;
     assert_eq!(runs["runs"].as_array().unwrap().len(), 3, "what is refused is not sent: {runs}");
+    // One that somebody else sent is followed to the same end.
+    let sent = house.create("pipeline { stage 'A' { steps [ shh 'x' ] } }").await;
+    for command in ["log", "events"] {
+        let (code, text) = said(&otto(&house, wrong.path(), &[command, "-f", &sent]));
+        assert!(code == 2, "{command}: {code}: {text}");
+    }
 
     let detached = otto(&house, tree.path(), &["run", "--remote", "--detach"]);
     let id = String::from_utf8_lossy(&detached.stdout).trim().to_owned();

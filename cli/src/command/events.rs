@@ -28,7 +28,7 @@ const RUNS_MAX: usize = 256;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What exit codes mean, for the command's help.
-const FOLLOWED_HELP: &str = "Exit codes of a run that is followed to its end: 0 success or nothing to do · 1 failed · 3 unstable · 4 aborted · 5 unknown. \
+const FOLLOWED_HELP: &str = "Exit codes of a run that is followed to its end: 0 success or nothing to do · 1 failed · 2 refused · 3 unstable · 4 aborted · 5 unknown. \
                              All runs are followed until Ctrl-C";
 
 /// Print the events of a run, or those of all runs as they happen
@@ -86,7 +86,7 @@ async fn of_run(args: &EventsArgs, run: &str) -> anyhow::Result<ExitCode> {
         loop {
             match events.next().await? {
                 Some(EventMessage::Event(event)) => printer.print(&view(*event))?,
-                Some(EventMessage::End(end)) => return Ok(exit::of_run(end.outcome)),
+                Some(EventMessage::End(end)) => return exit::of_followed(client, &run, Ok(end.outcome)).await,
                 None => bail!("the run {run} was followed to no end"),
             }
         }

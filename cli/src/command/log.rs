@@ -29,7 +29,7 @@ use crate::{
 /// `--lines 0`.
 const NO_LINE: u64 = 0;
 /// What exit codes mean, for the command's help.
-const FOLLOWED_HELP: &str = "Exit codes with --follow, once the run has ended: 0 success or nothing to do · 1 failed · 3 unstable · 4 aborted · \
+const FOLLOWED_HELP: &str = "Exit codes with --follow, once the run has ended: 0 success or nothing to do · 1 failed · 2 refused: nothing was run · 3 unstable · 4 aborted · \
                              5 unknown: a person must say how it ended. Without it, 0: the output was printed";
 
 /// Print the output of a run
@@ -104,9 +104,11 @@ pub async fn run(args: LogArgs) -> anyhow::Result<ExitCode> {
     let stage = args.stage.as_deref();
     let part = stage.and_then(|stage| args.part.query(stage));
     let printed = if args.json {
-        follow_as_json(client, &run, stage, &mut terminal.out).await.map(exit::of_run)
+        let end = follow_as_json(client, &run, stage, &mut terminal.out).await;
+        exit::of_followed(client, &run, end).await
     } else if args.follow {
-        follow(client, &run, stage, &mut terminal.out, terminal.colour).await.map(exit::of_run)
+        let end = follow(client, &run, stage, &mut terminal.out, terminal.colour).await;
+        exit::of_followed(client, &run, end).await
     } else if let Some(part) = part {
         print(client.output(&run, &part).await?, terminal).await.map(|()| ExitCode::SUCCESS)
     } else {

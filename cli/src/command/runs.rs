@@ -1,10 +1,10 @@
 //! `otto runs`: the runs, the newest first.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use apispec::{RunStatus, RunView};
 use clap::Args;
-use model::{ProjectName, Timestamp};
+use model::{ProjectName, RunId, Timestamp};
 use service::clock;
 
 use super::{Terminal, text};
@@ -42,28 +42,33 @@ pub async fn run(args: RunsArgs) -> anyhow::Result<ExitCode> {
     let filters = [("project", project), ("branch", args.branch), ("status", args.status), ("outcome", args.outcome)];
     let filters: Vec<_> = filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let list = reader.client.find(args.limit.into(), &filters).await?;
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&list)?)
+    } else {
+        table(&list.runs, &reader.interrupted, Timestamp(clock::unix_ms()))
+    };
     reader.end().await;
-    let text =
-        if args.json { format!("{}\n", serde_json::to_string_pretty(&list)?) } else { table(&list.runs, Timestamp(clock::unix_ms())) };
     Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(runs: &[RunView], now: Timestamp) -> String {
+fn table(runs: &[RunView], interrupted: &BTreeSet<RunId>, now: Timestamp) -> String {
     let title = ["RUN", "PROJECT", "BRANCH", "COMMIT", "STATUS", "BEGAN", "TOOK"].map(str::to_owned).to_vec();
     let row = |run: &RunView| {
-        let took = match run.status {
-            RunStatus::Ended { at, .. } => at,
-            RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } | RunStatus::Damaged { .. } => now,
+        let until = match run.status {
+            RunStatus::Ended { at, .. } => Some(at),
+            // When it was interrupted is not known.
+            _ if interrupted.contains(&run.id) => None,
+            RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } | RunStatus::Damaged { .. } => Some(now),
         };
         vec![
             run.id.to_string(),
             run.project.to_string(),
             text::or_dash(&run.branch),
             text::or_dash(text::commit(&run.commit)),
-            text::status(&run.status),
+            until.map_or_else(|| text::INTERRUPTED.to_owned(), |_| text::status(&run.status)),
             text::ago(run.accepted_at, now),
-            text::duration(took.since(run.accepted_at)),
+            until.map_or_else(|| text::or_dash(""), |until| text::duration(until.since(run.accepted_at))),
         ]
     };
     let rows: Vec<Vec<String>> = std::iter::once(title).chain(runs.iter().map(row)).collect();
@@ -73,7 +78,7 @@ fn table(runs: &[RunView], now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use apispec::PlanView;
-    use model::{Digest, RunId, RunOutcome, TriggerId, context::EventKind};
+    use model::{Digest, RunOutcome, TriggerId, context::EventKind};
 
     use super::*;
 
@@ -97,7 +102,9 @@ mod tests {
         let runs = [
             run("1", "main", RunStatus::Running),
             run("2", "", RunStatus::Ended { outcome: RunOutcome::Failure, at: Timestamp(3_400), cancelled_by: None }),
+            run("3", "", RunStatus::Running),
         ];
-        insta::assert_snapshot!(table(&runs, Timestamp(126_000)));
+        let interrupted = BTreeSet::from([runs[2].id.clone()]);
+        insta::assert_snapshot!(table(&runs, &interrupted, Timestamp(126_000)));
     }
 }

@@ -53,18 +53,23 @@ pub async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
         Terminal::stdout().print(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let is_interrupted = reader.interrupted.contains(&detail.run.id);
     reader.end().await;
-    let text =
-        if args.json { format!("{}\n", serde_json::to_string_pretty(&detail)?) } else { shown(&detail, Timestamp(clock::unix_ms())) };
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&detail)?)
+    } else {
+        shown(&detail, is_interrupted, Timestamp(clock::unix_ms()))
+    };
     Terminal::stdout().print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn shown(detail: &RunDetail, now: Timestamp) -> String {
+fn shown(detail: &RunDetail, is_interrupted: bool, now: Timestamp) -> String {
     let run = &detail.run;
     let took = |until: Timestamp| text::duration(until.since(run.accepted_at));
     let took = match run.status {
         RunStatus::Ended { at, .. } => format!("took {}", took(at)),
+        _ if is_interrupted => format!("`otto run --resume {}` goes on with it", run.id),
         RunStatus::Running | RunStatus::Held { .. } | RunStatus::Cancelling { .. } => format!("{} so far", took(now)),
         RunStatus::Damaged { .. } => "comes to no end".to_owned(),
     };
@@ -82,7 +87,8 @@ fn shown(detail: &RunDetail, now: Timestamp) -> String {
     let mut line = |text: String| writeln!(shown, "{text}").expect("a string takes any text");
     line(run.id.to_string());
     line(format!("  {}{branch}{commit}, {}", run.project, printable(&run.pipeline_path, false)));
-    line(format!("  {}{cancelled}{again}, began {}, {took}", text::status(&run.status), text::ago(run.accepted_at, now)));
+    let status = if is_interrupted { text::INTERRUPTED.to_owned() } else { text::status(&run.status) };
+    line(format!("  {status}{cancelled}{again}, began {}, {took}", text::ago(run.accepted_at, now)));
     if let RunStatus::Damaged { why, help } = &run.status {
         line(printable(&format!("  {why}"), false));
         line(printable(&format!("  {help}"), false));
@@ -346,7 +352,7 @@ mod tests {
         ];
         let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len(), warnings: Vec::new(), warnings_left_out: 0 };
         let status = RunStatus::Cancelling { by: "api".to_owned(), force: false, since };
-        insta::assert_snapshot!(shown(&RunDetail { run: view(status, plan), stages }, Timestamp(3_000)));
+        insta::assert_snapshot!(shown(&RunDetail { run: view(status, plan), stages }, false, Timestamp(3_000)));
     }
 
     #[test]
@@ -391,7 +397,7 @@ mod tests {
             stage("Undo", StageStatus::Skipped { reason: SkipView::NothingToUndo }, vec![]),
         ];
         let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: stages.len(), warnings: Vec::new(), warnings_left_out: 0 };
-        insta::assert_snapshot!(shown(&RunDetail { run: view(RunStatus::Running, plan), stages }, Timestamp(3_000)));
+        insta::assert_snapshot!(shown(&RunDetail { run: view(RunStatus::Running, plan), stages }, false, Timestamp(3_000)));
     }
 
     fn diagnostic(code: &str, severity: Severity) -> Diagnostic {
@@ -412,7 +418,7 @@ mod tests {
     fn the_warnings_of_a_plan_are_shown() {
         let warnings = vec![diagnostic("W0401", Severity::Warning)];
         let plan = PlanView::Planned { digest: Digest::of(b"p"), stages: 0, warnings, warnings_left_out: 3 };
-        let shown = shown(&RunDetail { run: view(RunStatus::Running, plan), stages: Vec::new() }, Timestamp(3_000));
+        let shown = shown(&RunDetail { run: view(RunStatus::Running, plan), stages: Vec::new() }, false, Timestamp(3_000));
         let warning = "  W0401 Ottofile:3:9: there is no step `shh`; did you mean `sh`?\n  and 3 more warnings: `otto check` tells all\n";
         assert!(shown.ends_with(warning), "{shown}");
     }
@@ -422,6 +428,6 @@ mod tests {
         let diagnostic = diagnostic("E0101", Severity::Error);
         let status = RunStatus::Ended { outcome: RunOutcome::Failure, at: Timestamp(1_002), cancelled_by: None };
         let run = view(status, PlanView::Refused { diagnostics: vec![diagnostic] });
-        insta::assert_snapshot!(shown(&RunDetail { run, stages: Vec::new() }, Timestamp(3_000)));
+        insta::assert_snapshot!(shown(&RunDetail { run, stages: Vec::new() }, false, Timestamp(3_000)));
     }
 }

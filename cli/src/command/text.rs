@@ -30,6 +30,9 @@ pub(crate) fn ago(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// How a run stands that has not ended, and that no process goes on with.
+pub(crate) const INTERRUPTED: &str = "interrupted";
+
 /// Where a run stands, in a word.
 pub(crate) fn status(status: &RunStatus) -> String {
     match status {

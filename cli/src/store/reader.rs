@@ -4,7 +4,7 @@
 //! any there, and the one that is asked for is among them; else those of the services.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write as _},
     net::Ipv4Addr,
     time::Duration,
@@ -48,6 +48,8 @@ pub struct Source {
 pub struct Reader {
     /// Asks for runs.
     pub client: Client,
+    /// Runs of the folder that have not ended, and that no process goes on with.
+    pub interrupted: BTreeSet<RunId>,
     /// The tasks of this process that answer; none where the services do.
     local: Option<Supervisor>,
 }
@@ -69,7 +71,7 @@ pub async fn reach(source: Source, run: Option<&str>) -> anyhow::Result<Reader> 
     let client = Client::from_environment();
     let client =
         if named || !kept.is_empty() { client } else { client.context("`otto run` has kept no run here, and no services are known") };
-    Ok(Reader { client: client?, local: None })
+    Ok(Reader { client: client?, interrupted: BTreeSet::new(), local: None })
 }
 
 impl Reader {
@@ -91,6 +93,7 @@ impl Reader {
         if let Some(kept) = kept.last().filter(|last| is_interrupted(last)) {
             writeln!(io::stderr(), "{0} was interrupted: `otto run --resume {0}` goes on with it", kept.run)?;
         }
+        let interrupted = kept.iter().filter(|kept| is_interrupted(kept)).map(|kept| kept.run.clone()).collect();
         let mut random = [0; 32];
         getrandom::fill(&mut random).context("the system gives no random bytes")?;
         let token = HEXLOWER.encode(&random);
@@ -119,7 +122,7 @@ impl Reader {
             });
         }
         let client = Client::new(Connection::new(&format!("http://{address}"), &token))?;
-        Ok(Self { client, local: Some(supervisor) })
+        Ok(Self { client, interrupted, local: Some(supervisor) })
     }
 
     /// Ends what this process does to answer.

@@ -84,7 +84,7 @@ async fn it_speaks_as_another_and_writes_run_logs_only_without_the_guard() {
         match guard {
             // A stream stores in its own time what nobody waits for.
             Guard::Off => {
-                wait_for(TEST_DEADLINE, "the forged record", async || (all_logs(&orchestrator).await.len() == 1).then_some(())).await
+                wait_for(TEST_DEADLINE, "the forged record", async || (all_logs(&orchestrator).await.len() == 1).then_some(())).await;
             }
             Guard::On => assert_eq!(all_logs(&orchestrator).await, []),
         }
