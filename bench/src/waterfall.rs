@@ -86,12 +86,12 @@ fn table(passed: &[Passed]) -> anyhow::Result<String> {
     }
     let total: Duration = spent.iter().map(Samples::p50).sum();
     ensure!(total > Duration::ZERO, "the processes did not say when they passed which point");
-    let mut text = String::from("| from a stage's end to the next one's first byte | p50 ms | |\n|---|---:|---|\n");
+    let mut text = String::from("| from a stage's end to the next one's first byte | p50 ms | p95 ms | |\n|---|---:|---:|---|\n");
     for (samples, (_, what)) in spent.iter().zip(POINTS).skip(1) {
         let bar = "█".repeat(usize::try_from(samples.p50().as_micros() / 50).context("a short time")?);
-        writeln!(text, "| {what} | {} | {bar} |", ms(samples.p50()))?;
+        writeln!(text, "| {what} | {} | {} | {bar} |", ms(samples.p50()), ms(samples.percentile(0.95)))?;
     }
-    writeln!(text, "| together | {} | |", ms(total))?;
+    writeln!(text, "| together | {} | | |", ms(total))?;
     Ok(text)
 }
 

@@ -31,7 +31,8 @@ async fn the_demo_delivers_a_real_program_and_leaves_nothing() {
 /// What lies in the folder but what podman, which agents look for, makes there for its user where that has no other place for it.
 fn left(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| !name.starts_with("podman-run-") && !name.starts_with("storage-run-")).collect()
+    let of_podman = ["podman-run-", "storage-run-", "containers-user-"];
+    names.filter(|name| !of_podman.iter().any(|prefix| name.starts_with(prefix))).collect()
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {

@@ -249,7 +249,7 @@ async fn a_damaged_log_is_named_and_not_run_upon() {
     fs::write(&path, &whole).unwrap();
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"runs.run_cut {\"sch").unwrap();
     let (code, text) = otto(folder.path(), &["show", "latest"]);
-    assert!(code == 0 && text.contains("running"), "{text}");
+    assert!(code == 0 && text.contains("  interrupted, began "), "{text}");
 }
 
 #[test]

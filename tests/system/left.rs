@@ -37,11 +37,7 @@ fn parent(pid: &str) -> String {
 
 /// The control groups of stages that a process is in, each by what tells it from a later one of its name.
 fn groups(pid: &str) -> BTreeSet<(PathBuf, u64)> {
-    let of_process = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let tops: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4)).collect();
-    let groups = of_process.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|group| group.contains("/otto-"));
-    let folders = groups.flat_map(|group| tops.iter().map(move |top| Path::new(top).join(group.trim_start_matches('/'))));
+    let folders = testkit::stage_groups(pid).into_iter();
     folders.filter_map(|folder| Some((folder.clone(), fs::metadata(&folder).ok()?.ino()))).collect()
 }
 

@@ -22,7 +22,7 @@ use nix::{
 use tokio::runtime::Builder;
 
 use crate::{
-    isolation::{groups_of, with_mark},
+    isolation::with_mark,
     life::{award_on, killed},
     office::{Office, assignment, is_alive, sh, stage, until},
 };
@@ -331,7 +331,7 @@ async fn control_groups_that_a_step_makes_in_its_own_go_with_it() {
     office.award(&assignment).await;
     let up = find(&office, "up").await;
     let (shell, _) = shell_and_init(&mark).await;
-    let groups = groups_of(&shell);
+    let groups = testkit::stage_groups(&shell);
     if groups.is_empty() {
         return println!("SKIPPED: there is no control group here that the agent may write to");
     }

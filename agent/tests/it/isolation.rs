@@ -1,7 +1,4 @@
 //! What the processes of a stage can reach, and what becomes of those that misbehave, at each level that this machine offers.
-
-use std::path::{Path, PathBuf};
-
 use agent::{Level, SandboxOptions};
 use model::{StageOutcome, plan::Value, protocol::agent::AgentCommand};
 
@@ -156,20 +153,6 @@ fn limited(controller: &str) -> bool {
     findings.iter().any(|finding| finding.subject == subject && finding.there)
 }
 
-/// The folders of the control groups of stages that a process is in, of either version. Those are not among them that this process is in, too: these tests
-/// may be a stage themselves.
-pub(crate) fn groups_of(pid: &str) -> Vec<PathBuf> {
-    let read = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let (of_process, own) = (read(pid), read("self"));
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let tops = mounts.lines().filter(|line| line.contains(" - cgroup")).map(|line| line.split(' ').nth(4).unwrap().to_owned());
-    let tops: Vec<String> = tops.collect();
-    let others = of_process.lines().filter(|line| !own.lines().any(|own| own == *line));
-    let groups = others.filter_map(|line| line.splitn(3, ':').nth(2)).filter(|group| group.contains("/otto-"));
-    let folders = groups.flat_map(|group| tops.iter().map(move |top| Path::new(top).join(group.trim_start_matches('/'))));
-    folders.filter(|folder| folder.is_dir()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_stage_demands_stands_in_its_control_group() {
     if !["memory", "pids", "cpu"].into_iter().all(limited) {
@@ -183,7 +166,7 @@ async fn what_a_stage_demands_stands_in_its_control_group() {
     let assignment = assignment(stage, 1);
     office.award(&assignment).await;
     until("the stage's processes", || !with_mark(&mark).is_empty()).await;
-    let groups: std::collections::BTreeSet<_> = with_mark(&mark).iter().flat_map(|pid| groups_of(pid)).collect();
+    let groups: std::collections::BTreeSet<_> = with_mark(&mark).iter().flat_map(|pid| testkit::stage_groups(pid)).collect();
     let mut said: Vec<String> = Vec::new();
     for file in ["memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us", "cpu.max", "pids.max"] {
         let found = groups.iter().find_map(|group| std::fs::read_to_string(group.join(file)).ok());
