@@ -135,14 +135,13 @@ impl Keeper {
         let mut storing = self.storing(&entry, &assignment.depot_token, BTreeMap::new());
         let conclusion = self.execute(&assignment, &entry, Parts::new(entry.clone(), files), &mut storing).await;
         trace!(target: crate::WATERFALL, point = "step ended", ?lease);
-        refilled.await?;
         info!(?lease, end = ?conclusion.end, "ended");
         self.tell(Happened::Ended { lease: lease.clone() }).await;
         let report = match conclusion.end {
             End::Superseded => {
                 info!(?lease, "a superseded attempt was ended");
                 spawn_blocking(move || entry.remove()).await?;
-                return Ok(());
+                return Ok(refilled.await?);
             }
             End::Unrenewed => Report::Lost { reason: "it held a lock, and its lease was not confirmed in time".to_owned() },
             End::ShuttingDown => Report::Lost { reason: "its agent was stopped".to_owned() },
@@ -158,6 +157,7 @@ impl Keeper {
         let reported = self.reporter.report(report).await;
         let closed = self.close(storing, reported).await?;
         let (written, renewed) = noted.await?;
+        refilled.await?;
         drop(watched);
         for problem in [written.as_ref().err(), renewed.as_ref().err()].into_iter().flatten() {
             warn!(?lease, error = %problem, "an attempt's end was not cleared up");

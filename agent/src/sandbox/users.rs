@@ -118,6 +118,8 @@ pub(crate) struct Users {
     next: AtomicU32,
     /// Claimed ahead: who runs as whom is found out for some at a time, since it is asked of every process of the machine.
     ahead: Mutex<Vec<User>>,
+    /// Held by whoever claims more of them.
+    claiming: Mutex<()>,
     clearing: Arc<Clearing>,
 }
 
@@ -140,23 +142,54 @@ impl Users {
         DirBuilder::new().recursive(true).mode(0o700).create(locks)?;
         // Agents do not begin at the same one, nor where an earlier life did.
         let next = AtomicU32::new(std::process::id());
-        Ok(Self { range, locks: locks.to_owned(), next, ahead: Mutex::default(), clearing: Arc::default() })
+        Ok(Self { range, locks: locks.to_owned(), next, ahead: Mutex::default(), claiming: Mutex::default(), clearing: Arc::default() })
     }
 
     /// One that nobody has, and as whom nothing runs.
     pub(crate) fn claim(&self) -> io::Result<User> {
-        let mut ahead = self.ahead.lock().expect("no holder of this lock panics");
-        if ahead.is_empty() {
-            *ahead = self.free()?;
+        loop {
+            if let Some(user) = self.ahead().pop() {
+                return Ok(user);
+            }
+            let _alone = self.claiming.lock().expect("no holder of this lock panics");
+            // Somebody else may have claimed more meanwhile.
+            if self.ahead().is_empty() {
+                let mut free = self.free()?;
+                let own = free.pop().ok_or_else(|| io::Error::other(format!("no user of {} is free for the stage", self.range)))?;
+                self.ahead().extend(free);
+                return Ok(own);
+            }
         }
-        ahead.pop().ok_or_else(|| io::Error::other(format!("no user of {} is free for the stage", self.range)))
+    }
+
+    /// Claims more ahead, if fewer than half of them are left, so that no attempt waits for that. What goes wrong is said to whoever needs one.
+    pub(crate) fn top_up(&self) {
+        let is_low = || self.ahead().len() < self.wanted() as usize / 2;
+        if is_low()
+            && let Ok(_alone) = self.claiming.try_lock()
+            && is_low()
+            && let Ok(free) = self.free()
+        {
+            self.ahead().extend(free);
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Vec<User>> {
+        self.ahead.lock().expect("no holder of this lock panics")
+    }
+
+    /// How many are claimed at a time.
+    fn wanted(&self) -> u32 {
+        (self.count() / SHARE_AHEAD).clamp(1, AHEAD_MAX)
+    }
+
+    fn count(&self) -> u32 {
+        self.range.last - self.range.first + 1
     }
 
     /// Some of them, at least one if there is one. Nobody becomes them once they are locked.
     fn free(&self) -> io::Result<Vec<User>> {
-        let UserRange { first, last } = self.range;
-        let count = last - first + 1;
-        let wanted = (count / SHARE_AHEAD).clamp(1, AHEAD_MAX);
+        let (first, count, wanted) = (self.range.first, self.count(), self.wanted());
         let mut tried = 0;
         while tried < count {
             let mut locked = Vec::new();
@@ -293,6 +326,26 @@ mod tests {
         let freed = claimed.into_iter().next().map(|user| user.id()).unwrap();
         assert!((range.first..=range.last).contains(&freed));
         assert!(agents[1].claim().is_ok());
+    }
+
+    #[test]
+    fn more_are_claimed_before_the_last_of_those_ahead_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let users = |last| Users::with_locks(UserRange { first: 1_900_100_000, last }, folder.path()).unwrap();
+        let (many, few) = (users(1_900_100_511), users(1_900_100_002));
+        let mut claimed = Vec::new();
+        let mut ahead = || {
+            claimed.push(many.claim().unwrap());
+            many.top_up();
+            many.ahead().len()
+        };
+        // Eight at a time, of 512; more as soon as fewer than four are left.
+        assert_eq!([(); 6].map(|()| ahead()), [7, 6, 5, 4, 11, 10]);
+        let ids: BTreeSet<u32> = claimed.iter().map(User::id).chain(many.ahead().iter().map(User::id)).collect();
+        assert_eq!(ids.len(), 16, "nobody has the user of another");
+        // Of a few, none is kept from other agents.
+        few.top_up();
+        assert_eq!(few.ahead().len(), 0);
     }
 
     #[test]

@@ -265,6 +265,9 @@ impl Spool {
             }
             drop(making);
         }
+        if let Some(users) = &self.users {
+            users.top_up();
+        }
     }
 
     /// If one more is to be made ahead: who waits for it waits as long as this is there.
