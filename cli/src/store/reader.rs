@@ -89,7 +89,8 @@ impl Reader {
         }
         // A process that was killed at its very end has not written down the outcome that stands in the log.
         let has_ended = |run: &RunId| archive.orchestrator.runs.get(run).is_some_and(|snapshot| snapshot.run.ended.is_some());
-        let is_interrupted = |kept: &Kept| kept.outcome().is_none() && !kept.is_live() && !has_ended(&kept.run);
+        let can_go_on = |run: &RunId| !has_ended(run) && !archive.unreadable.contains_key(run);
+        let is_interrupted = |kept: &Kept| kept.outcome().is_none() && !kept.is_live() && can_go_on(&kept.run);
         if let Some(kept) = kept.last().filter(|last| is_interrupted(last)) {
             writeln!(io::stderr(), "{0} was interrupted: `otto run --resume {0}` goes on with it", kept.run)?;
         }

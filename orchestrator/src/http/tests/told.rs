@@ -112,8 +112,10 @@ async fn whoever_asks_too_often_is_told_when_to_ask_again_and_nobody_else_is() {
 #[tokio::test]
 async fn the_document_has_pages_that_load_nothing_from_elsewhere() {
     let served = Served::start();
-    let page = served.client.get(format!("{}/docs", served.base)).send().await.unwrap();
-    assert_eq!((page.status(), page.url().path()), (StatusCode::OK, "/docs/"));
+    let moved = served.client.get(format!("{}/docs", served.base)).send().await.unwrap();
+    assert_eq!((moved.status(), moved.headers()["location"].to_str().unwrap()), (StatusCode::TEMPORARY_REDIRECT, "/docs/"));
+    let page = served.client.get(format!("{}/docs/", served.base)).send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
     assert!(page.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'self'"));
     let text = page.text().await.unwrap();
     let is_part = |part: &&str| [Some("js"), Some("css")].contains(&Path::new(part).extension().and_then(OsStr::to_str));
